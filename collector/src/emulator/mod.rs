@@ -1,0 +1,3 @@
+//! The emulated driver.
+
+pub mod protocol;

@@ -1,0 +1,195 @@
+//! What the emulator and the collector say to each other: one JSON object a line, over a Unix stream socket.
+//!
+//! The emulator builds its objects, sends [`Hello`], and waits. The collector may ask it to measure in process, then
+//! sends [`Request::Go`]; actors start. [`Request::Stop`] makes every actor finish its operation; the answer carries
+//! the ground truth. End of file on the socket ends the emulator.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol.
+pub const VERSION: u32 = 1;
+
+/// The emulator's description of itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Process id.
+    pub pid: u32,
+    /// The binary that holds the probe points.
+    pub executable: PathBuf,
+    /// Driver generation.
+    pub generation: String,
+    /// Scenario.
+    pub scenario: String,
+    /// Seed.
+    pub seed: u64,
+    /// Number of guests.
+    pub guests: u32,
+    /// vCPUs of each guest.
+    pub vcpus: u32,
+    /// Probe points.
+    pub points: Vec<Point>,
+    /// Locks, in display order.
+    pub locks: Vec<LockObject>,
+    /// Structure offsets.
+    pub offsets: Offsets,
+}
+
+/// A probe point: the entry of an `extern "C"` function.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    /// `kernel` (locks and wait queues), `vfio_ap` or `kvm`.
+    pub module: String,
+    /// The kernel's name of the function.
+    pub symbol: String,
+    /// Offset of its first instruction in `executable`.
+    pub file_offset: u64,
+    /// The function starts with a 5-byte nop (x86-64).
+    pub nop5: bool,
+}
+
+/// A lock instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockObject {
+    /// Address in the emulator: of the lock, or of the flag.
+    pub address: u64,
+    /// Class id of `probe_ebpf::names::CLASSES`.
+    pub class: u8,
+    /// For example `kvm->lock[guest-3]`; the class name alone for a global lock.
+    pub name: String,
+    /// Guest number, if it belongs to one.
+    pub guest: Option<u32>,
+    /// The mutex guards the open-coded flag.
+    pub guards_flag: bool,
+    /// Address of the flag's wait queue (flags only).
+    pub wait_queue: Option<u64>,
+}
+
+/// Offsets in bytes, with the meaning of the fields of `probe_ebpf::abi::Config`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[expect(
+    missing_docs,
+    reason = "named after the fields of probe_ebpf::abi::Config, documented there"
+)]
+pub struct Offsets {
+    pub mdev_flag: u32,
+    pub mdev_notifier: u32,
+    pub mdev_hook: u32,
+    pub device_driver_data: u32,
+    pub mdev_device_driver_data: u32,
+    pub vcpu_kvm: u32,
+    pub vcpu_run: u32,
+    pub kvm_hook: u32,
+    pub run_gprs: u32,
+}
+
+/// What the collector asks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Request {
+    /// Measure in process, into shared memory that the answer names.
+    MeasureInProcess {
+        /// Size of the span ring in bytes.
+        ring_bytes: u32,
+    },
+    /// Start the actors.
+    Go,
+    /// Stop the actors, each at the end of its operation.
+    Stop,
+}
+
+/// What the emulator answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// First line.
+    Hello(Box<Hello>),
+    /// Answer to [`Request::MeasureInProcess`]: `/proc/<pid>/fd/<fd>` is the memory.
+    Memory {
+        /// File descriptor number in the emulator.
+        fd: i32,
+    },
+    /// Answer to [`Request::Stop`]: all actors have stopped (or could not, see `truth.ended`).
+    Stopped {
+        /// Ground truth, as DESIGN's JSON.
+        truth: Box<Truth>,
+    },
+    /// The emulator cannot go on.
+    Error {
+        /// Why.
+        message: String,
+    },
+}
+
+/// Ground truth: what the emulator counted in its own code.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Truth {
+    /// 1.
+    pub schema: u32,
+    /// Driver generation.
+    pub generation: String,
+    /// Scenario.
+    pub scenario: String,
+    /// Seed.
+    pub seed: u64,
+    /// `finished` or `stuck`.
+    pub ended: String,
+    /// By class and mode.
+    pub locks: Vec<TruthLock>,
+    /// By entry point.
+    pub entry_points: Vec<TruthEntry>,
+    /// Operations in flight of a run that ended stuck: `thread: operation`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_flight: Vec<String>,
+}
+
+/// Counts of one lock class and mode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TruthLock {
+    /// Class name.
+    pub class: String,
+    /// `-`, `read` or `write`.
+    pub mode: String,
+    /// Locks obtained; for a flag, transitions.
+    pub acquisitions: u64,
+    /// Slow paths entered; for a flag, wait loops that slept.
+    pub contended: u64,
+    /// Releases.
+    pub releases: u64,
+    /// Failed trylocks and interrupted waits.
+    pub attempts_failed: u64,
+    /// The same by instance.
+    pub by_instance: Vec<TruthInstance>,
+}
+
+/// Counts of one lock instance in one mode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TruthInstance {
+    /// Instance name.
+    pub name: String,
+    /// Locks obtained.
+    pub acquisitions: u64,
+    /// Slow paths entered.
+    pub contended: u64,
+    /// Releases.
+    pub releases: u64,
+    /// Failed trylocks and interrupted waits.
+    pub attempts_failed: u64,
+}
+
+/// Counts of one entry point.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TruthEntry {
+    /// Entry point name.
+    pub name: String,
+    /// Calls started.
+    pub calls: u64,
+    /// Returns: `ok`, `-EBUSY`, `NOTIFY_OK`, ...
+    pub returns: std::collections::BTreeMap<String, u64>,
+    /// PQAP: function name → response code (two hex digits) → count.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub pqap: std::collections::BTreeMap<String, std::collections::BTreeMap<String, u64>>,
+}

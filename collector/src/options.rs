@@ -1,0 +1,94 @@
+//! What a run is asked to be: the options shared by every command that starts or reads a source.
+
+use std::time::Duration;
+
+/// Largest `--guests`.
+pub const MAX_GUESTS: u32 = 1000;
+/// Largest `--vcpus`.
+pub const MAX_VCPUS: u32 = 64;
+/// Most vCPU threads in one run.
+pub const MAX_VCPU_THREADS: u32 = 4000;
+
+/// What to emulate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EmulatorOptions {
+    /// Driver generation, for example `v5.13`.
+    pub generation: String,
+    /// Scenario, for example `steady`.
+    pub scenario: String,
+    /// Seed of every actor's sequence of operations.
+    pub seed: u64,
+    /// Number of guests, 1 to [`MAX_GUESTS`].
+    pub guests: u32,
+    /// vCPUs of each guest, 1 to [`MAX_VCPUS`].
+    pub vcpus: u32,
+    /// Operations a second of each actor, relative to the scenario's own rate; 1.0 is the scenario's rate.
+    pub rate: f64,
+}
+
+impl Default for EmulatorOptions {
+    fn default() -> Self {
+        Self {
+            generation: "v5.13".into(),
+            scenario: "steady".into(),
+            seed: 1,
+            guests: 8,
+            vcpus: 2,
+            rate: 1.0,
+        }
+    }
+}
+
+/// Where frames come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SourceChoice {
+    /// The real driver where there is one, else the emulated driver.
+    #[default]
+    Auto,
+    /// The real driver.
+    Kernel,
+    /// The emulated driver.
+    Emulator,
+}
+
+/// How the emulated driver is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProbeChoice {
+    /// eBPF where it is permitted, else in process.
+    #[default]
+    Auto,
+    /// eBPF, or an error.
+    Ebpf,
+    /// Hooks in the emulator's own process.
+    InProcess,
+}
+
+/// A run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunOptions {
+    /// Where frames come from.
+    pub source: SourceChoice,
+    /// How the emulated driver is measured.
+    pub probe: ProbeChoice,
+    /// What to emulate.
+    pub emulator: EmulatorOptions,
+    /// Attach to this emulator instead of starting one.
+    pub pid: Option<u32>,
+    /// Time between frames.
+    pub interval: Duration,
+    /// Size of the span ring in bytes: a power of two, at least one page.
+    pub ring_bytes: u32,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            source: SourceChoice::Auto,
+            probe: ProbeChoice::Auto,
+            emulator: EmulatorOptions::default(),
+            pid: None,
+            interval: Duration::from_millis(100),
+            ring_bytes: 8 << 20,
+        }
+    }
+}

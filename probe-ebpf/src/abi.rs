@@ -1,0 +1,739 @@
+//! Every type that is shared between the probes and the collector.
+//!
+//! All types are `#[repr(C)]`, fixed width and in the machine's byte order; sizes and offsets are asserted below.
+//! Memory that both sides touch at once is made of [`Word`]s: 64-bit cells that are read and written whole.
+//! Statistics only ever grow, by atomic adds. A [`Task`] is written only by the task it describes.
+
+use core::cell::UnsafeCell;
+use core::mem::{offset_of, size_of};
+
+use crate::h2;
+
+/// Version of this ABI. An object built for another version is refused at load.
+pub const VERSION: u32 = 1;
+
+/// Lock classes at most.
+pub const MAX_CLASSES: usize = 16;
+/// Lock series at most: a class, times two for the modes of an rwsem.
+pub const MAX_SERIES: usize = MAX_CLASSES * 2;
+/// Entry points at most.
+pub const MAX_ENTRY_POINTS: usize = 64;
+/// Locks a task can hold at once; more are counted in [`Task::lost_holds`].
+pub const MAX_HELD: usize = 8;
+/// Waits a task can be in at once: a flag's waiter may queue for the guarding mutex.
+pub const MAX_WAITS: usize = 4;
+/// Entry points a task can be inside of at once.
+pub const MAX_NESTED: usize = 8;
+/// Instance pairs sampled for an order edge.
+pub const MAX_PAIRS: usize = 8;
+/// Return codes counted apart: index 0 is `ok`, 1..=[`MAX_ERRNO`] is `-errno`, the last is every other value.
+pub const RETURN_CODES: usize = 536;
+/// Largest errno counted apart: covers the kernel-internal ones (`ERESTARTSYS` 512 to `ENOPARAM` 519, `EIOCBQUEUED` 529).
+pub const MAX_ERRNO: usize = RETURN_CODES - 2;
+/// PQAP function codes counted apart.
+pub const PQAP_FUNCTIONS: usize = 16;
+/// PQAP response codes.
+pub const PQAP_RESPONSES: usize = 256;
+/// CPUs with counters of their own.
+pub const MAX_CPUS: usize = 512;
+/// "No instance": the lock has statistics by class only.
+pub const NO_INSTANCE: u32 = u32::MAX;
+
+/// A 64-bit cell that both sides may touch at once.
+#[repr(transparent)]
+pub struct Word(UnsafeCell<u64>);
+
+// SAFETY: every access is one aligned 64-bit load, store or atomic add, on all supported machines.
+unsafe impl Sync for Word {}
+
+impl Word {
+    /// A cell holding `value`.
+    #[must_use]
+    pub const fn new(value: u64) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    /// The current value.
+    #[inline(always)]
+    pub fn get(&self) -> u64 {
+        #[cfg(target_arch = "bpf")]
+        // SAFETY: the cell is valid and aligned; volatile makes it one load.
+        return unsafe { core::ptr::read_volatile(self.0.get()) };
+        #[cfg(not(target_arch = "bpf"))]
+        // SAFETY: the cell is valid and aligned, and only accessed atomically.
+        return unsafe { core::sync::atomic::AtomicU64::from_ptr(self.0.get()) }
+            .load(core::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Stores a value. For cells that have a single writer.
+    #[inline(always)]
+    pub fn set(&self, value: u64) {
+        #[cfg(target_arch = "bpf")]
+        // SAFETY: the cell is valid and aligned; volatile makes it one store.
+        unsafe {
+            core::ptr::write_volatile(self.0.get(), value);
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        // SAFETY: the cell is valid and aligned, and only accessed atomically.
+        unsafe { core::sync::atomic::AtomicU64::from_ptr(self.0.get()) }
+            .store(value, core::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Adds to the cell, atomically. Returns nothing: Linux 5.10 has no fetching atomics for eBPF.
+    #[inline(always)]
+    pub fn add(&self, value: u64) {
+        #[cfg(target_arch = "bpf")]
+        // SAFETY: the cell is valid and aligned.
+        unsafe {
+            core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(
+                self.0.get(),
+                value,
+            );
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        // SAFETY: the cell is valid and aligned, and only accessed atomically.
+        unsafe { core::sync::atomic::AtomicU64::from_ptr(self.0.get()) }
+            .fetch_add(value, core::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// Kinds of lock.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockKind {
+    /// `struct mutex`.
+    Mutex = 0,
+    /// `struct rw_semaphore`.
+    Rwsem = 1,
+    /// An open-coded lock: a flag guarded by a mutex, with a wait queue.
+    Flag = 2,
+    /// A work item that is waited for with `flush_work`.
+    Work = 3,
+}
+
+/// How a lock is taken.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The only mode of a mutex, a flag or a work item.
+    Exclusive = 0,
+    /// An rwsem's read side.
+    Read = 1,
+    /// An rwsem's write side.
+    Write = 2,
+}
+
+impl Mode {
+    /// The mode with this number; unknown numbers are `Exclusive`.
+    #[must_use]
+    pub const fn from_u8(n: u8) -> Self {
+        match n {
+            1 => Self::Read,
+            2 => Self::Write,
+            _ => Self::Exclusive,
+        }
+    }
+}
+
+/// Index of a lock series (class and mode): `2 * class + (mode is read)`.
+#[inline(always)]
+#[must_use]
+pub const fn series(class: u8, mode: Mode) -> u8 {
+    (class << 1) | (matches!(mode, Mode::Read) as u8)
+}
+
+/// The mutex guards a flag that is sampled when it is released.
+pub const LOCK_GUARDS_FLAG: u8 = 1;
+/// The address is that of a wait queue; [`LockInfo::target`] is the flag's address.
+pub const LOCK_IS_WAIT_QUEUE: u8 = 2;
+
+/// What is known about a traced address. Value of the map `LOCKS`, keyed by address.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockInfo {
+    /// For a wait queue, the address of its flag; otherwise 0.
+    pub target: u64,
+    /// First slot in `INSTANCES` (an rwsem has two: write, read), or [`NO_INSTANCE`].
+    pub instance: u32,
+    /// Class id.
+    pub class: u8,
+    /// A [`LockKind`].
+    pub kind: u8,
+    /// `LOCK_*` bits.
+    pub flags: u8,
+    /// 0.
+    pub reserved: u8,
+}
+
+/// The flag's owner entry points: sets and clears the flag.
+pub const ENTRY_SETS_FLAG: u8 = 1;
+/// Tests the flag and waits while it is set.
+pub const ENTRY_TESTS_FLAG: u8 = 2;
+/// Tests the flag only when its third argument is NULL (the group notifier's unset side).
+pub const ENTRY_TESTS_FLAG_IF_NO_DATA: u8 = 4;
+/// Counts PQAP response codes at return.
+pub const ENTRY_PQAP: u8 = 8;
+/// Returns a C `int`: the upper half of the return register means nothing.
+pub const ENTRY_RETURNS_INT: u8 = 16;
+/// Returns nothing.
+pub const ENTRY_RETURNS_VOID: u8 = 32;
+
+/// How an entry point's object (the matrix mdev) and its argument for display are found.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolve {
+    /// No object.
+    None = 0,
+    /// Argument 1 is `struct device *`; its `driver_data` is the mdev. Argument 3 is the text written or NULL.
+    Device = 1,
+    /// Argument 1 is `struct mdev_device *`; its driver data is the mdev. Argument 2 is the ioctl command.
+    MdevDevice = 2,
+    /// Argument 1 is the `notifier_block` inside the mdev. Argument 3 is the kvm or NULL.
+    Notifier = 3,
+    /// Argument 1 is a vCPU: the mdev is the one whose hook the vCPU's kvm has when the guard is acquired.
+    Vcpu = 4,
+    /// Argument 1 is a kvm.
+    Kvm = 5,
+}
+
+/// Attach-time facts of an entry point. Value of the map `ENTRY_INFO`, indexed by entry point id.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryInfo {
+    /// `ENTRY_*` bits.
+    pub flags: u8,
+    /// A [`Resolve`].
+    pub resolve: u8,
+    /// 0.
+    pub reserved: [u8; 6],
+}
+
+/// Read-only configuration, written into the object before it is loaded. Offsets are in bytes.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// [`VERSION`] of the collector.
+    pub version: u32,
+    /// Number of shards of the full-resolution statistics, minus one; a power of two minus one.
+    pub shard_mask: u32,
+    /// 1: object memory is user memory (the emulator); 0: kernel memory.
+    pub user_memory: u32,
+    /// Only this thread group is traced; 0 traces all.
+    pub tgid: u32,
+    /// The ring wakes its reader when more than this many bytes are waiting.
+    pub ring_wake_bytes: u32,
+    /// Order edges available.
+    pub edge_slots: u32,
+    /// Task slots available.
+    pub task_slots: u32,
+    /// Instance slots available.
+    pub instance_slots: u32,
+    /// `kvm_busy` in `struct ap_matrix_mdev`.
+    pub mdev_flag: u32,
+    /// The notifier block in `struct ap_matrix_mdev`.
+    pub mdev_notifier: u32,
+    /// `pqap_hook` in `struct ap_matrix_mdev`.
+    pub mdev_hook: u32,
+    /// `driver_data` in `struct device`.
+    pub device_driver_data: u32,
+    /// Driver data in `struct mdev_device`.
+    pub mdev_device_driver_data: u32,
+    /// `kvm` in `struct kvm_vcpu`.
+    pub vcpu_kvm: u32,
+    /// `run` in `struct kvm_vcpu`.
+    pub vcpu_run: u32,
+    /// `arch.crypto.pqap_hook` in `struct kvm`.
+    pub kvm_hook: u32,
+    /// `s.regs.gprs[0]` in `struct kvm_run`.
+    pub run_gprs: u32,
+    /// 1 where the generation has an open-coded flag.
+    pub has_flag: u32,
+}
+
+/// Full-resolution statistics of one lock series in one shard. Only contended waits are in `wait`: the number of
+/// waits of length 0 is `acquisitions` minus the sum of `wait`.
+#[repr(C)]
+pub struct SeriesStats {
+    /// Locks obtained.
+    pub acquisitions: Word,
+    /// Slow paths entered; for a flag, wait loops that slept.
+    pub contended: Word,
+    /// Failed trylocks and interrupted waits.
+    pub attempts_failed: Word,
+    /// Releases whose acquisition was not seen.
+    pub unmatched_releases: Word,
+    /// Sum of all waits, in nanoseconds.
+    pub wait_sum: Word,
+    /// Sum of all holds, in nanoseconds.
+    pub hold_sum: Word,
+    /// Contended waits by [`h2::bucket`].
+    pub wait: [Word; h2::BUCKETS],
+    /// Holds by [`h2::bucket`].
+    pub hold: [Word; h2::BUCKETS],
+}
+
+/// Full-resolution statistics of one entry point in one shard.
+#[repr(C)]
+pub struct EntryStats {
+    /// Calls started.
+    pub calls: Word,
+    /// Sum of all latencies, in nanoseconds.
+    pub latency_sum: Word,
+    /// Returns whose call was not seen, or lost to nesting deeper than [`MAX_NESTED`].
+    pub unmatched_returns: Word,
+    /// Latencies by [`h2::bucket`].
+    pub latency: [Word; h2::BUCKETS],
+    /// Returns: index 0 `ok`, 1..=[`MAX_ERRNO`] `-errno`, last other. For notifiers, the raw value's low byte is
+    /// used: 0 `NOTIFY_DONE`, 1 `NOTIFY_OK`, 2 `NOTIFY_BAD`.
+    pub returns: [Word; RETURN_CODES],
+}
+
+/// Coarse statistics: of one instance, or of one (series, entry point) pair. Shared by all CPUs.
+#[repr(C)]
+pub struct Coarse {
+    /// Locks obtained.
+    pub acquisitions: Word,
+    /// Slow paths entered; for a flag, wait loops that slept.
+    pub contended: Word,
+    /// Failed trylocks and interrupted waits.
+    pub attempts_failed: Word,
+    /// Releases whose acquisition was not seen.
+    pub unmatched_releases: Word,
+    /// Sum of all waits, in nanoseconds.
+    pub wait_sum: Word,
+    /// Sum of all holds, in nanoseconds.
+    pub hold_sum: Word,
+    /// Wake-ups of the wait queue (flags only).
+    pub wakes: Word,
+    /// Last sampled value (flags only).
+    pub value: Word,
+    /// Contended waits by [`h2::ilog2`].
+    pub wait: [Word; h2::COARSE_BUCKETS],
+    /// Holds by [`h2::ilog2`].
+    pub hold: [Word; h2::COARSE_BUCKETS],
+}
+
+/// The open-coded lock's flag was already set by somebody else when this task became a holder.
+pub const HELD_SECOND_HOLDER: u8 = 1;
+/// The acquisition took the slow path.
+pub const HELD_CONTENDED: u8 = 2;
+
+/// Packed facts of a holding or a waiting, see [`Info`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Info {
+    /// Instance slot of this series (mode already applied), or [`NO_INSTANCE`].
+    pub instance: u32,
+    /// Series.
+    pub series: u8,
+    /// Entry point the task was in.
+    pub entry: u8,
+    /// A [`LockKind`].
+    pub kind: u8,
+    /// `HELD_*` or `WAIT_*` bits.
+    pub flags: u8,
+}
+
+impl Info {
+    /// One word: `instance << 32 | series << 24 | entry << 16 | kind << 8 | flags`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        ((self.instance as u64) << 32)
+            | ((self.series as u64) << 24)
+            | ((self.entry as u64) << 16)
+            | ((self.kind as u64) << 8)
+            | self.flags as u64
+    }
+
+    /// The inverse of [`Info::pack`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            instance: (word >> 32) as u32,
+            series: (word >> 24) as u8,
+            entry: (word >> 16) as u8,
+            kind: (word >> 8) as u8,
+            flags: word as u8,
+        }
+    }
+}
+
+/// A lock that a task holds.
+#[repr(C)]
+pub struct Held {
+    /// Address of the lock (of the flag, for an open-coded lock); 0 marks a free slot.
+    pub lock: Word,
+    /// Acquisition time, CLOCK_MONOTONIC nanoseconds.
+    pub since: Word,
+    /// How long the acquisition waited, in nanoseconds.
+    pub wait: Word,
+    /// Sequence number of this holding within the task.
+    pub serial: Word,
+    /// An [`Info`].
+    pub info: Word,
+}
+
+/// The wait loop has slept (flags): the guard was released inside it.
+pub const WAIT_SLEPT: u8 = 1;
+
+/// A lock that a task waits for.
+#[repr(C)]
+pub struct Waiting {
+    /// Address of the lock (of the flag, for an open-coded lock).
+    pub lock: Word,
+    /// Start of the wait, CLOCK_MONOTONIC nanoseconds.
+    pub since: Word,
+    /// Times the wait loop went round (flags): more than 1 means woken in vain.
+    pub rounds: Word,
+    /// Sequence number of this waiting within the task.
+    pub serial: Word,
+    /// An [`Info`].
+    pub info: Word,
+}
+
+/// An entry point that a task is inside of.
+#[repr(C)]
+pub struct Inside {
+    /// Entry point id, with `ENTRY_*` bits that hold for this call in bits 8 to 15.
+    pub entry: Word,
+    /// Call time, CLOCK_MONOTONIC nanoseconds.
+    pub since: Word,
+    /// Address of the matrix mdev (or vCPU, for [`Resolve::Vcpu`]; or kvm); 0 if none.
+    pub object: Word,
+    /// Argument for display, by [`Resolve`]: Device: the first 8 bytes of the text written; MdevDevice: the ioctl
+    /// command; Notifier: kvm; Vcpu: GR0 (function code and APQN).
+    pub arg: Word,
+}
+
+/// Live state of one task. Element of the map `TASKS`; written by that task alone.
+#[repr(C)]
+pub struct Task {
+    /// Odd while the task is changing the record.
+    pub sequence: Word,
+    /// Thread id in the low half, thread group id in the high half; 0 marks a free slot.
+    pub id: Word,
+    /// Thread name, NUL-padded.
+    pub comm: [Word; 2],
+    /// Source of serial numbers.
+    pub serial: Word,
+    /// Holdings that did not fit into `held`.
+    pub lost_holds: Word,
+    /// Valid elements of `waits`, the innermost last.
+    pub waits_len: Word,
+    /// Valid elements of `inside`, the innermost last; larger than [`MAX_NESTED`] when calls were lost.
+    pub inside_len: Word,
+    /// Locks held, in order of acquisition. `held[n].lock == 0` ends the list.
+    pub held: [Held; MAX_HELD],
+    /// Locks waited for.
+    pub waits: [Waiting; MAX_WAITS],
+    /// Entry points the task is inside of.
+    pub inside: [Inside; MAX_NESTED],
+}
+
+/// Smallest and largest value seen by one task; `min` is stored as `u64::MAX - min`, so that 0 means "none yet".
+#[repr(C)]
+pub struct Extremes {
+    /// `u64::MAX - min`, or 0 where there is no value yet.
+    pub inverse_min: Word,
+    /// Maximum.
+    pub max: Word,
+}
+
+/// Per task, because a single writer needs no compare-and-swap (Linux 5.10 has none for eBPF) and so the extremes
+/// are exact. Element of the map `EXTREMES`, same index as the task's.
+#[repr(C)]
+pub struct TaskExtremes {
+    /// Contended waits by series.
+    pub wait: [Extremes; MAX_SERIES],
+    /// Holds by series.
+    pub hold: [Extremes; MAX_SERIES],
+    /// Latencies by entry point.
+    pub latency: [Extremes; MAX_ENTRY_POINTS],
+}
+
+/// The edge comes from an annotation: the entry point tests the flag, found it clear, and left no trace.
+pub const EDGE_ANNOTATED: u8 = 1;
+/// Both sides are instances of one class, taken in ascending order of instance.
+pub const EDGE_ASCENDING: u8 = 2;
+/// Both sides are instances of one class, taken in descending order of instance.
+pub const EDGE_DESCENDING: u8 = 4;
+
+/// Key of a lock-order edge, as one word: `held series << 32 | acquired series << 24 | entry held in << 16 |
+/// entry acquired in << 8 | flags`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EdgeKey {
+    /// Series held.
+    pub held: u8,
+    /// Series acquired.
+    pub acquired: u8,
+    /// Entry point in which the held one was acquired.
+    pub held_in: u8,
+    /// Entry point in which the acquired one was acquired.
+    pub acquired_in: u8,
+    /// `EDGE_*` bits.
+    pub flags: u8,
+}
+
+impl EdgeKey {
+    /// The key as a word; never 0, because bit 63 is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        (1 << 63)
+            | ((self.held as u64) << 32)
+            | ((self.acquired as u64) << 24)
+            | ((self.held_in as u64) << 16)
+            | ((self.acquired_in as u64) << 8)
+            | self.flags as u64
+    }
+
+    /// The inverse of [`EdgeKey::pack`].
+    #[must_use]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            held: (word >> 32) as u8,
+            acquired: (word >> 24) as u8,
+            held_in: (word >> 16) as u8,
+            acquired_in: (word >> 8) as u8,
+            flags: word as u8,
+        }
+    }
+}
+
+/// A lock-order edge. Element of the map `EDGES`.
+#[repr(C)]
+pub struct Edge {
+    /// An [`EdgeKey`]; 0 marks a free slot.
+    pub key: Word,
+    /// Times seen.
+    pub count: Word,
+    /// Thread id of the first task.
+    pub first_tid: Word,
+    /// Name of the first task, NUL-padded.
+    pub first_comm: [Word; 2],
+    /// First seen, CLOCK_MONOTONIC nanoseconds.
+    pub first_ns: Word,
+    /// Last seen, CLOCK_MONOTONIC nanoseconds.
+    pub last_ns: Word,
+    /// Instance pairs, `held << 32 | acquired`, plus 1; 0 marks a free place. Pair `n` is where
+    /// `hash(pair) % MAX_PAIRS` puts it, first come first kept.
+    pub pairs: [Word; MAX_PAIRS],
+}
+
+/// The probe programs, for counters by program.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// Lock acquisition complete.
+    Acquired = 0,
+    /// Entry of a lock release.
+    Release = 1,
+    /// Slow path entered.
+    Contended = 2,
+    /// Attempt failed.
+    Failed = 3,
+    /// Entry point called.
+    Enter = 4,
+    /// Entry point returned.
+    Return = 5,
+    /// Wait loop entered or gone round.
+    WaitPrepare = 6,
+    /// Wait loop left.
+    WaitFinish = 7,
+    /// Wait queue woken.
+    Wake = 8,
+}
+
+/// Number of [`Program`]s.
+pub const PROGRAMS: usize = 9;
+
+/// Names of the programs, by number; also the names of the eBPF programs.
+pub const PROGRAM_NAMES: [&str; PROGRAMS] = [
+    "lock_acquired",
+    "lock_release",
+    "lock_contended",
+    "lock_failed",
+    "entry_enter",
+    "entry_return",
+    "wait_prepare",
+    "wait_finish",
+    "wait_wake",
+];
+
+/// Counters of one program on one CPU. Element of the map `COUNTERS`, index `cpu * PROGRAMS + program`.
+#[repr(C)]
+pub struct Counters {
+    /// Spans that were to be written to the ring.
+    pub emitted: Word,
+    /// Spans for which the ring had no room.
+    pub dropped: Word,
+    /// No task slot: live state and holds of this invocation are lost.
+    pub no_task_slot: Word,
+    /// No edge slot: the lock-order graph is incomplete.
+    pub no_edge_slot: Word,
+    /// A task held more than [`MAX_HELD`] locks, waited for more than [`MAX_WAITS`], or was nested deeper than
+    /// [`MAX_NESTED`].
+    pub overflowed: Word,
+    /// Object memory could not be read.
+    pub unreadable: Word,
+    /// Releases without an acquisition.
+    pub unmatched: Word,
+    /// 0.
+    pub reserved: Word,
+}
+
+/// A span is one completed lock cycle.
+pub const SPAN_LOCK: u8 = 0;
+/// A span is one completed call of an entry point.
+pub const SPAN_ENTRY: u8 = 1;
+
+/// Detail record: one completed lock cycle, or one completed call of an entry point. Record of the ring buffer.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Acquisition, or call; CLOCK_MONOTONIC nanoseconds.
+    pub start_ns: u64,
+    /// Hold, or latency.
+    pub duration_ns: u64,
+    /// Lock: wait. Entry point: the argument for display.
+    pub extra: u64,
+    /// Thread id.
+    pub tid: u32,
+    /// Lock: instance slot. Entry point: low half of the object's instance, or [`NO_INSTANCE`].
+    pub instance: u32,
+    /// Entry point: the return value, clipped to 32 bits. Lock: 0.
+    pub result: i32,
+    /// `SPAN_*`.
+    pub kind: u8,
+    /// Series, or entry point id.
+    pub what: u8,
+    /// Entry point the lock was acquired in, or the enclosing entry point.
+    pub inside: u8,
+    /// `HELD_*` bits.
+    pub flags: u8,
+}
+
+// The layout is the contract: a change here needs a new VERSION.
+const _: () = {
+    assert!(size_of::<Word>() == 8);
+    assert!(size_of::<LockInfo>() == 16);
+    assert!(offset_of!(LockInfo, target) == 0);
+    assert!(offset_of!(LockInfo, instance) == 8);
+    assert!(offset_of!(LockInfo, class) == 12);
+    assert!(offset_of!(LockInfo, kind) == 13);
+    assert!(offset_of!(LockInfo, flags) == 14);
+    assert!(offset_of!(LockInfo, reserved) == 15);
+    assert!(size_of::<EntryInfo>() == 8);
+    assert!(offset_of!(EntryInfo, flags) == 0);
+    assert!(offset_of!(EntryInfo, resolve) == 1);
+    assert!(offset_of!(EntryInfo, reserved) == 2);
+    assert!(size_of::<Config>() == 72);
+    assert!(offset_of!(Config, version) == 0);
+    assert!(offset_of!(Config, shard_mask) == 4);
+    assert!(offset_of!(Config, user_memory) == 8);
+    assert!(offset_of!(Config, tgid) == 12);
+    assert!(offset_of!(Config, ring_wake_bytes) == 16);
+    assert!(offset_of!(Config, edge_slots) == 20);
+    assert!(offset_of!(Config, task_slots) == 24);
+    assert!(offset_of!(Config, instance_slots) == 28);
+    assert!(offset_of!(Config, mdev_flag) == 32);
+    assert!(offset_of!(Config, mdev_notifier) == 36);
+    assert!(offset_of!(Config, mdev_hook) == 40);
+    assert!(offset_of!(Config, device_driver_data) == 44);
+    assert!(offset_of!(Config, mdev_device_driver_data) == 48);
+    assert!(offset_of!(Config, vcpu_kvm) == 52);
+    assert!(offset_of!(Config, vcpu_run) == 56);
+    assert!(offset_of!(Config, kvm_hook) == 60);
+    assert!(offset_of!(Config, run_gprs) == 64);
+    assert!(offset_of!(Config, has_flag) == 68);
+    assert!(size_of::<SeriesStats>() == 48 + 16 * h2::BUCKETS);
+    assert!(offset_of!(SeriesStats, acquisitions) == 0);
+    assert!(offset_of!(SeriesStats, contended) == 8);
+    assert!(offset_of!(SeriesStats, attempts_failed) == 16);
+    assert!(offset_of!(SeriesStats, unmatched_releases) == 24);
+    assert!(offset_of!(SeriesStats, wait_sum) == 32);
+    assert!(offset_of!(SeriesStats, hold_sum) == 40);
+    assert!(offset_of!(SeriesStats, wait) == 48);
+    assert!(offset_of!(SeriesStats, hold) == 48 + 8 * h2::BUCKETS);
+    assert!(size_of::<EntryStats>() == 24 + 8 * h2::BUCKETS + 8 * RETURN_CODES);
+    assert!(offset_of!(EntryStats, calls) == 0);
+    assert!(offset_of!(EntryStats, latency_sum) == 8);
+    assert!(offset_of!(EntryStats, unmatched_returns) == 16);
+    assert!(offset_of!(EntryStats, latency) == 24);
+    assert!(offset_of!(EntryStats, returns) == 24 + 8 * h2::BUCKETS);
+    assert!(size_of::<Coarse>() == 64 + 16 * h2::COARSE_BUCKETS);
+    assert!(offset_of!(Coarse, acquisitions) == 0);
+    assert!(offset_of!(Coarse, contended) == 8);
+    assert!(offset_of!(Coarse, attempts_failed) == 16);
+    assert!(offset_of!(Coarse, unmatched_releases) == 24);
+    assert!(offset_of!(Coarse, wait_sum) == 32);
+    assert!(offset_of!(Coarse, hold_sum) == 40);
+    assert!(offset_of!(Coarse, wakes) == 48);
+    assert!(offset_of!(Coarse, value) == 56);
+    assert!(offset_of!(Coarse, wait) == 64);
+    assert!(offset_of!(Coarse, hold) == 64 + 8 * h2::COARSE_BUCKETS);
+    assert!(size_of::<Held>() == 40);
+    assert!(offset_of!(Held, lock) == 0);
+    assert!(offset_of!(Held, since) == 8);
+    assert!(offset_of!(Held, wait) == 16);
+    assert!(offset_of!(Held, serial) == 24);
+    assert!(offset_of!(Held, info) == 32);
+    assert!(size_of::<Waiting>() == 40);
+    assert!(offset_of!(Waiting, lock) == 0);
+    assert!(offset_of!(Waiting, since) == 8);
+    assert!(offset_of!(Waiting, rounds) == 16);
+    assert!(offset_of!(Waiting, serial) == 24);
+    assert!(offset_of!(Waiting, info) == 32);
+    assert!(size_of::<Inside>() == 32);
+    assert!(offset_of!(Inside, entry) == 0);
+    assert!(offset_of!(Inside, since) == 8);
+    assert!(offset_of!(Inside, object) == 16);
+    assert!(offset_of!(Inside, arg) == 24);
+    assert!(size_of::<Task>() == 64 + 40 * MAX_HELD + 40 * MAX_WAITS + 32 * MAX_NESTED);
+    assert!(offset_of!(Task, sequence) == 0);
+    assert!(offset_of!(Task, id) == 8);
+    assert!(offset_of!(Task, comm) == 16);
+    assert!(offset_of!(Task, serial) == 32);
+    assert!(offset_of!(Task, lost_holds) == 40);
+    assert!(offset_of!(Task, waits_len) == 48);
+    assert!(offset_of!(Task, inside_len) == 56);
+    assert!(offset_of!(Task, held) == 64);
+    assert!(offset_of!(Task, waits) == 64 + 40 * MAX_HELD);
+    assert!(offset_of!(Task, inside) == 64 + 40 * MAX_HELD + 40 * MAX_WAITS);
+    assert!(size_of::<Extremes>() == 16);
+    assert!(offset_of!(Extremes, inverse_min) == 0);
+    assert!(offset_of!(Extremes, max) == 8);
+    assert!(size_of::<TaskExtremes>() == 32 * MAX_SERIES + 16 * MAX_ENTRY_POINTS);
+    assert!(offset_of!(TaskExtremes, wait) == 0);
+    assert!(offset_of!(TaskExtremes, hold) == 16 * MAX_SERIES);
+    assert!(offset_of!(TaskExtremes, latency) == 32 * MAX_SERIES);
+    assert!(size_of::<Edge>() == 56 + 8 * MAX_PAIRS);
+    assert!(offset_of!(Edge, key) == 0);
+    assert!(offset_of!(Edge, count) == 8);
+    assert!(offset_of!(Edge, first_tid) == 16);
+    assert!(offset_of!(Edge, first_comm) == 24);
+    assert!(offset_of!(Edge, first_ns) == 40);
+    assert!(offset_of!(Edge, last_ns) == 48);
+    assert!(offset_of!(Edge, pairs) == 56);
+    assert!(size_of::<Counters>() == 64);
+    assert!(offset_of!(Counters, emitted) == 0);
+    assert!(offset_of!(Counters, dropped) == 8);
+    assert!(offset_of!(Counters, no_task_slot) == 16);
+    assert!(offset_of!(Counters, no_edge_slot) == 24);
+    assert!(offset_of!(Counters, overflowed) == 32);
+    assert!(offset_of!(Counters, unreadable) == 40);
+    assert!(offset_of!(Counters, unmatched) == 48);
+    assert!(offset_of!(Counters, reserved) == 56);
+    assert!(size_of::<Span>() == 40);
+    assert!(offset_of!(Span, start_ns) == 0);
+    assert!(offset_of!(Span, duration_ns) == 8);
+    assert!(offset_of!(Span, extra) == 16);
+    assert!(offset_of!(Span, tid) == 24);
+    assert!(offset_of!(Span, instance) == 28);
+    assert!(offset_of!(Span, result) == 32);
+    assert!(offset_of!(Span, kind) == 36);
+    assert!(offset_of!(Span, what) == 37);
+    assert!(offset_of!(Span, inside) == 38);
+    assert!(offset_of!(Span, flags) == 39);
+};
