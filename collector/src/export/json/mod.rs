@@ -15,7 +15,7 @@ use crate::model::query;
 use crate::model::{EdgeId, Entry, Model, return_name};
 
 pub use locks::{Instance, Lock, PerEntry};
-pub use run::{AttachPoint, Events, Interval, Overhead, Program, ProgramEvents, Source};
+pub use run::{AttachPoint, Events, Interval, Overhead, Program, ProgramEvents, Source, rfc3339};
 
 /// Number of this schema.
 pub const SCHEMA: u32 = 1;
