@@ -8,7 +8,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use object::build::elf::{Builder, SectionData};
+use object::build::elf::{Builder, Section, SectionData};
 use object::elf;
 
 use crate::failure::Failure;
@@ -210,7 +210,7 @@ fn strip(object: &[u8]) -> Result<Vec<u8>, String> {
         .sections
         .iter()
         .filter(|s| s.name.starts_with(b".debug_"))
-        .map(|s| s.id())
+        .map(Section::id)
         .collect();
     for section in &mut builder.sections {
         let of_debug = matches!(section.data, SectionData::Relocation(_))
