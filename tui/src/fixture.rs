@@ -5,7 +5,6 @@ use apscope_collector::frame::{
     AttachPoint, CoarseDelta, EntryDelta, Frame, Hist, Holding, Inside, Instance, Live, LogLine,
     Loss, Meta, Overhead, ProgramLoss, SeriesDelta, TaskState, Waiting,
 };
-use apscope_collector::model::Model;
 use probe_ebpf::abi::{Mode, series};
 use probe_ebpf::h2;
 use probe_ebpf::names::{class_id, entry_id};
@@ -489,13 +488,4 @@ pub fn frame(number: u64, guests: u32) -> Frame {
         meta: (number == 0).then_some(meta),
         ..Frame::default()
     }
-}
-
-/// A run of three seconds with this many guests; at least 4.
-pub fn model(guests: u32) -> Model {
-    let mut model = Model::default();
-    for number in 0..30 {
-        model.apply(&frame(number, guests));
-    }
-    model
 }

@@ -20,7 +20,8 @@ fn three(value: f64) -> String {
 pub fn duration(ns: u64) -> String {
     let x = ns as f64;
     match ns {
-        0..1_000 => format!("{ns}ns"),
+        0 => "0".into(),
+        1..1_000 => format!("{ns}ns"),
         1_000..999_500 => three(x / 1e3) + "µs",
         999_500..999_500_000 => three(x / 1e6) + "ms",
         999_500_000..600_000_000_000 => three(x / 1e9) + "s",
@@ -164,7 +165,7 @@ mod tests {
     #[test]
     fn durations_have_three_digits_and_a_unit() {
         for (ns, text) in [
-            (0, "0ns"),
+            (0, "0"),
             (999, "999ns"),
             (1_000, "1.00µs"),
             (1_234, "1.23µs"),

@@ -4,6 +4,7 @@
 //! The facts all come from `apscope_collector`; nothing is measured or computed from raw data here.
 #![forbid(unsafe_code)]
 
+pub mod app;
 pub mod filter;
 #[cfg(test)]
 mod fixture;

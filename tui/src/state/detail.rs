@@ -74,7 +74,7 @@ pub struct Party {
     pub comm: String,
     /// Thread id.
     pub tid: u32,
-    /// The instance, where it has a name.
+    /// The instance, without the name of its class; empty where there is but one.
     pub instance: String,
     /// How long already, in nanoseconds.
     pub for_ns: u64,
@@ -175,7 +175,12 @@ impl LockDetail {
             wait: Distribution::of(detail.wait),
             hold: Distribution::of(detail.hold),
             holders: detail.holders.iter().take(MAX_LISTED).map(holder).collect(),
-            waiters: detail.waiters.iter().take(MAX_LISTED).map(waiter).collect(),
+            waiters: detail
+                .waiters
+                .iter()
+                .take(MAX_LISTED)
+                .map(|w| waiter(model, w))
+                .collect(),
             by_entry: detail
                 .by_entry
                 .into_iter()
@@ -219,6 +224,13 @@ fn entry_label(entry: u8) -> &'static str {
     }
 }
 
+/// `guest-3` of `kvm->lock[guest-3]`.
+fn instance(series: u8, name: &str) -> String {
+    name.strip_prefix(query::class_name(series))
+        .map_or(name, |rest| rest.trim_matches(['[', ']']))
+        .to_owned()
+}
+
 fn holder(holder: &query::Holder) -> Party {
     let mut remarks = Vec::new();
     if holder.second_holder {
@@ -230,17 +242,22 @@ fn holder(holder: &query::Holder) -> Party {
     Party {
         comm: holder.comm.clone(),
         tid: holder.tid,
-        instance: holder.lock.clone(),
+        instance: instance(holder.series, &holder.lock),
         for_ns: holder.for_ns,
         entry: entry_label(holder.entry),
         remark: remarks.join(", "),
     }
 }
 
-fn waiter(waiter: &query::Waiter) -> Party {
+fn waiter(model: &Model, waiter: &query::Waiter) -> Party {
     let mut remarks = Vec::new();
     if let Some(owner) = waiter.owner_tid {
-        remarks.push(format!("behind {owner}"));
+        let comm = model
+            .live
+            .iter()
+            .find(|task| task.tid == owner)
+            .map_or("", |task| &task.comm);
+        remarks.push(format!("behind {comm} ({owner})"));
     }
     if waiter.rounds > 1 {
         remarks.push(format!("woken {}×", waiter.rounds - 1));
@@ -251,7 +268,7 @@ fn waiter(waiter: &query::Waiter) -> Party {
     Party {
         comm: waiter.comm.clone(),
         tid: waiter.tid,
-        instance: waiter.lock.clone(),
+        instance: instance(waiter.series, &waiter.lock),
         for_ns: waiter.for_ns,
         entry: entry_label(waiter.entry),
         remark: remarks.join(", "),

@@ -50,8 +50,8 @@ impl App {
                 self.back(key.code == KeyCode::Esc);
             }
             KeyCode::Char(' ') => self.toggle_pause(),
-            KeyCode::Char('+' | '=') => return self.change_interval(1),
-            KeyCode::Char('-') => return self.change_interval(-1),
+            KeyCode::Char('+' | '=') => return self.change_interval(true),
+            KeyCode::Char('-') => return self.change_interval(false),
             KeyCode::Down | KeyCode::Char('j') => self.step(1),
             KeyCode::Up | KeyCode::Char('k') => self.step(-1),
             KeyCode::PageDown => self.step(self.page.max(1) as isize),
@@ -158,12 +158,16 @@ impl App {
         }
     }
 
-    fn change_interval(&mut self, step: isize) -> Effect {
-        let at = INTERVALS
-            .iter()
-            .position(|i| *i >= self.interval)
-            .unwrap_or(INTERVALS.len() - 1);
-        self.interval = INTERVALS[at.saturating_add_signed(step).min(INTERVALS.len() - 1)];
+    /// The next longer or shorter of [`INTERVALS`].
+    fn change_interval(&mut self, longer: bool) -> Effect {
+        let next = if longer {
+            INTERVALS.iter().find(|i| **i > self.interval)
+        } else {
+            INTERVALS.iter().rfind(|i| **i < self.interval)
+        };
+        if let Some(next) = next {
+            self.interval = *next;
+        }
         Effect::Interval(self.interval)
     }
 }

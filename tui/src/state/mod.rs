@@ -214,6 +214,19 @@ impl App {
         }
         self.stale = false;
         let shown = self.frozen.as_deref().unwrap_or(&self.live);
+        let selected = match self.view {
+            View::Locks => self.locks.selected,
+            View::Entries => self.entries.selected,
+        };
+        // The table is hidden while a detail is open: its rows wait until it is closed.
+        self.detail = match (self.detail_open, selected) {
+            (true, Some(id)) => rows::detail(&shown.model, self.view, id).map(Box::new),
+            _ => None,
+        };
+        self.detail_open = self.detail.is_some();
+        if self.detail_open {
+            return;
+        }
         match self.view {
             View::Locks => {
                 self.lock_rows = rows::locks(&shown.model, &self.lock_filter.active, &self.locks);
@@ -227,16 +240,6 @@ impl App {
                     .follow(self.entry_rows.iter().map(|row| row.facts.entry));
             }
         }
-        let selected = match self.view {
-            View::Locks => self.locks.selected,
-            View::Entries => self.entries.selected,
-        };
-        self.detail = match (self.detail_open, selected) {
-            (true, Some(id)) => rows::detail(&shown.model, self.view, id).map(Box::new),
-            _ => None,
-        };
-        // What the detail was about may have been filtered away.
-        self.detail_open &= self.detail.is_some();
     }
 
     /// The locks that match, in order. Of the last [`App::refresh`].
@@ -266,3 +269,6 @@ impl App {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

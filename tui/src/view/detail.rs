@@ -185,14 +185,19 @@ fn parties(
     }
     for (n, party) in parties.iter().enumerate() {
         let title = if n == 0 { title } else { "" };
-        let who = format!(
-            "{} ({})  {}  {}  {}",
+        // Who and since when are never cut; the instance goes first where there is little room.
+        let mut who = format!(
+            "{} ({})  {}",
             party.comm,
             party.tid,
-            format::duration(party.for_ns),
-            party.entry,
-            party.instance,
+            format::duration(party.for_ns)
         );
+        for part in [party.entry, &party.instance] {
+            if !part.is_empty() {
+                who.push_str("  ");
+                who.push_str(part);
+            }
+        }
         let mut spans = vec![
             Span::styled(pad(title, 9, false), theme.header()),
             Span::raw(cut(&who, width.saturating_sub(9))),

@@ -3,8 +3,8 @@
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-use super::log;
 use super::table::cut;
+use super::{header, log};
 use crate::state::{App, Overlay};
 
 /// The footer, at most `height` lines: the keys go last and are the first to be left out while a filter is typed.
@@ -44,8 +44,8 @@ fn filter(app: &App, text: &str, width: u16) -> Line<'static> {
         Some(error) => spans.push(Span::styled(error, theme.alarm())),
         None => spans.push(Span::styled(
             format!(
-                "  {} rows · wait>1ms kind:mutex name:kvm !word",
-                app.row_count()
+                "  {} · wait>1ms kind:mutex name:kvm !word",
+                header::rows(app)
             ),
             theme.dim(),
         )),

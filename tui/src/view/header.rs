@@ -56,7 +56,11 @@ fn row(
 
 /// The header, at most `height` lines.
 pub fn lines(app: &App, width: u16, height: usize) -> Vec<Line<'static>> {
-    let mut lines = vec![identity(app, width), figures(app, width), tabs(app, width)];
+    let mut lines = vec![
+        identity(app, width),
+        figures(app, width),
+        tabs(app, width, height == 3),
+    ];
     if height > 3 {
         lines.insert(2, reason(app, width));
     }
@@ -71,11 +75,11 @@ pub fn lines(app: &App, width: u16, height: usize) -> Vec<Line<'static>> {
 /// Across the screen: the source has died.
 pub fn banner(app: &App) -> Option<String> {
     match &app.ending {
-        Some(Ending::Died(detail)) => Some(format!(
-            " SOURCE DIED: {}{}these are its last figures; q quits",
-            detail.trim(),
-            if detail.trim().is_empty() { "" } else { "; " }
-        )),
+        // What to do comes first: a long detail is cut at the margin.
+        Some(Ending::Died(detail)) if detail.trim().is_empty() => {
+            Some(" SOURCE DIED (q quits) ".into())
+        }
+        Some(Ending::Died(detail)) => Some(format!(" SOURCE DIED (q quits): {} ", detail.trim())),
         _ => None,
     }
 }
@@ -216,18 +220,21 @@ fn figures(app: &App, width: u16) -> Line<'static> {
     row(items, Item::new(), " · ", width, theme.dim())
 }
 
-fn reason(app: &App, width: u16) -> Line<'static> {
-    let text = app
-        .shown()
+/// Why this source and this probe were chosen.
+fn reason_text(app: &App) -> &str {
+    app.shown()
         .model
         .meta
         .as_ref()
-        .map(|meta| meta.reason.clone())
-        .unwrap_or_default();
-    Line::styled(cut(&text, usize::from(width)), app.theme.dim())
+        .map_or("", |meta| &meta.reason)
 }
 
-fn tabs(app: &App, width: u16) -> Line<'static> {
+fn reason(app: &App, width: u16) -> Line<'static> {
+    Line::styled(cut(reason_text(app), usize::from(width)), app.theme.dim())
+}
+
+/// The views, and the filter or, where it has no line of its own, the reason.
+fn tabs(app: &App, width: u16, with_reason: bool) -> Line<'static> {
     let theme = app.theme;
     let mut items = Vec::new();
     for (view, name) in [(View::Locks, "1 Locks"), (View::Entries, "2 Entry points")] {
@@ -243,22 +250,21 @@ fn tabs(app: &App, width: u16) -> Line<'static> {
     let filter = app.filter();
     if filter.typing.is_none() && !filter.text.is_empty() {
         items.push(item(
-            format!("filter: {} ({} rows)", filter.text, app.row_count()),
+            format!("filter: {} ({})", filter.text, rows(app)),
             theme.warning(),
         ));
-    }
-    if let Some(meta) = &app.shown().model.meta
-        && !meta.reason.is_empty()
-    {
-        let used: usize = items.iter().flatten().map(Span::width).sum::<usize>() + 2 * items.len();
-        let room = usize::from(width).saturating_sub(used);
-        if room >= 20 && !filter_shown(app) {
-            items.push(item(cut(&meta.reason, room), theme.dim()));
-        }
+    } else if with_reason {
+        let used: usize = items.iter().flatten().map(Span::width).sum::<usize>() + items.len();
+        let text = cut(reason_text(app), usize::from(width).saturating_sub(used));
+        items.push(item(text, theme.dim()));
     }
     row(items, Item::new(), " ", width, theme.dim())
 }
 
-fn filter_shown(app: &App) -> bool {
-    !app.filter().text.is_empty()
+/// `1 row`, `7 rows`.
+pub fn rows(app: &App) -> String {
+    match app.row_count() {
+        1 => "1 row".into(),
+        n => format!("{n} rows"),
+    }
 }
