@@ -61,10 +61,10 @@ impl Source {
         mut commands: mpsc::UnboundedReceiver<Command>,
         frames: mpsc::Sender<Arc<Frame>>,
     ) -> Option<Truth> {
-        let wake = self
-            .ring
-            .wake_fd()
-            .and_then(|fd| AsyncFd::register_with_interest(fd, Interest::READABLE).ok());
+        let wake = self.ring.wake_fd().and_then(|fd| {
+            // SAFETY: the descriptor is owned by the `AsyncFd`, so it stays open and the same while registered.
+            unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.ok()
+        });
         let mut ticks = ticker(interval);
         let mut stopping: Option<Instant> = None;
         let mut first = true;
