@@ -498,3 +498,46 @@ impl SpanRing for EbpfRing {
         self.ring.as_fd().try_clone_to_owned().ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emulator::protocol::Offsets;
+
+    /// An emulator without probe points or locks.
+    fn hello() -> Hello {
+        Hello {
+            version: crate::emulator::protocol::VERSION,
+            pid: std::process::id(),
+            executable: "/proc/self/exe".into(),
+            generation: "v5.13".into(),
+            scenario: "none".into(),
+            seed: 1,
+            guests: 1,
+            vcpus: 1,
+            points: Vec::new(),
+            locks: Vec::new(),
+            offsets: Offsets::default(),
+        }
+    }
+
+    #[test]
+    fn the_object_has_this_abi_version() {
+        check_version().expect("the committed object is up to date");
+    }
+
+    #[test]
+    fn every_program_passes_the_verifier() {
+        let missing = missing_capabilities();
+        if !missing.is_empty() && std::env::var_os("APSCOPE_REQUIRE_BPF").is_none() {
+            eprintln!("skipped: eBPF needs {missing}");
+            return;
+        }
+        let hello = hello();
+        let instances = Instances::new(&hello);
+        let sizes = Sizes::new(2, 64, 1, 1, 4096).expect("fits the budget");
+        let (probes, memory) = Probes::attach(&hello, &instances, &sizes).expect("loads");
+        assert_eq!(memory.tasks.len(), 64);
+        assert_eq!(probes.runs().len(), PROGRAM_NAMES.len());
+    }
+}
