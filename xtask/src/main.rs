@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 mod apscope;
+mod bench;
 mod compare;
 mod ebpf;
 mod failure;
+mod licences;
 mod matrix;
 mod process;
 mod proto;
@@ -33,6 +35,11 @@ enum Command {
         #[arg(long, default_value = "nightly")]
         toolchain: String,
     },
+    /// Measure a cost against a peer
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Check licences and origins of all dependencies against deny.toml, without network
+    Licences,
     /// Compare every count with the emulated driver's ground truth, over seeds, generations, probes and ring sizes
     Matrix(matrix::Options),
     /// Cross-build the workspace for s390x
@@ -62,6 +69,8 @@ fn root() -> PathBuf {
 fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Ebpf { check, toolchain } => ebpf::run(&root(), check, &toolchain),
+        Command::Bench(bench) => bench::run(&root(), bench),
+        Command::Licences => licences::run(&root()),
         Command::Matrix(options) => matrix::run(&root(), options),
         Command::S390x { test, toolchain } => s390x::run(&root(), test, &toolchain),
         Command::Proto { check } => proto::run(&root(), check),
