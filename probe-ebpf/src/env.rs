@@ -29,6 +29,7 @@ const RB_AVAIL_DATA: u64 = 0;
 const NOTE_INTERVAL_NS: u64 = 100_000_000;
 
 /// The ABI's version, read by the collector before it loads the object.
+#[used]
 #[unsafe(no_mangle)]
 static ABI_VERSION: u32 = VERSION;
 

@@ -9,4 +9,7 @@
 )]
 mod generated;
 
+mod hist;
+mod spans;
+
 pub use generated::*;

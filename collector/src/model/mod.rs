@@ -1,6 +1,15 @@
 //! The model: frames folded into state. Pure: no clock, no I/O, no async.
+//!
+//! [`Model::apply`] folds a frame in; [`query`] answers what views and exports ask; [`return_name`] spells return
+//! codes. Frames may come from a damaged file or a foreign host: whatever they say, memory stays bounded and nothing
+//! panics; what makes no sense is left out and counted in [`Model::ignored`].
 
+mod errno;
+mod fold;
 pub mod histogram;
+pub mod query;
+
+pub use errno::{errno_name, return_name};
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -46,6 +55,8 @@ pub struct Model {
     pub ticks: VecDeque<Tick>,
     /// Set by the last frame of a run.
     pub end: Option<frame::End>,
+    /// Parts of frames left out: ids that do not exist, buckets out of range, more than the limits allow.
+    pub ignored: u64,
 }
 
 /// A frame's place in time.
@@ -129,7 +140,8 @@ pub struct Entry {
 impl Entry {
     /// Calls that have not returned.
     pub fn in_flight(&self) -> u64 {
-        self.calls.saturating_sub(self.returns.values().sum())
+        self.calls
+            .saturating_sub(sum(self.returns.values().copied()))
     }
 }
 
@@ -174,12 +186,12 @@ pub struct Loss {
 impl Loss {
     /// Spans that were to be written.
     pub fn emitted(&self) -> u64 {
-        self.programs.values().map(|p| p.0).sum()
+        sum(self.programs.values().map(|p| p.0))
     }
 
     /// Spans that found no room.
     pub fn dropped(&self) -> u64 {
-        self.programs.values().map(|p| p.1).sum()
+        sum(self.programs.values().map(|p| p.1))
     }
 
     /// Statistics are exact: nothing was skipped and every map had room.
@@ -210,9 +222,7 @@ pub struct Span {
     pub raw: probe_ebpf::abi::Span,
 }
 
-impl Model {
-    /// Folds one frame into the state.
-    pub fn apply(&mut self, _frame: &frame::Frame) {
-        unimplemented!()
-    }
+/// Sum that stops at the largest number instead of wrapping.
+fn sum(values: impl Iterator<Item = u64>) -> u64 {
+    values.fold(0, u64::saturating_add)
 }

@@ -1,0 +1,157 @@
+//! Who holds, and who waits.
+
+use super::lock_name;
+use crate::frame;
+use crate::model::Model;
+
+/// A task that holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Thread id.
+    pub tid: u32,
+    /// Thread group id.
+    pub pid: u32,
+    /// Thread name.
+    pub comm: String,
+    /// Series held.
+    pub series: u8,
+    /// Instance id, or `NO_INSTANCE`.
+    pub instance: u32,
+    /// Name of the lock: of the instance where known, else of the class.
+    pub lock: String,
+    /// Address of the lock.
+    pub address: u64,
+    /// Entry point it was taken in.
+    pub entry: u8,
+    /// Held for so long, up to the last frame.
+    pub for_ns: u64,
+    /// How long the acquisition waited.
+    pub wait_ns: u64,
+    /// Number of this holding within the task: the same number is the same holding.
+    pub serial: u64,
+    /// An open-coded lock that somebody else had already set.
+    pub second_holder: bool,
+    /// The acquisition was not seen.
+    pub adopted: bool,
+    /// How it is known: `probe`, ...
+    pub evidence: String,
+}
+
+impl Holder {
+    /// Name and thread id, for example `vcpu0/guest-3 (1234)`.
+    pub fn who(&self) -> String {
+        format!("{} ({})", self.comm, self.tid)
+    }
+}
+
+/// A task that waits for a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiter {
+    /// Thread id.
+    pub tid: u32,
+    /// Thread group id.
+    pub pid: u32,
+    /// Thread name.
+    pub comm: String,
+    /// Series waited for.
+    pub series: u8,
+    /// Instance id, or `NO_INSTANCE`.
+    pub instance: u32,
+    /// Name of the lock: of the instance where known, else of the class.
+    pub lock: String,
+    /// Address of the lock.
+    pub address: u64,
+    /// Entry point it waits in.
+    pub entry: u8,
+    /// Waiting for so long, up to the last frame.
+    pub for_ns: u64,
+    /// Number of this wait within the task: the same number is the same wait.
+    pub serial: u64,
+    /// Times the wait loop went round (open-coded locks).
+    pub rounds: u64,
+    /// This is what the task is blocked on: its innermost wait.
+    pub innermost: bool,
+    /// Thread id of the task that has held the lock longest, where one is known.
+    pub owner_tid: Option<u32>,
+    /// How it is known: `probe`, ...
+    pub evidence: String,
+}
+
+impl Waiter {
+    /// Name and thread id, for example `vcpu0/guest-3 (1234)`.
+    pub fn who(&self) -> String {
+        format!("{} ({})", self.comm, self.tid)
+    }
+}
+
+/// All holders, the longest first.
+pub fn holders(model: &Model) -> Vec<Holder> {
+    let mut holders: Vec<Holder> = model
+        .live
+        .iter()
+        .flat_map(|task| task.holds.iter().map(move |hold| (task, hold)))
+        .map(|(task, hold)| Holder {
+            tid: task.tid,
+            pid: task.pid,
+            comm: task.comm.clone(),
+            series: hold.series as u8,
+            instance: hold.instance,
+            lock: lock_name(model, hold.series as u8, hold.instance).to_owned(),
+            address: hold.lock,
+            entry: hold.entry as u8,
+            for_ns: model.last.at_ns.saturating_sub(hold.since_ns),
+            wait_ns: hold.wait_ns,
+            serial: hold.serial,
+            second_holder: hold.second_holder,
+            adopted: hold.adopted,
+            evidence: hold.evidence.clone(),
+        })
+        .collect();
+    holders.sort_by_key(|h| (std::cmp::Reverse(h.for_ns), h.tid, h.serial));
+    holders
+}
+
+/// All waiters, the longest first.
+pub fn waiters(model: &Model) -> Vec<Waiter> {
+    let mut waiters: Vec<Waiter> = model
+        .live
+        .iter()
+        .flat_map(|task| {
+            let innermost = task.waits.len().saturating_sub(1);
+            task.waits
+                .iter()
+                .enumerate()
+                .map(move |(depth, wait)| (task, wait, depth == innermost))
+        })
+        .map(|(task, wait, innermost)| Waiter {
+            tid: task.tid,
+            pid: task.pid,
+            comm: task.comm.clone(),
+            series: wait.series as u8,
+            instance: wait.instance,
+            lock: lock_name(model, wait.series as u8, wait.instance).to_owned(),
+            address: wait.lock,
+            entry: wait.entry as u8,
+            for_ns: model.last.at_ns.saturating_sub(wait.since_ns),
+            serial: wait.serial,
+            rounds: wait.rounds,
+            innermost,
+            owner_tid: owner(model, task.tid, wait),
+            evidence: wait.evidence.clone(),
+        })
+        .collect();
+    waiters.sort_by_key(|w| (std::cmp::Reverse(w.for_ns), w.tid, w.serial));
+    waiters
+}
+
+/// The task, other than the waiter, that has held the lock longest. Both modes of an rwsem have the same address.
+fn owner(model: &Model, waiter: u32, wait: &frame::Waiting) -> Option<u32> {
+    model
+        .live
+        .iter()
+        .filter(|task| task.tid != waiter)
+        .flat_map(|task| task.holds.iter().map(move |hold| (task, hold)))
+        .filter(|(_, hold)| hold.lock == wait.lock && hold.series >> 1 == wait.series >> 1)
+        .min_by_key(|(_, hold)| hold.since_ns)
+        .map(|(task, _)| task.tid)
+}

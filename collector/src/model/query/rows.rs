@@ -1,0 +1,141 @@
+//! Rows of the entry point table.
+
+use probe_ebpf::names;
+
+use super::{entry_name, listed_entries, per_second, sparkline};
+use crate::model::histogram::{Coarse, Histogram};
+use crate::model::{Model, return_name};
+
+/// A distribution in one line; all `None` while there are no values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Number of values.
+    pub count: u64,
+    /// Median.
+    pub p50_ns: Option<u64>,
+    /// 99th percentile.
+    pub p99_ns: Option<u64>,
+    /// Largest value; for a coarse histogram, the upper bound of its bucket.
+    pub max_ns: Option<u64>,
+}
+
+impl From<&Histogram> for Summary {
+    fn from(histogram: &Histogram) -> Self {
+        Self {
+            count: histogram.count,
+            p50_ns: histogram.quantile(0.5),
+            p99_ns: histogram.quantile(0.99),
+            max_ns: histogram.max(),
+        }
+    }
+}
+
+impl Summary {
+    /// Of a coarse histogram whose values cannot be above `max_ns`, the largest value of all it is a part of.
+    pub fn of_coarse(histogram: &Coarse, max_ns: u64) -> Self {
+        let clip = |q| histogram.quantile(q).map(|ns: u64| ns.min(max_ns));
+        Self {
+            count: histogram.count,
+            p50_ns: clip(0.5),
+            p99_ns: clip(0.99),
+            max_ns: clip(1.0),
+        }
+    }
+}
+
+/// An entry point in one line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EntryRow {
+    /// Entry point id.
+    pub entry: u8,
+    /// Its name.
+    pub name: &'static str,
+    /// Calls started since the start.
+    pub calls: u64,
+    /// Calls a second, over the last second.
+    pub per_second: f64,
+    /// Calls that have not returned.
+    pub in_flight: u64,
+    /// Latencies.
+    pub latency: Summary,
+    /// Returns by spelling (`ok`, `-EBUSY`, ...), most frequent first.
+    pub returns: Vec<(String, u64)>,
+    /// PQAP responses: function name, response code, count; most frequent first.
+    pub pqap: Vec<(String, u8, u64)>,
+    /// Calls in each of the last ticks, oldest first.
+    pub spark: Vec<u64>,
+    /// The call that has been inside longest.
+    pub longest: Option<Inside>,
+}
+
+/// A task that is inside an entry point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inside {
+    /// Thread id.
+    pub tid: u32,
+    /// Thread name.
+    pub comm: String,
+    /// Entry point id.
+    pub entry: u8,
+    /// Inside for so long, up to the last frame.
+    pub for_ns: u64,
+}
+
+/// All calls in progress, the longest first.
+pub fn inside(model: &Model) -> Vec<Inside> {
+    let mut inside: Vec<Inside> = model
+        .live
+        .iter()
+        .flat_map(|task| task.inside.iter().map(move |call| (task, call)))
+        .map(|(task, call)| Inside {
+            tid: task.tid,
+            comm: task.comm.clone(),
+            entry: call.entry as u8,
+            for_ns: model.last.at_ns.saturating_sub(call.since_ns),
+        })
+        .collect();
+    inside.sort_by_key(|i| (std::cmp::Reverse(i.for_ns), i.tid));
+    inside
+}
+
+/// Name of a PQAP function code: `AQIC` for 3, the number for one without a name.
+pub fn pqap_function(code: u8) -> String {
+    names::PQAP_FUNCTIONS
+        .get(usize::from(code))
+        .map_or_else(|| code.to_string(), |name| (*name).to_owned())
+}
+
+/// One row for each entry point of the run, in the order of the table of names.
+pub fn entry_rows(model: &Model) -> Vec<EntryRow> {
+    let inside = inside(model);
+    listed_entries(model)
+        .into_iter()
+        .filter_map(|id| Some((id, model.entries.get(&id)?)))
+        .map(|(id, entry)| {
+            let mut returns: Vec<_> = entry
+                .returns
+                .iter()
+                .map(|(&code, &count)| (return_name(id, code).into_owned(), count))
+                .collect();
+            returns.sort_by_key(|r| std::cmp::Reverse(r.1));
+            let mut pqap: Vec<_> = entry
+                .pqap
+                .iter()
+                .map(|(&(function, response), &n)| (pqap_function(function), response, n))
+                .collect();
+            pqap.sort_by_key(|p| std::cmp::Reverse(p.2));
+            EntryRow {
+                entry: id,
+                name: entry_name(id),
+                calls: entry.calls,
+                per_second: per_second(model, &entry.rates),
+                in_flight: entry.in_flight(),
+                latency: Summary::from(&entry.latency),
+                returns,
+                pqap,
+                spark: sparkline(&entry.rates),
+                longest: inside.iter().find(|i| i.entry == id).cloned(),
+            }
+        })
+        .collect()
+}
