@@ -11,6 +11,7 @@ mod matrix;
 mod process;
 mod proto;
 mod s390x;
+mod screenshots;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -42,6 +43,12 @@ enum Command {
     Licences,
     /// Compare every count with the emulated driver's ground truth, over seeds, generations, probes and ring sizes
     Matrix(matrix::Options),
+    /// Draw the dashboard's pictures into docs/pictures
+    Screenshots {
+        /// Use this apscope instead of building one
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+    },
     /// Cross-build the workspace for s390x
     S390x {
         /// Also run the unit tests that depend on byte order, under qemu
@@ -72,6 +79,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench::run(&root(), bench),
         Command::Licences => licences::run(&root()),
         Command::Matrix(options) => matrix::run(&root(), options),
+        Command::Screenshots { binary } => screenshots::run(&root(), binary),
         Command::S390x { test, toolchain } => s390x::run(&root(), test, &toolchain),
         Command::Proto { check } => proto::run(&root(), check),
     };
