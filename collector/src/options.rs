@@ -8,6 +8,16 @@ pub const MAX_GUESTS: u32 = 1000;
 pub const MAX_VCPUS: u32 = 64;
 /// Most vCPU threads in one run.
 pub const MAX_VCPU_THREADS: u32 = 4000;
+/// Largest `--rate`.
+pub const MAX_RATE: f64 = 1000.0;
+/// Shortest `--interval`.
+pub const MIN_INTERVAL: Duration = Duration::from_millis(10);
+/// Longest `--interval`.
+pub const MAX_INTERVAL: Duration = Duration::from_secs(60);
+/// Smallest `--ring-bytes`: one page.
+pub const MIN_RING_BYTES: u32 = 4096;
+/// Largest `--ring-bytes`.
+pub const MAX_RING_BYTES: u32 = 1 << 30;
 
 /// What to emulate.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +50,7 @@ impl Default for EmulatorOptions {
 }
 
 /// Where frames come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum SourceChoice {
     /// The real driver where there is one, else the emulated driver.
     #[default]
@@ -52,7 +62,7 @@ pub enum SourceChoice {
 }
 
 /// How the emulated driver is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum ProbeChoice {
     /// eBPF where it is permitted, else in process.
     #[default]

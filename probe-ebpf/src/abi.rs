@@ -177,6 +177,8 @@ pub const ENTRY_PQAP: u8 = 8;
 pub const ENTRY_RETURNS_INT: u8 = 16;
 /// Returns nothing.
 pub const ENTRY_RETURNS_VOID: u8 = 32;
+/// Returns `NOTIFY_*`.
+pub const ENTRY_RETURNS_NOTIFY: u8 = 64;
 
 /// How an entry point's object (the matrix mdev) and its argument for display are found.
 #[repr(u8)]
@@ -194,6 +196,15 @@ pub enum Resolve {
     Vcpu = 4,
     /// Argument 1 is a kvm.
     Kvm = 5,
+}
+
+/// Index in the map `PQAP`: (the driver's or kvm's handler, function code, response code).
+#[inline(always)]
+#[must_use]
+pub const fn pqap_index(entry: u8, function: u8, response: u8) -> u32 {
+    let handler = (entry != crate::names::entry_id::HANDLE_PQAP) as u32;
+    let function = function as u32 & (PQAP_FUNCTIONS as u32 - 1);
+    (handler * PQAP_FUNCTIONS as u32 + function) * PQAP_RESPONSES as u32 + response as u32
 }
 
 /// Attach-time facts of an entry point. Value of the map `ENTRY_INFO`, indexed by entry point id.
@@ -283,8 +294,8 @@ pub struct EntryStats {
     pub unmatched_returns: Word,
     /// Latencies by [`h2::bucket`].
     pub latency: [Word; h2::BUCKETS],
-    /// Returns: index 0 `ok`, 1..=[`MAX_ERRNO`] `-errno`, last other. For notifiers, the raw value's low byte is
-    /// used: 0 `NOTIFY_DONE`, 1 `NOTIFY_OK`, 2 `NOTIFY_BAD`.
+    /// Returns: index 0 `ok`, 1..=[`MAX_ERRNO`] `-errno`, last other. For notifiers: 0 `NOTIFY_DONE`,
+    /// 1 `NOTIFY_OK`, 2 `NOTIFY_BAD`, 3 `NOTIFY_STOP`.
     pub returns: [Word; RETURN_CODES],
 }
 
@@ -317,6 +328,8 @@ pub struct Coarse {
 pub const HELD_SECOND_HOLDER: u8 = 1;
 /// The acquisition took the slow path.
 pub const HELD_CONTENDED: u8 = 2;
+/// The lock guards an open-coded flag.
+pub const HELD_IS_GUARD: u8 = 4;
 
 /// Packed facts of a holding or a waiting, see [`Info`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -362,7 +375,7 @@ impl Info {
 /// A lock that a task holds.
 #[repr(C)]
 pub struct Held {
-    /// Address of the lock (of the flag, for an open-coded lock); 0 marks a free slot.
+    /// Address of the lock (of the flag, for an open-coded lock); 0 marks a free place.
     pub lock: Word,
     /// Acquisition time, CLOCK_MONOTONIC nanoseconds.
     pub since: Word,
@@ -395,12 +408,14 @@ pub struct Waiting {
 /// An entry point that a task is inside of.
 #[repr(C)]
 pub struct Inside {
-    /// Entry point id, with `ENTRY_*` bits that hold for this call in bits 8 to 15.
+    /// Entry point id; in bits 8 to 15 the `ENTRY_*` bits that hold for this call, in bits 16 to 23 the [`Resolve`].
     pub entry: Word,
     /// Call time, CLOCK_MONOTONIC nanoseconds.
     pub since: Word,
     /// Address of the matrix mdev (or vCPU, for [`Resolve::Vcpu`]; or kvm); 0 if none.
     pub object: Word,
+    /// First argument of the call.
+    pub first: Word,
     /// Argument for display, by [`Resolve`]: Device: the first 8 bytes of the text written; MdevDevice: the ioctl
     /// command; Notifier: kvm; Vcpu: GR0 (function code and APQN).
     pub arg: Word,
@@ -423,7 +438,7 @@ pub struct Task {
     pub waits_len: Word,
     /// Valid elements of `inside`, the innermost last; larger than [`MAX_NESTED`] when calls were lost.
     pub inside_len: Word,
-    /// Locks held, in order of acquisition. `held[n].lock == 0` ends the list.
+    /// Locks held, in any order (their serial numbers tell it), with free places between them.
     pub held: [Held; MAX_HELD],
     /// Locks waited for.
     pub waits: [Waiting; MAX_WAITS],
@@ -685,12 +700,13 @@ const _: () = {
     assert!(offset_of!(Waiting, rounds) == 16);
     assert!(offset_of!(Waiting, serial) == 24);
     assert!(offset_of!(Waiting, info) == 32);
-    assert!(size_of::<Inside>() == 32);
+    assert!(size_of::<Inside>() == 40);
     assert!(offset_of!(Inside, entry) == 0);
     assert!(offset_of!(Inside, since) == 8);
     assert!(offset_of!(Inside, object) == 16);
-    assert!(offset_of!(Inside, arg) == 24);
-    assert!(size_of::<Task>() == 64 + 40 * MAX_HELD + 40 * MAX_WAITS + 32 * MAX_NESTED);
+    assert!(offset_of!(Inside, first) == 24);
+    assert!(offset_of!(Inside, arg) == 32);
+    assert!(size_of::<Task>() == 64 + 40 * MAX_HELD + 40 * MAX_WAITS + 40 * MAX_NESTED);
     assert!(offset_of!(Task, sequence) == 0);
     assert!(offset_of!(Task, id) == 8);
     assert!(offset_of!(Task, comm) == 16);

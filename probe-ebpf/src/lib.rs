@@ -18,6 +18,11 @@
         reason = "the eBPF target has no core::sync::atomic read-modify-write"
     )
 )]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+#![expect(
+    clippy::inline_always,
+    reason = "a probe is one function: a call in eBPF costs registers, and hides bounds from the verifier"
+)]
 
 #[cfg(test)]
 extern crate std;

@@ -1,6 +1,9 @@
 //! Everything a developer runs: `cargo xtask COMMAND`.
 #![forbid(unsafe_code)]
 
+mod ebpf;
+mod failure;
+mod process;
 mod proto;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +20,15 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build the eBPF objects into probe-ebpf/objects
+    Ebpf {
+        /// Only compare with what is checked in, byte for byte
+        #[arg(long)]
+        check: bool,
+        /// The nightly toolchain to build with
+        #[arg(long, default_value = "nightly")]
+        toolchain: String,
+    },
     /// Regenerate the Rust types of the frame schema from collector/proto
     Proto {
         /// Only compare with what is checked in
@@ -34,13 +46,14 @@ fn root() -> PathBuf {
 
 fn main() -> ExitCode {
     let result = match Args::parse().command {
+        Command::Ebpf { check, toolchain } => ebpf::run(&root(), check, &toolchain),
         Command::Proto { check } => proto::run(&root(), check),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::from(2)
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit_code()
         }
     }
 }

@@ -1,1 +1,41 @@
-//! cli.
+//! The command line: options shared by every command, and the commands that need no terminal.
+//!
+//! Both binaries use it: `apscope` adds the dashboard, `apscope-collector` is this alone. A binary flattens
+//! [`Globals`] into its own parser, has [`Command`] as its subcommands, and calls [`run`]; what fails is a
+//! [`Failure`], reported in three lines, exit code 2. Machine output goes to the standard output, everything else to
+//! the standard error.
+
+pub mod docs;
+mod export;
+mod failure;
+mod globals;
+mod live;
+mod output;
+pub mod plain;
+mod record;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+pub use export::{ExportArgs, Format, fold_recording};
+pub use failure::{EXIT_FAILED, Failure};
+pub use globals::{Color, Globals, run_options};
+pub use record::RecordArgs;
+
+/// The commands that need no terminal.
+#[derive(Debug, Clone, PartialEq, Subcommand)]
+pub enum Command {
+    /// Write what was measured, from a recording or live, in a format that other tools read
+    Export(ExportArgs),
+    /// Record everything that is measured into a file; ctrl-c ends it cleanly
+    Record(RecordArgs),
+}
+
+/// Runs a command.
+pub fn run(command: &Command, globals: &Globals) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Export(args) => export::run(args, globals),
+        Command::Record(args) => record::run(args, globals),
+    }
+}

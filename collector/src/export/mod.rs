@@ -1,1 +1,3 @@
-//! export.
+//! Exports: a model in the formats that other tools read.
+
+pub mod json;

@@ -122,7 +122,8 @@ mod tests {
             let back: Vec<_> = columns.decode(at_ns).collect();
             prop_assert_eq!(&back, &spans);
             for span in &spans {
-                prop_assert_eq!(columns.comm(span.tid), Some(format!("task {}", span.tid).as_str()));
+                let name = format!("task {}", span.tid);
+                prop_assert_eq!(columns.comm(span.tid), Some(name.as_str()));
             }
         }
     }

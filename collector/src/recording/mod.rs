@@ -1,1 +1,40 @@
-//! recording.
+//! Recordings: frames in a file. docs/recording.md describes the format.
+//!
+//! A file is a header (a zstd skippable frame with a magic) and then one standard zstd frame, with a checksum, for
+//! each *flush*: about a second. A flush is self-contained: its first message has the description of the run, and the
+//! dictionary of tasks is complete in every message. So a crash loses at most the flush being collected, damage at
+//! most what follows it, and `zstd -d` reads the file.
+//!
+//! [`Writer`] and [`Reader`] work on any stream; neither knows of sources or of the model.
+
+mod reader;
+mod writer;
+
+pub use reader::{ReadError, Reader};
+pub use writer::{WriteError, Writer};
+
+/// Version of the format.
+pub const VERSION: u32 = 1;
+/// A recorded frame is not larger than this.
+pub const MAX_FRAME: usize = 64 << 20;
+/// A flush is not larger than this before compression.
+pub const MAX_FLUSH: usize = 256 << 20;
+
+/// Magic of the skippable frame that is the header (zstd reserves 0x184D2A50 to 0x184D2A5F).
+const HEADER_MAGIC: u32 = 0x184D_2A5A;
+/// First bytes in the header.
+const NAME: [u8; 8] = *b"apscope\0";
+/// Bytes in the header: [`NAME`] and [`VERSION`].
+const HEADER_CONTENT: u32 = 12;
+/// Magic of a zstd frame.
+const ZSTD_MAGIC: u32 = 0xFD2F_B528;
+
+/// The header, whole.
+fn header() -> [u8; 20] {
+    let mut header = [0; 20];
+    header[..4].copy_from_slice(&HEADER_MAGIC.to_le_bytes());
+    header[4..8].copy_from_slice(&HEADER_CONTENT.to_le_bytes());
+    header[8..16].copy_from_slice(&NAME);
+    header[16..].copy_from_slice(&VERSION.to_le_bytes());
+    header
+}

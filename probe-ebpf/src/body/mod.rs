@@ -1,1 +1,209 @@
-//! x
+//! The probe bodies: what is measured, and how.
+//!
+//! Each public function of [`locks`], [`waits`] and [`entries`] is one probe. It takes an [`Env`] (maps and helpers)
+//! and the probe's arguments, and knows nothing of how it was attached.
+//!
+//! * Statistics are only ever added to, atomically, so any number of tasks may run a body at once.
+//! * A [`Task`] record is written by its own task alone; `sequence` is odd meanwhile.
+//! * Nothing is lost silently: every map that is full is counted in [`Counters`].
+
+pub mod entries;
+pub mod locks;
+pub mod order;
+pub mod waits;
+
+use crate::abi::{
+    Coarse, Config, Counters, Edge, EntryInfo, EntryStats, Extremes, Inside, LockInfo, MAX_NESTED,
+    MAX_WAITS, Mode, NO_INSTANCE, Program, SeriesStats, Span, Task, TaskExtremes, Waiting, Word,
+};
+use crate::h2;
+
+/// A diagnostic of a probe body: goes to the log, rate-limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Note {
+    /// A lock was released whose acquisition was not seen.
+    UnexpectedRelease,
+    /// Every task slot is taken.
+    NoTaskSlot,
+    /// Every edge slot is taken.
+    NoEdgeSlot,
+    /// More held locks, waits or nested calls than a record has room for.
+    Overflow,
+    /// Object memory could not be read.
+    Unreadable,
+}
+
+/// Maps and helpers, as a body sees them.
+///
+/// Every lookup may fail: the eBPF verifier wants each to be tested.
+pub trait Env {
+    /// The configuration.
+    fn config(&self) -> &Config;
+    /// CLOCK_MONOTONIC, in nanoseconds.
+    fn now(&self) -> u64;
+    /// Thread id of the current task, and its thread group id in the upper half.
+    fn id(&self) -> u64;
+    /// What is known about an address; `None` if it is not traced.
+    fn lock(&self, address: u64) -> Option<LockInfo>;
+    /// Attach-time facts of an entry point.
+    fn entry_info(&self, entry: u8) -> Option<EntryInfo>;
+    /// The current task's record, made on first use; `None` when there is no slot left.
+    fn task(&self) -> Option<(&Task, &TaskExtremes)>;
+    /// Statistics of a lock series in the current shard.
+    fn series(&self, series: u8) -> Option<&SeriesStats>;
+    /// Statistics of an entry point in the current shard.
+    fn entry_stats(&self, entry: u8) -> Option<&EntryStats>;
+    /// Statistics of an instance.
+    fn instance(&self, slot: u32) -> Option<&Coarse>;
+    /// Statistics of a lock series inside an entry point.
+    fn by_entry(&self, series: u8, entry: u8) -> Option<&Coarse>;
+    /// Counter of a PQAP function code and response code.
+    fn pqap(&self, entry: u8, function: u8, response: u8) -> Option<&Word>;
+    /// Counters of a program on the current CPU.
+    fn counters(&self, program: Program) -> Option<&Counters>;
+    /// The edge with this key, made on first use; `None` when there is no slot left.
+    fn edge(&self, key: u64, now_ns: u64) -> Option<&Edge>;
+    /// Eight bytes of object memory.
+    fn read_u64(&self, address: u64) -> Option<u64>;
+    /// One byte of object memory.
+    fn read_u8(&self, address: u64) -> Option<u8>;
+    /// Writes a span to the ring; false if there is no room.
+    fn write(&self, span: &Span) -> bool;
+    /// Says something in the log.
+    fn note(&self, note: Note, value: u64);
+}
+
+/// Instance slot of a lock in a mode: an rwsem has two, write then read.
+#[inline(always)]
+fn instance_of(info: &LockInfo, mode: Mode) -> u32 {
+    if info.instance == NO_INSTANCE {
+        return NO_INSTANCE;
+    }
+    info.instance + u32::from(matches!(mode, Mode::Read))
+}
+
+/// Marks a task record as being changed.
+#[inline(always)]
+fn begin(task: &Task) {
+    task.sequence.set(task.sequence.get() + 1);
+}
+
+/// Marks a task record as whole again.
+#[inline(always)]
+fn end(task: &Task) {
+    task.sequence.set(task.sequence.get() + 1);
+}
+
+/// A fresh serial number of a holding or waiting.
+#[inline(always)]
+fn serial(task: &Task) -> u64 {
+    let serial = task.serial.get() + 1;
+    task.serial.set(serial);
+    serial
+}
+
+/// The innermost entry point the task is inside of.
+#[inline(always)]
+fn innermost(task: &Task) -> Option<&Inside> {
+    let n = task.inside_len.get();
+    if n == 0 || n > MAX_NESTED as u64 {
+        return None;
+    }
+    task.inside
+        .get(((n - 1) & (MAX_NESTED as u64 - 1)) as usize)
+}
+
+/// Id of the innermost entry point; 0 outside all.
+#[inline(always)]
+fn current_entry(task: &Task) -> u8 {
+    match innermost(task) {
+        Some(inside) => inside.entry.get() as u8,
+        None => 0,
+    }
+}
+
+/// The innermost wait.
+#[inline(always)]
+fn innermost_wait(task: &Task) -> Option<&Waiting> {
+    let n = task.waits_len.get();
+    if n == 0 || n > MAX_WAITS as u64 {
+        return None;
+    }
+    task.waits.get(((n - 1) & (MAX_WAITS as u64 - 1)) as usize)
+}
+
+/// Ends the innermost wait.
+#[inline(always)]
+fn pop_wait(task: &Task) {
+    task.waits_len.set(task.waits_len.get() - 1);
+}
+
+/// Takes a value into account for minimum and maximum. Single writer.
+#[inline(always)]
+fn extreme(extremes: &Extremes, value: u64) {
+    if value > extremes.max.get() {
+        extremes.max.set(value);
+    }
+    let inverse = u64::MAX - value;
+    if inverse > extremes.inverse_min.get() {
+        extremes.inverse_min.set(inverse);
+    }
+}
+
+/// Adds one to a full-resolution bucket.
+#[inline(always)]
+fn add_full(buckets: &[Word; h2::BUCKETS], value: u64) {
+    if let Some(word) = buckets.get(opaque(h2::bucket(value))) {
+        word.add(1);
+    }
+}
+
+/// Adds one to a coarse bucket.
+#[inline(always)]
+fn add_coarse(buckets: &[Word; h2::COARSE_BUCKETS], value: u64) {
+    let bucket = opaque(h2::ilog2(value) as usize);
+    if let Some(word) = buckets.get(bucket & (h2::COARSE_BUCKETS - 1)) {
+        word.add(1);
+    }
+}
+
+/// Hides a value's range from the compiler, so that the bound check that the eBPF verifier needs stays.
+#[inline(always)]
+fn opaque(value: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = value;
+        // SAFETY: no instruction at all.
+        unsafe { core::arch::asm!("/* {0} */", inout(reg) value) };
+        value
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    value
+}
+
+/// Counts a failure of the infrastructure.
+#[inline(always)]
+fn failure<E: Env>(env: &E, program: Program, note: Note, value: u64) {
+    if let Some(counters) = env.counters(program) {
+        match note {
+            Note::UnexpectedRelease => counters.unmatched.add(1),
+            Note::NoTaskSlot => counters.no_task_slot.add(1),
+            Note::NoEdgeSlot => counters.no_edge_slot.add(1),
+            Note::Overflow => counters.overflowed.add(1),
+            Note::Unreadable => counters.unreadable.add(1),
+        }
+    }
+    env.note(note, value);
+}
+
+/// Writes a span and counts it, and its loss.
+#[inline(always)]
+fn emit<E: Env>(env: &E, program: Program, span: &Span) {
+    let written = env.write(span);
+    if let Some(counters) = env.counters(program) {
+        counters.emitted.add(1);
+        if !written {
+            counters.dropped.add(1);
+        }
+    }
+}

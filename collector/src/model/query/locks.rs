@@ -2,11 +2,11 @@
 
 use super::{
     Holder, Summary, Waiter, class_name, contended_percent, entry_name, holders, kind, kind_name,
-    listed_series, lock_name, mode_name, open_coded, per_second, sparkline, waiters,
+    listed_series, lock_name, long_hold_is_normal, mode_name, open_coded, per_second, sparkline,
+    waiters,
 };
 use crate::model::histogram::Histogram;
 use crate::model::{CoarseSeries, Model, Series};
-use probe_ebpf::names::CLASSES;
 
 /// A lock series in one line.
 #[derive(Debug, Clone, PartialEq)]
@@ -179,9 +179,7 @@ fn row(
         mode: mode_name(series),
         kind: kind_name(kind(series)),
         open_coded: open_coded(series),
-        long_hold_is_normal: CLASSES
-            .get(usize::from(series >> 1))
-            .is_some_and(|c| c.long_hold_is_normal),
+        long_hold_is_normal: long_hold_is_normal(series),
         instances: model
             .instances
             .values()

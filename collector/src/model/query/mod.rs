@@ -48,6 +48,13 @@ pub fn open_coded(series: u8) -> bool {
     kind(series) == LockKind::Flag
 }
 
+/// A hold that lasts is normal for this class: leave it out of hold rankings.
+pub fn long_hold_is_normal(series: u8) -> bool {
+    CLASSES
+        .get(usize::from(series >> 1))
+        .is_some_and(|c| c.long_hold_is_normal)
+}
+
 /// Mode of a series.
 pub fn mode(series: u8) -> Mode {
     match (kind(series), series & 1) {

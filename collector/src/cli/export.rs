@@ -1,0 +1,152 @@
+//! `export`: what was measured, in the formats that other tools read.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use super::live::{Finished, follow, note};
+use super::output::Output;
+use super::{Failure, Globals, run_options};
+use crate::export::json::{Document, Origin};
+use crate::model::Model;
+use crate::recording::Reader;
+use crate::source::Session;
+
+/// Arguments of `export`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct ExportArgs {
+    /// Recording to export; without it, the source is measured for `--duration`
+    pub file: Option<PathBuf>,
+
+    /// Format of the output
+    #[arg(long, value_enum)]
+    pub format: Format,
+
+    /// File to write; `-` is the standard output
+    #[arg(short, long, value_name = "OUT")]
+    pub output: PathBuf,
+
+    /// Also write what the emulated driver counted in its own code, as JSON
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    pub truth: Option<PathBuf>,
+}
+
+/// Formats of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// One JSON object, described in docs/json.md
+    Json,
+}
+
+pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Failure> {
+    let options = run_options(globals)?;
+    different(&args.output, args.truth.as_deref())?;
+    if let Some(file) = &args.file {
+        let output = Output::open(&args.output)?;
+        let (model, whole) = fold_recording(file)?;
+        write(&model, Origin::Recording, args.format, output)?;
+        return whole.map(|()| ExitCode::SUCCESS);
+    }
+    let Some(duration) = globals.duration else {
+        return Err(Failure::new(
+            "nothing says how long to measure",
+            "an export of a running source needs --duration",
+            "--duration 5s, or the path of a recording",
+        ));
+    };
+    let output = Output::open(&args.output)?;
+    let truth = args.truth.as_deref().map(Output::open).transpose()?;
+    let mut model = Model::default();
+    let session = Session::start(&options)?;
+    let finished = follow(globals, session, Some(duration), |frame| {
+        model.apply(frame);
+        Ok(())
+    })?;
+    write(&model, Origin::Live, args.format, output)?;
+    finish(globals, &finished, truth)
+}
+
+fn write(model: &Model, origin: Origin, format: Format, output: Output) -> Result<(), Failure> {
+    match format {
+        Format::Json => {
+            let document = Document::of(model, origin);
+            output.write_whole(|out| document.write(out))
+        }
+    }
+}
+
+/// The last steps of a command that followed a run: the ground truth, and what is to be said about its end.
+pub(super) fn finish(
+    globals: &Globals,
+    finished: &Finished,
+    truth: Option<Output>,
+) -> Result<ExitCode, Failure> {
+    finished.check()?;
+    if let Some(output) = truth {
+        let Some(truth) = &finished.truth else {
+            return Err(Failure::new(
+                format!("{} could not be written", output.target()),
+                "there is no ground truth: only an emulated driver that is stopped in order has one",
+                "without --truth",
+            ));
+        };
+        output.write_whole(|mut out| {
+            serde_json::to_writer_pretty(&mut out, truth)?;
+            out.write_all(b"\n")
+        })?;
+    }
+    if let Some(end) = finished.end.as_ref().filter(|end| end.how == "stuck")
+        && !globals.quiet
+    {
+        note(&format!("note: the run ended stuck: {}", end.detail));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A file cannot be two outputs.
+pub(super) fn different(output: &Path, truth: Option<&Path>) -> Result<(), Failure> {
+    if truth == Some(output) {
+        return Err(Failure::new(
+            format!("{} cannot be both outputs", output.display()),
+            "--output and --truth name the same file",
+            "two different paths",
+        ));
+    }
+    Ok(())
+}
+
+/// Folds a recording into a model. A file that is damaged gives the model up to the damage, and the failure.
+pub fn fold_recording(path: &Path) -> Result<(Model, Result<(), Failure>), Failure> {
+    let name = path.display();
+    let mut reader = Reader::open(path).map_err(|error| {
+        Failure::new(
+            format!("{name} cannot be read as a recording"),
+            error.to_string(),
+            "a file that `record -o FILE` has written",
+        )
+    })?;
+    let mut model = Model::default();
+    let mut whole = Ok(());
+    for frame in &mut reader {
+        match frame {
+            Ok(frame) => model.apply(&frame),
+            Err(error) => {
+                whole = Err(Failure::new(
+                    format!("{name} is not whole"),
+                    error.to_string(),
+                    "what was recorded before that point is used; record again for the rest",
+                ));
+            }
+        }
+    }
+    if reader.frames() == 0 {
+        whole?;
+        return Err(Failure::new(
+            format!("{name} holds no frames"),
+            "the recording ended before its first flush",
+            "record for longer",
+        ));
+    }
+    Ok((model, whole))
+}

@@ -1,0 +1,218 @@
+//! Options shared by every command, and their limits.
+
+use std::time::Duration;
+
+use clap::{ArgAction, Args, ValueEnum};
+
+use super::Failure;
+use crate::options::{
+    EmulatorOptions, MAX_GUESTS, MAX_INTERVAL, MAX_RATE, MAX_RING_BYTES, MAX_VCPU_THREADS,
+    MAX_VCPUS, MIN_INTERVAL, MIN_RING_BYTES, ProbeChoice, RunOptions, SourceChoice,
+};
+
+/// Options shared by every command.
+#[derive(Debug, Clone, PartialEq, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Globals {
+    /// Where the measurements come from
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub source: SourceChoice,
+
+    /// How the emulated driver is measured
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub probe: ProbeChoice,
+
+    /// Generation of the emulated driver
+    #[arg(long, global = true, value_name = "G", default_value_t = EmulatorOptions::default().generation)]
+    pub generation: String,
+
+    /// What the emulated guests and administrators do
+    #[arg(long, global = true, value_name = "S", default_value_t = EmulatorOptions::default().scenario)]
+    pub scenario: String,
+
+    /// Seed of the scenario: the same seed gives the same sequence of operations
+    #[arg(long, global = true, value_name = "N", default_value_t = EmulatorOptions::default().seed)]
+    pub seed: u64,
+
+    /// Number of emulated guests, at most 1000
+    #[arg(long, global = true, value_name = "N", default_value_t = EmulatorOptions::default().guests)]
+    pub guests: u32,
+
+    /// vCPUs of each emulated guest, at most 64
+    #[arg(long, global = true, value_name = "N", default_value_t = EmulatorOptions::default().vcpus)]
+    pub vcpus: u32,
+
+    /// Speed of the scenario, relative to its own: 2 is twice as many operations a second
+    #[arg(long, global = true, value_name = "X", default_value_t = EmulatorOptions::default().rate)]
+    pub rate: f64,
+
+    /// Attach to the emulated driver that runs as this process (see `emulate`) instead of starting one
+    #[arg(long, global = true, value_name = "PID")]
+    pub pid: Option<u32>,
+
+    /// How long to measure, for example 30s or 2m
+    #[arg(long, global = true, value_name = "D", value_parser = duration)]
+    pub duration: Option<Duration>,
+
+    /// Time between two readings, 10ms to 1m
+    #[arg(long, global = true, value_name = "D", value_parser = duration, default_value = "100ms")]
+    pub interval: Duration,
+
+    /// Size of the ring that carries spans: a power of two from 4k to 1g, in bytes or with k, m or g
+    #[arg(long, global = true, value_name = "BYTES", value_parser = bytes, default_value = "8m")]
+    pub ring_bytes: u64,
+
+    /// Use colours; NO_COLOR in the environment counts as `never` unless `always` is given
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: Color,
+
+    /// Print the probes' own messages too; twice for more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Print nothing to the standard error but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Also where the output is no terminal
+    Always,
+    /// Not at all
+    Never,
+}
+
+/// A duration as humantime reads it: `30s`, `1m 30s`, `250ms`.
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write a number with a unit, for example 30s or 250ms"))
+}
+
+/// A number of bytes, plain or with the suffix k, m or g (powers of 1024).
+fn bytes(text: &str) -> Result<u64, String> {
+    let shift = match text.bytes().last().map(|b| b.to_ascii_lowercase()) {
+        Some(b'k') => 10,
+        Some(b'm') => 20,
+        Some(b'g') => 30,
+        _ => 0,
+    };
+    let digits = if shift == 0 {
+        text
+    } else {
+        &text[..text.len() - 1]
+    };
+    digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|n| n.checked_mul(1 << shift))
+        .ok_or_else(|| "write a number of bytes, for example 65536, 64k or 8m".to_owned())
+}
+
+/// The run that these options ask for; an error where they are out of bounds.
+pub fn run_options(globals: &Globals) -> Result<RunOptions, Failure> {
+    let within = |option: &str, value: u32, max: u32| {
+        if (1..=max).contains(&value) {
+            return Ok(());
+        }
+        Err(Failure::new(
+            format!("{option} {value} is out of bounds"),
+            format!("{option} is at least 1 and at most {max}"),
+            format!("{option} {}", value.clamp(1, max)),
+        ))
+    };
+    within("--guests", globals.guests, MAX_GUESTS)?;
+    within("--vcpus", globals.vcpus, MAX_VCPUS)?;
+    let threads = globals.guests * globals.vcpus;
+    if threads > MAX_VCPU_THREADS {
+        return Err(Failure::new(
+            format!(
+                "{} guests with {} vCPUs each are too many",
+                globals.guests, globals.vcpus
+            ),
+            format!("they are {threads} threads, at most {MAX_VCPU_THREADS} are run"),
+            format!(
+                "--guests {} --vcpus {}",
+                MAX_VCPU_THREADS / globals.vcpus,
+                globals.vcpus
+            ),
+        ));
+    }
+    // Not a number fails this too.
+    if !(globals.rate > 0.0 && globals.rate <= MAX_RATE) {
+        return Err(Failure::new(
+            format!("--rate {} is out of bounds", globals.rate),
+            format!("--rate is greater than 0 and at most {MAX_RATE}"),
+            "--rate 1",
+        ));
+    }
+    if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&globals.interval) {
+        return Err(Failure::new(
+            format!(
+                "--interval {} is out of bounds",
+                humantime::format_duration(globals.interval)
+            ),
+            format!(
+                "--interval is at least {} and at most {}",
+                humantime::format_duration(MIN_INTERVAL),
+                humantime::format_duration(MAX_INTERVAL)
+            ),
+            "--interval 100ms",
+        ));
+    }
+    if globals.duration.is_some_and(|d| d.is_zero()) {
+        return Err(Failure::new(
+            "--duration 0s is out of bounds",
+            "nothing can be measured in no time",
+            "--duration 5s",
+        ));
+    }
+    if globals.pid == Some(0) {
+        return Err(Failure::new(
+            "--pid 0 is no process",
+            "process ids start at 1",
+            "the pid that `emulate` prints",
+        ));
+    }
+    let emulator = EmulatorOptions {
+        generation: globals.generation.clone(),
+        scenario: globals.scenario.clone(),
+        seed: globals.seed,
+        guests: globals.guests,
+        vcpus: globals.vcpus,
+        rate: globals.rate,
+    };
+    Ok(RunOptions {
+        source: globals.source,
+        probe: globals.probe,
+        emulator,
+        pid: globals.pid,
+        interval: globals.interval,
+        ring_bytes: ring_bytes(globals.ring_bytes)?,
+    })
+}
+
+fn ring_bytes(bytes: u64) -> Result<u32, Failure> {
+    let limits = u64::from(MIN_RING_BYTES)..=u64::from(MAX_RING_BYTES);
+    let fitting = u32::try_from(bytes).ok();
+    if let Some(size) = fitting
+        && limits.contains(&bytes)
+        && size.is_power_of_two()
+    {
+        return Ok(size);
+    }
+    let nearest = bytes
+        .clamp(*limits.start(), *limits.end())
+        .next_power_of_two();
+    Err(Failure::new(
+        format!("--ring-bytes {bytes} cannot be the size of a ring"),
+        format!(
+            "it must be a power of two, at least {MIN_RING_BYTES} and at most {MAX_RING_BYTES}"
+        ),
+        format!("--ring-bytes {nearest}"),
+    ))
+}

@@ -1,0 +1,174 @@
+//! Following a running source: frames one after the other, until its time is over, a signal comes, or it ends.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
+
+use super::{Failure, Globals};
+use crate::emulator::protocol::Truth;
+use crate::frame::{End, Frame};
+use crate::source::Session;
+
+/// How a run ended.
+#[derive(Debug, Default)]
+pub struct Finished {
+    /// What its last frame says.
+    pub end: Option<End>,
+    /// The emulator's ground truth, where it was stopped in order.
+    pub truth: Option<Truth>,
+    /// Frames received.
+    pub frames: u64,
+}
+
+impl Finished {
+    /// The failure of a source that ended without being asked; what was received until then is whole.
+    pub fn check(&self) -> Result<(), Failure> {
+        let (what, cause) = match &self.end {
+            Some(end) if end.how == "source died" => {
+                ("the emulated driver ended unexpectedly", end.detail.clone())
+            }
+            Some(_) => return Ok(()),
+            None => (
+                "the source stopped without a last frame",
+                format!("it ended after {} frames", self.frames),
+            ),
+        };
+        let cause = if cause.is_empty() {
+            "its process is gone".to_owned()
+        } else {
+            cause
+        };
+        Err(Failure::new(
+            what,
+            cause,
+            "again; the output holds everything up to the last frame",
+        ))
+    }
+}
+
+/// Hands every frame of a session to `each`, until `duration` is over, SIGINT, SIGTERM or SIGHUP comes, or the source
+/// ends. The source is stopped in order, and frames until its last one are handed over too. A failure of `each` stops
+/// the source and is returned. A second signal gives up at once.
+pub fn follow(
+    globals: &Globals,
+    session: Session,
+    duration: Option<Duration>,
+    each: impl FnMut(&Arc<Frame>) -> Result<(), Failure>,
+) -> Result<Finished, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(follow_frames(globals, session, duration, each)),
+        Err(error) => Err(cannot_follow(&error)),
+    }
+}
+
+async fn follow_frames(
+    globals: &Globals,
+    mut session: Session,
+    duration: Option<Duration>,
+    mut each: impl FnMut(&Arc<Frame>) -> Result<(), Failure>,
+) -> Result<Finished, Failure> {
+    let mut signals = Signals::new().map_err(|error| cannot_follow(&error))?;
+    // A duration that no clock can reach is no limit.
+    let mut deadline = duration.and_then(|d| Instant::now().checked_add(d));
+    let mut stopping = false;
+    let mut failed = Ok(());
+    let mut finished = Finished::default();
+    loop {
+        tokio::select! {
+            frame = session.frames.recv() => {
+                let Some(frame) = frame else { break };
+                finished.frames += 1;
+                if let Some(end) = &frame.end {
+                    finished.end = Some(end.clone());
+                }
+                if failed.is_ok() {
+                    tell(globals, &frame);
+                    failed = each(&frame);
+                    if failed.is_err() && !stopping {
+                        stopping = true;
+                        session.stop();
+                    }
+                }
+            }
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                deadline = None;
+                if !stopping {
+                    stopping = true;
+                    session.stop();
+                }
+            }
+            () = signals.next() => {
+                if stopping {
+                    return failed.and(Err(Failure::new(
+                        "stopped before the last frame",
+                        "a second signal came while the source was being stopped",
+                        "wait until the source has stopped",
+                    )));
+                }
+                stopping = true;
+                session.stop();
+            }
+        }
+    }
+    finished.truth = session.ended().truth;
+    failed.map(|()| finished)
+}
+
+fn cannot_follow(error: &io::Error) -> Failure {
+    Failure::new(
+        "the source cannot be followed",
+        error.to_string(),
+        "check the limits of open files (ulimit -n)",
+    )
+}
+
+/// The signals that end a run in order.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
+        }
+    }
+}
+
+/// Prints a frame's messages to the standard error, as far as they are asked for.
+fn tell(globals: &Globals, frame: &Frame) {
+    for line in &frame.log {
+        let wanted = match line.level.as_str() {
+            "error" => true,
+            "warn" => !globals.quiet,
+            "info" => globals.verbose >= 1,
+            _ => globals.verbose >= 2,
+        };
+        if wanted {
+            note(&format!("{}: {}", line.level, line.text));
+        }
+    }
+}
+
+/// Prints a line to the standard error; a closed one is no reason to stop.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}

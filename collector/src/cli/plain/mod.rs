@@ -1,0 +1,57 @@
+//! The plain text summary: what the dashboard shows, for a terminal that cannot show it, or none at all.
+//!
+//! ASCII, at most 79 columns. [`render`] makes the text from a model, [`run`] measures or reads a recording, and
+//! prints.
+
+mod text;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::export::fold_recording;
+use super::live::follow;
+use super::output::print;
+use super::{Failure, Globals, run_options};
+use crate::export::json::Origin;
+use crate::model::Model;
+use crate::source::Session;
+
+pub use text::render;
+
+/// How long to measure where nothing is said.
+pub const DEFAULT_DURATION: Duration = Duration::from_secs(3);
+/// Time between two prints of `--watch`.
+const WATCH_NS: u64 = 1_000_000_000;
+
+/// Prints the summary of a recording, or of a running source.
+///
+/// A running source is measured for `--duration` ([`DEFAULT_DURATION`]) and printed once. With `watch` it is printed
+/// each second, until `--duration` is over or a signal comes.
+pub fn run(globals: &Globals, file: Option<&Path>, watch: bool) -> Result<ExitCode, Failure> {
+    let options = run_options(globals)?;
+    if let Some(file) = file {
+        let (model, whole) = fold_recording(file)?;
+        print(&render(&model, Origin::Recording))?;
+        return whole.map(|()| ExitCode::SUCCESS);
+    }
+    let duration = match globals.duration {
+        None if !watch => Some(DEFAULT_DURATION),
+        duration => duration,
+    };
+    let session = Session::start(&options)?;
+    let mut model = Model::default();
+    let mut printed_at_ns = None;
+    let finished = follow(globals, session, duration, |frame| {
+        model.apply(frame);
+        let since = *printed_at_ns.get_or_insert(model.last.at_ns);
+        if watch && model.last.at_ns.saturating_sub(since) >= WATCH_NS {
+            printed_at_ns = Some(model.last.at_ns);
+            print(&format!("{}\n", render(&model, Origin::Live)))?;
+        }
+        Ok(())
+    })?;
+    print(&render(&model, Origin::Live))?;
+    finished.check()?;
+    Ok(ExitCode::SUCCESS)
+}

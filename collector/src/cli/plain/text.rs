@@ -1,0 +1,356 @@
+//! The text of the summary. A pure function of a model.
+
+use std::fmt::Write;
+
+use crate::export::json::{Origin, rfc3339};
+use crate::model::Model;
+use crate::model::query::{self, EntryRow, LockRow};
+
+/// Columns of a line, at most.
+const WIDTH: usize = 79;
+/// Holders, waiters and messages shown, each.
+const MOST: usize = 10;
+
+/// The summary of a model: ASCII, at most 79 columns, with a final line feed.
+pub fn render(model: &Model, origin: Origin) -> String {
+    let mut page = Page::default();
+    header(&mut page, model, origin);
+    locks(&mut page, model);
+    entries(&mut page, model);
+    live(&mut page, model);
+    log(&mut page, model);
+    page.text
+}
+
+/// Lines of ASCII within the width.
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    /// A line; what does not fit is cut off.
+    fn line(&mut self, line: &str) {
+        let line = ascii(line);
+        self.text.push_str(line[..line.len().min(WIDTH)].trim_end());
+        self.text.push('\n');
+    }
+
+    /// A paragraph, broken between words; lines from the second on are indented by two more than the first.
+    fn wrapped(&mut self, indent: usize, text: &str) {
+        let mut line = " ".repeat(indent);
+        let mut empty = true;
+        for word in ascii(text).split_whitespace() {
+            if !empty && line.len() + 1 + word.len() > WIDTH {
+                self.line(&line);
+                line = " ".repeat(indent + 2);
+                empty = true;
+            }
+            if !empty {
+                line.push(' ');
+            }
+            line.push_str(word);
+            empty = false;
+        }
+        if !empty {
+            self.line(&line);
+        }
+    }
+}
+
+/// Printable ASCII; everything else becomes a question mark, so that a thread name cannot steer the terminal.
+fn ascii(text: &str) -> String {
+    text.chars()
+        .map(|c| match c {
+            ' '..='~' => c,
+            _ => '?',
+        })
+        .collect()
+}
+
+fn header(page: &mut Page, model: &Model, origin: Origin) {
+    let Some(meta) = &model.meta else {
+        page.line("apscope: no frame has arrived");
+        return;
+    };
+    let mut title = "apscope: ".to_owned();
+    if query::emulated(model) {
+        let _ = write!(
+            title,
+            "EMULATED driver {}, scenario {}, seed {}, {} guests x {} vCPUs",
+            meta.generation, meta.scenario, meta.seed, meta.guests, meta.vcpus
+        );
+    } else {
+        let _ = write!(title, "{} driver {}", meta.source, meta.generation);
+    }
+    if origin == Origin::Recording {
+        title.push_str(" (recording)");
+    }
+    page.wrapped(0, &title);
+    page.wrapped(0, &format!("probe: {} - {}", meta.probe, meta.reason));
+    page.wrapped(
+        0,
+        &format!(
+            "time: {} for {}",
+            rfc3339(meta.start_unix_ns),
+            duration(query::elapsed_ns(model))
+        ),
+    );
+    page.wrapped(0, &format!("statistics: {}", exactness(model)));
+    page.wrapped(
+        0,
+        &format!(
+            "spans: {} emitted, {} received, {} dropped",
+            model.loss.emitted(),
+            model.loss.received,
+            model.loss.dropped()
+        ),
+    );
+    if let Some(end) = &model.end {
+        let detail = if end.detail.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", end.detail)
+        };
+        page.wrapped(0, &format!("ended: {}{detail}", end.how));
+    }
+}
+
+/// Whether the counts are exact; if not, why they are "at least".
+fn exactness(model: &Model) -> String {
+    let loss = &model.loss;
+    let reasons: Vec<String> = [
+        (loss.missed, "invocations skipped by the kernel"),
+        (loss.no_task_slot, "invocations without a task slot"),
+        (loss.overflowed, "records that did not fit"),
+        (loss.unreadable, "objects that could not be read"),
+        (model.ignored, "parts of frames that make no sense"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| format!("{count} {what}"))
+    .collect();
+    let mut text = if reasons.is_empty() {
+        "exact".to_owned()
+    } else {
+        format!("at least ({})", reasons.join(", "))
+    };
+    if loss.no_edge_slot > 0 {
+        let _ = write!(text, "; {} lock-order edges lost", loss.no_edge_slot);
+    }
+    text
+}
+
+fn locks(page: &mut Page, model: &Model) {
+    let rows = query::lock_rows(model);
+    page.line("");
+    page.line(&format!(
+        "{:<24}{:>8}{:>7}{:>8}{:>8}{:>8}{:>8}{:>8}",
+        "LOCK", "acq/s", "cont%", "wait99", "waitmax", "hold50", "hold99", "holdmax"
+    ));
+    for row in &rows {
+        page.line(&lock_line(row));
+    }
+    if rows.iter().any(|row| row.open_coded) {
+        page.line("* open-coded: a flag and a wait queue, which lockdep cannot see");
+    }
+}
+
+fn lock_line(row: &LockRow) -> String {
+    let name = match row.mode {
+        "read" => format!("{} R", row.class),
+        "write" => format!("{} W", row.class),
+        _ if row.open_coded => format!("{} *", row.class),
+        _ => row.class.to_owned(),
+    };
+    format!(
+        "{:<24}{:>8}{:>7}{:>8}{:>8}{:>8}{:>8}{:>8}",
+        cut(&name, 23),
+        rate(row.per_second, row.acquisitions),
+        row.contended_percent
+            .map_or_else(|| "-".into(), |percent| format!("{percent:.1}")),
+        optional(row.wait.p99_ns),
+        optional(row.wait.max_ns),
+        optional(row.hold.p50_ns),
+        optional(row.hold.p99_ns),
+        optional(row.hold.max_ns),
+    )
+}
+
+fn entries(page: &mut Page, model: &Model) {
+    page.line("");
+    page.line(&format!(
+        "{:<32}{:>9}{:>9}{:>9}{:>9}{:>9}",
+        "ENTRY POINT", "calls", "calls/s", "lat50", "lat99", "inside"
+    ));
+    for row in query::entry_rows(model) {
+        entry(page, &row);
+    }
+}
+
+fn entry(page: &mut Page, row: &EntryRow) {
+    page.line(&format!(
+        "{:<32}{:>9}{:>9}{:>9}{:>9}{:>9}",
+        cut(row.name, 31),
+        row.calls,
+        rate(row.per_second, row.calls),
+        optional(row.latency.p50_ns),
+        optional(row.latency.p99_ns),
+        row.in_flight,
+    ));
+    if row.returns.iter().any(|(name, _)| name != "ok") {
+        let returns: Vec<String> = row
+            .returns
+            .iter()
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        page.wrapped(2, &returns.join(", "));
+    }
+    if !row.pqap.is_empty() {
+        let pqap: Vec<String> = row
+            .pqap
+            .iter()
+            .map(|(function, response, count)| format!("{function}/{response:02x} {count}"))
+            .collect();
+        page.wrapped(2, &format!("PQAP: {}", pqap.join(", ")));
+    }
+}
+
+fn live(page: &mut Page, model: &Model) {
+    let mut holders = query::holders(model);
+    holders.retain(|h| !query::long_hold_is_normal(h.series));
+    page.line("");
+    page.line(&format!("HOLDERS {}", holders.len()));
+    for h in holders.iter().take(MOST) {
+        let mut line = person(&h.lock, &h.who(), h.for_ns, h.entry);
+        if h.second_holder {
+            line.push_str(", second holder");
+        }
+        if h.adopted {
+            line.push_str(", adopted");
+        }
+        page.wrapped(2, &line);
+    }
+    more(page, holders.len());
+    let waiters = query::waiters(model);
+    page.line("");
+    page.line(&format!("WAITERS {}", waiters.len()));
+    for w in waiters.iter().take(MOST) {
+        let mut line = person(&w.lock, &w.who(), w.for_ns, w.entry);
+        if let Some(owner) = w.owner_tid {
+            let _ = write!(line, ", held by {owner}");
+        }
+        page.wrapped(2, &line);
+    }
+    more(page, waiters.len());
+}
+
+fn person(lock: &str, who: &str, for_ns: u64, entry: u8) -> String {
+    let place = match query::entry_name(entry) {
+        "-" => String::new(),
+        name => format!(" in {name}"),
+    };
+    format!("{lock}: {who} for {}{place}", duration(for_ns))
+}
+
+fn more(page: &mut Page, count: usize) {
+    if count > MOST {
+        page.line(&format!("  and {} more", count - MOST));
+    }
+}
+
+/// The newest errors and warnings.
+fn log(page: &mut Page, model: &Model) {
+    let bad: Vec<_> = model
+        .log
+        .iter()
+        .filter(|line| matches!(line.level.as_str(), "error" | "warn"))
+        .collect();
+    if bad.is_empty() {
+        return;
+    }
+    page.line("");
+    page.line("MESSAGES");
+    for line in &bad[bad.len().saturating_sub(MOST)..] {
+        page.wrapped(2, &format!("{}: {}", line.level, line.text));
+    }
+}
+
+fn cut(text: &str, width: usize) -> String {
+    text.chars().take(width).collect()
+}
+
+fn optional(ns: Option<u64>) -> String {
+    ns.map_or_else(|| "-".to_owned(), duration)
+}
+
+/// A rate in at most 7 columns; `-` where nothing was ever counted.
+fn rate(per_second: f64, total: u64) -> String {
+    if total == 0 {
+        return "-".to_owned();
+    }
+    match per_second {
+        r if r < 99.95 => format!("{r:.1}"),
+        r if r < 999_999.5 => format!("{r:.0}"),
+        r => format!("{:.1}M", r / 1e6),
+    }
+}
+
+/// A duration in at most 6 columns, three significant digits: `85ns`, `1.23us`, `45.6ms`, `789s`.
+pub fn duration(ns: u64) -> String {
+    let (value, unit) = match ns {
+        0..1_000 => return format!("{ns}ns"),
+        // Rounding must not make 1000 of a unit.
+        1_000..999_500 => (ns as f64 / 1e3, "us"),
+        999_500..999_500_000 => (ns as f64 / 1e6, "ms"),
+        999_500_000..9_999_500_000_000 => (ns as f64 / 1e9, "s"),
+        _ => return format!("{}h", ns / 3_600_000_000_000),
+    };
+    let digits = match value {
+        v if v < 9.995 => 2,
+        v if v < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$}{unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_three_digits() {
+        for (ns, text) in [
+            (0, "0ns"),
+            (999, "999ns"),
+            (1_000, "1.00us"),
+            (9_994, "9.99us"),
+            (9_995, "10.0us"),
+            (999_499, "999us"),
+            (999_500, "1.00ms"),
+            (45_600_000, "45.6ms"),
+            (999_500_000, "1.00s"),
+            (9_999_000_000_000, "9999s"),
+            (u64::MAX, "5124095h"),
+        ] {
+            assert_eq!(duration(ns), text);
+        }
+    }
+
+    #[test]
+    fn paragraphs_are_broken_between_words() {
+        let mut page = Page::default();
+        page.wrapped(2, &"seven77 ".repeat(12));
+        for line in page.text.lines() {
+            assert!(line.len() <= WIDTH && line.starts_with("  seven77"));
+        }
+        assert_eq!(page.text.lines().count(), 2);
+    }
+
+    #[test]
+    fn names_cannot_steer_the_terminal() {
+        let mut page = Page::default();
+        page.line("a\x1b[2Jb\u{9b}c\u{e9}");
+        assert_eq!(page.text, "a?[2Jb?c?\n");
+    }
+}

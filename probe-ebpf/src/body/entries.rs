@@ -1,0 +1,220 @@
+//! Entry points: calls, latencies and returns.
+
+use super::{Env, Note, add_full, begin, current_entry, emit, end, extreme, failure, locks};
+use crate::abi::{
+    ENTRY_PQAP, ENTRY_RETURNS_INT, ENTRY_RETURNS_VOID, ENTRY_TESTS_FLAG,
+    ENTRY_TESTS_FLAG_IF_NO_DATA, EntryInfo, Inside, MAX_ENTRY_POINTS, MAX_ERRNO, MAX_NESTED,
+    NO_INSTANCE, Program, RETURN_CODES, Resolve, SPAN_ENTRY, Span, Task,
+};
+
+/// An entry point was called with these first four arguments.
+#[inline(always)]
+pub fn enter<E: Env>(env: &E, entry: u8, args: [u64; 4]) {
+    let Some(info) = env.entry_info(entry) else {
+        return;
+    };
+    if let Some(stats) = env.entry_stats(entry) {
+        stats.calls.add(1);
+    }
+    let Some((task, _)) = env.task() else {
+        failure(env, Program::Enter, Note::NoTaskSlot, env.id());
+        return;
+    };
+    let n = task.inside_len.get();
+    let place = task.inside.get(n as usize & (MAX_NESTED - 1));
+    let (true, Some(inside)) = (n < MAX_NESTED as u64, place) else {
+        task.inside_len.set(n + 1);
+        failure(env, Program::Enter, Note::Overflow, u64::from(entry));
+        return;
+    };
+    let (object, arg) = resolve(env, info, args);
+    let mut flags = info.flags;
+    if flags & ENTRY_TESTS_FLAG_IF_NO_DATA != 0 && args[2] == 0 {
+        flags |= ENTRY_TESTS_FLAG;
+    }
+    begin(task);
+    inside
+        .entry
+        .set(u64::from(entry) | (u64::from(flags) << 8) | (u64::from(info.resolve) << 16));
+    inside.object.set(object);
+    inside.first.set(args[0]);
+    inside.arg.set(arg);
+    inside.since.set(env.now());
+    task.inside_len.set(n + 1);
+    end(task);
+}
+
+/// An entry point returns this value.
+#[inline(always)]
+pub fn leave<E: Env>(env: &E, entry: u8, value: u64) {
+    let Some(info) = env.entry_info(entry) else {
+        return;
+    };
+    let Some((task, extremes)) = env.task() else {
+        count_return(env, info, entry, value);
+        failure(env, Program::Return, Note::NoTaskSlot, env.id());
+        return;
+    };
+    let n = task.inside_len.get();
+    if n > MAX_NESTED as u64 {
+        // The call was counted, but its record did not fit.
+        task.inside_len.set(n - 1);
+        count_return(env, info, entry, value);
+        return;
+    }
+    let Some((depth, inside)) = find(task, entry) else {
+        if let Some(stats) = env.entry_stats(entry) {
+            stats.unmatched_returns.add(1);
+        }
+        return;
+    };
+    let since = inside.since.get();
+    let first = inside.first.get();
+    let arg = inside.arg.get();
+    begin(task);
+    task.inside_len.set(depth);
+    locks::forget_second_holds(task, entry);
+    end(task);
+    count_return(env, info, entry, value);
+    let latency = env.now().saturating_sub(since);
+    if let Some(stats) = env.entry_stats(entry) {
+        add_full(&stats.latency, latency);
+        stats.latency_sum.add(latency);
+    }
+    if let Some(extremes) = extremes
+        .latency
+        .get(entry as usize & (MAX_ENTRY_POINTS - 1))
+    {
+        extreme(extremes, latency);
+    }
+    if info.flags & ENTRY_PQAP != 0 && value as u32 == 0 {
+        count_response(env, entry, first, arg);
+    }
+    let span = Span {
+        start_ns: since,
+        duration_ns: latency,
+        extra: arg,
+        tid: env.id() as u32,
+        instance: NO_INSTANCE,
+        result: value as i32,
+        kind: SPAN_ENTRY,
+        what: entry,
+        inside: current_entry(task),
+        flags: 0,
+    };
+    emit(env, Program::Return, &span);
+}
+
+/// The innermost call of this entry point, and its depth. Calls inside it whose return was not seen are dropped.
+#[inline(always)]
+fn find(task: &Task, entry: u8) -> Option<(u64, &Inside)> {
+    let len = task.inside_len.get();
+    let mut found = None;
+    for (depth, inside) in task.inside.iter().enumerate() {
+        if (depth as u64) < len && inside.entry.get() as u8 == entry {
+            found = Some((depth as u64, inside));
+        }
+    }
+    found
+}
+
+#[inline(always)]
+fn count_return<E: Env>(env: &E, info: EntryInfo, entry: u8, value: u64) {
+    let value = if info.flags & ENTRY_RETURNS_VOID != 0 {
+        0
+    } else if info.flags & ENTRY_RETURNS_INT != 0 {
+        i64::from(value as i32)
+    } else {
+        value as i64
+    };
+    let code = code_of(value, info.flags & crate::abi::ENTRY_RETURNS_NOTIFY != 0);
+    if let Some(stats) = env.entry_stats(entry)
+        && let Some(word) = stats.returns.get(super::opaque(code))
+    {
+        word.add(1);
+    }
+}
+
+/// Index in [`crate::abi::EntryStats::returns`].
+#[inline(always)]
+fn code_of(value: i64, notify: bool) -> usize {
+    if notify {
+        // NOTIFY_DONE 0, NOTIFY_OK 1, NOTIFY_BAD 0x8002, NOTIFY_STOP 0x8001 (include/linux/notifier.h).
+        return match value {
+            0 => 0,
+            1 => 1,
+            0x8002 => 2,
+            0x8001 => 3,
+            _ => RETURN_CODES - 1,
+        };
+    }
+    if value >= 0 {
+        return 0;
+    }
+    if value < -(MAX_ERRNO as i64) {
+        return RETURN_CODES - 1;
+    }
+    (-value) as usize
+}
+
+/// The object (mdev, kvm) and the argument for display.
+#[inline(always)]
+fn resolve<E: Env>(env: &E, info: EntryInfo, args: [u64; 4]) -> (u64, u64) {
+    let config = env.config();
+    let read = |address: u64| env.read_u64(address).unwrap_or(0);
+    if info.resolve == Resolve::Device as u8 {
+        let text = if args[2] == 0 {
+            0
+        } else {
+            read_text(env, args[2], args[3])
+        };
+        (read(args[0] + u64::from(config.device_driver_data)), text)
+    } else if info.resolve == Resolve::MdevDevice as u8 {
+        (
+            read(args[0] + u64::from(config.mdev_device_driver_data)),
+            args[1],
+        )
+    } else if info.resolve == Resolve::Notifier as u8 {
+        (args[0] - u64::from(config.mdev_notifier), args[2])
+    } else if info.resolve == Resolve::Vcpu as u8 {
+        (0, register(env, args[0], 0))
+    } else if info.resolve == Resolve::Kvm as u8 {
+        (args[0], 0)
+    } else {
+        (0, 0)
+    }
+}
+
+/// The first bytes that were written to an attribute, in memory order.
+#[inline(always)]
+fn read_text<E: Env>(env: &E, buffer: u64, count: u64) -> u64 {
+    let mut bytes = [0_u8; 8];
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        if (i as u64) < count {
+            *byte = env.read_u8(buffer + i as u64).unwrap_or(0);
+        }
+    }
+    u64::from_ne_bytes(bytes)
+}
+
+/// A general register of a vCPU: `vcpu->run->s.regs.gprs[n]`; 0 if it cannot be read.
+#[inline(always)]
+fn register<E: Env>(env: &E, vcpu: u64, n: u64) -> u64 {
+    let config = env.config();
+    let run = env.read_u64(vcpu + u64::from(config.vcpu_run)).unwrap_or(0);
+    if run == 0 {
+        return 0;
+    }
+    env.read_u64(run + u64::from(config.run_gprs) + 8 * n)
+        .unwrap_or(0)
+}
+
+/// Counts the PQAP response code of GR1 under the function code of GR0.
+#[inline(always)]
+fn count_response<E: Env>(env: &E, entry: u8, vcpu: u64, gr0: u64) {
+    let function = (gr0 >> 24) as u8;
+    let response = (register(env, vcpu, 1) >> 16) as u8;
+    if let Some(word) = env.pqap(entry, function, response) {
+        word.add(1);
+    }
+}

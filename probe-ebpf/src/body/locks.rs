@@ -1,0 +1,457 @@
+//! Acquire and release of mutexes and rwsems, and the flags that a released mutex guards.
+
+use super::order::{self, Acquired};
+use super::{
+    Env, Note, add_coarse, add_full, begin, current_entry, emit, end, extreme, failure, innermost,
+    innermost_wait, instance_of, pop_wait, serial,
+};
+use crate::abi::{
+    self, ENTRY_SETS_FLAG, ENTRY_TESTS_FLAG, HELD_CONTENDED, HELD_IS_GUARD, HELD_SECOND_HOLDER,
+    Held, Info, LOCK_GUARDS_FLAG, LOCK_IS_WAIT_QUEUE, LockInfo, LockKind, MAX_SERIES, Mode,
+    Program, Resolve, SPAN_LOCK, Span, Task, TaskExtremes, WAIT_SLEPT,
+};
+
+/// A lock was obtained: runs when the acquisition is complete.
+#[inline(always)]
+pub fn acquired<E: Env>(env: &E, address: u64, mode: Mode) {
+    let Some(info) = traced(env, address) else {
+        return;
+    };
+    let series = abi::series(info.class, mode);
+    let instance = instance_of(&info, mode);
+    let Some((task, extremes)) = env.task() else {
+        count_acquisition(env, series, instance, 0);
+        failure(env, Program::Acquired, Note::NoTaskSlot, env.id());
+        return;
+    };
+    let entry = current_entry(task);
+    count_acquisition(env, series, instance, entry);
+    let now = env.now();
+    begin(task);
+    let mut wait = 0;
+    let mut flags = 0;
+    if let Some(waiting) = innermost_wait(task)
+        && waiting.lock.get() == address
+    {
+        wait = now.saturating_sub(waiting.since.get());
+        flags |= HELD_CONTENDED;
+        pop_wait(task);
+        count_wait(env, extremes, series, instance, entry, wait);
+    } else {
+        let target = Acquired {
+            address,
+            series,
+            instance,
+            entry,
+            kind: info.kind,
+            annotated: false,
+        };
+        order::record(env, Program::Acquired, task, target, now);
+    }
+    if info.flags & LOCK_GUARDS_FLAG != 0 {
+        flags |= HELD_IS_GUARD;
+        annotate(env, task, now);
+    }
+    let packed = Info {
+        instance,
+        series,
+        entry,
+        kind: info.kind,
+        flags,
+    };
+    push_held(env, Program::Acquired, task, address, now, wait, packed);
+    end(task);
+}
+
+/// The slow path was entered: the fast path has failed.
+#[inline(always)]
+pub fn contended<E: Env>(env: &E, address: u64, mode: Mode) {
+    let Some(info) = traced(env, address) else {
+        return;
+    };
+    let series = abi::series(info.class, mode);
+    let instance = instance_of(&info, mode);
+    let task = env.task();
+    let entry = task.map_or(0, |(task, _)| current_entry(task));
+    count_contended(env, series, instance, entry);
+    let Some((task, _)) = task else {
+        failure(env, Program::Contended, Note::NoTaskSlot, env.id());
+        return;
+    };
+    let now = env.now();
+    begin(task);
+    let target = Acquired {
+        address,
+        series,
+        instance,
+        entry,
+        kind: info.kind,
+        annotated: false,
+    };
+    order::record(env, Program::Contended, task, target, now);
+    let packed = Info {
+        instance,
+        series,
+        entry,
+        kind: info.kind,
+        flags: 0,
+    };
+    super::waits::push(env, Program::Contended, task, address, now, packed);
+    end(task);
+}
+
+/// An attempt ended without the lock: a failed trylock, or an interrupted wait.
+#[inline(always)]
+pub fn failed<E: Env>(env: &E, address: u64, mode: Mode) {
+    let Some(info) = traced(env, address) else {
+        return;
+    };
+    let series = abi::series(info.class, mode);
+    if let Some(stats) = env.series(series) {
+        stats.attempts_failed.add(1);
+    }
+    if let Some(stats) = env.instance(instance_of(&info, mode)) {
+        stats.attempts_failed.add(1);
+    }
+    let Some((task, _)) = env.task() else {
+        failure(env, Program::Failed, Note::NoTaskSlot, env.id());
+        return;
+    };
+    if let Some(stats) = env.by_entry(series, current_entry(task)) {
+        stats.attempts_failed.add(1);
+    }
+    if let Some(waiting) = innermost_wait(task)
+        && waiting.lock.get() == address
+    {
+        begin(task);
+        pop_wait(task);
+        end(task);
+    }
+}
+
+/// A lock is about to be released: runs at the entry of the release.
+#[inline(always)]
+pub fn release<E: Env>(env: &E, address: u64, mode: Mode) {
+    let Some(info) = traced(env, address) else {
+        return;
+    };
+    let Some((task, extremes)) = env.task() else {
+        unmatched(env, &info, mode, address);
+        failure(env, Program::Release, Note::NoTaskSlot, env.id());
+        return;
+    };
+    let now = env.now();
+    if info.flags & LOCK_GUARDS_FLAG != 0 {
+        sample_flag(env, task, extremes, now);
+    }
+    match find_held(task, address) {
+        Some(held) => finish_hold(env, task, extremes, held, now),
+        None => unmatched(env, &info, mode, address),
+    }
+}
+
+/// What is known about the address of a lock; wait queues are not locks.
+#[inline(always)]
+fn traced<E: Env>(env: &E, address: u64) -> Option<LockInfo> {
+    let info = env.lock(address)?;
+    (info.flags & LOCK_IS_WAIT_QUEUE == 0).then_some(info)
+}
+
+#[inline(always)]
+fn unmatched<E: Env>(env: &E, info: &LockInfo, mode: Mode, address: u64) {
+    if let Some(stats) = env.series(abi::series(info.class, mode)) {
+        stats.unmatched_releases.add(1);
+    }
+    if let Some(stats) = env.instance(instance_of(info, mode)) {
+        stats.unmatched_releases.add(1);
+    }
+    failure(env, Program::Release, Note::UnexpectedRelease, address);
+}
+
+#[inline(always)]
+fn count_acquisition<E: Env>(env: &E, series: u8, instance: u32, entry: u8) {
+    if let Some(stats) = env.series(series) {
+        stats.acquisitions.add(1);
+    }
+    if let Some(stats) = env.instance(instance) {
+        stats.acquisitions.add(1);
+    }
+    if entry != 0
+        && let Some(stats) = env.by_entry(series, entry)
+    {
+        stats.acquisitions.add(1);
+    }
+}
+
+/// Counts a slow path, or a wait loop that slept.
+#[inline(always)]
+pub(super) fn count_contended<E: Env>(env: &E, series: u8, instance: u32, entry: u8) {
+    if let Some(stats) = env.series(series) {
+        stats.contended.add(1);
+    }
+    if let Some(stats) = env.instance(instance) {
+        stats.contended.add(1);
+    }
+    if entry != 0
+        && let Some(stats) = env.by_entry(series, entry)
+    {
+        stats.contended.add(1);
+    }
+}
+
+/// Counts a wait that took the slow path.
+#[inline(always)]
+pub(super) fn count_wait<E: Env>(
+    env: &E,
+    extremes: &TaskExtremes,
+    series: u8,
+    instance: u32,
+    entry: u8,
+    wait: u64,
+) {
+    if let Some(stats) = env.series(series) {
+        add_full(&stats.wait, wait);
+        stats.wait_sum.add(wait);
+    }
+    if let Some(stats) = env.instance(instance) {
+        add_coarse(&stats.wait, wait);
+        stats.wait_sum.add(wait);
+    }
+    if entry != 0
+        && let Some(stats) = env.by_entry(series, entry)
+    {
+        add_coarse(&stats.wait, wait);
+        stats.wait_sum.add(wait);
+    }
+    if let Some(extremes) = extremes.wait.get(series as usize & (MAX_SERIES - 1)) {
+        extreme(extremes, wait);
+    }
+}
+
+#[inline(always)]
+fn find_held(task: &Task, address: u64) -> Option<&Held> {
+    task.held.iter().find(|held| held.lock.get() == address)
+}
+
+#[inline(always)]
+fn push_held<E: Env>(
+    env: &E,
+    program: Program,
+    task: &Task,
+    address: u64,
+    now: u64,
+    wait: u64,
+    info: Info,
+) {
+    if let Some(held) = find_held(task, 0) {
+        held.since.set(now);
+        held.wait.set(wait);
+        held.serial.set(serial(task));
+        held.info.set(info.pack());
+        held.lock.set(address);
+    } else {
+        task.lost_holds.set(task.lost_holds.get() + 1);
+        failure(env, program, Note::Overflow, address);
+    }
+}
+
+/// Ends a hold: statistics, span, and the record.
+#[inline(always)]
+fn finish_hold<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes, held: &Held, now: u64) {
+    let since = held.since.get();
+    let wait = held.wait.get();
+    let info = Info::unpack(held.info.get());
+    begin(task);
+    held.lock.set(0);
+    end(task);
+    let hold = now.saturating_sub(since);
+    if let Some(stats) = env.series(info.series) {
+        add_full(&stats.hold, hold);
+        stats.hold_sum.add(hold);
+    }
+    if let Some(stats) = env.instance(info.instance) {
+        add_coarse(&stats.hold, hold);
+        stats.hold_sum.add(hold);
+    }
+    if info.entry != 0
+        && let Some(stats) = env.by_entry(info.series, info.entry)
+    {
+        add_coarse(&stats.hold, hold);
+        stats.hold_sum.add(hold);
+    }
+    if let Some(extremes) = extremes.hold.get(info.series as usize & (MAX_SERIES - 1)) {
+        extreme(extremes, hold);
+    }
+    let span = Span {
+        start_ns: since,
+        duration_ns: hold,
+        extra: wait,
+        tid: env.id() as u32,
+        instance: info.instance,
+        result: 0,
+        kind: SPAN_LOCK,
+        what: info.series,
+        inside: info.entry,
+        flags: info.flags,
+    };
+    emit(env, Program::Release, &span);
+}
+
+/// The mdev of the current call, found when the guard is held. 0 if there is none.
+#[inline(always)]
+fn object<E: Env>(env: &E, task: &Task, resolve_hook: bool) -> u64 {
+    let Some(inside) = innermost(task) else {
+        return 0;
+    };
+    let entry = inside.entry.get();
+    if (entry >> 16) as u8 != Resolve::Vcpu as u8 {
+        return inside.object.get();
+    }
+    if !resolve_hook {
+        return 0;
+    }
+    // The hook of the vCPU's kvm may change until the guard is held, so it is read here and not at the call.
+    let config = env.config();
+    let kvm = env
+        .read_u64(inside.first.get() + u64::from(config.vcpu_kvm))
+        .unwrap_or(0);
+    if kvm == 0 {
+        return 0;
+    }
+    match env.read_u64(kvm + u64::from(config.kvm_hook)) {
+        Some(hook) if hook != 0 => hook - u64::from(config.mdev_hook),
+        _ => 0,
+    }
+}
+
+/// The guard was acquired in an entry point that tests the flag: if the flag is clear, the test leaves no trace, so
+/// its order edges are recorded here.
+#[inline(always)]
+fn annotate<E: Env>(env: &E, task: &Task, now: u64) {
+    let Some(inside) = innermost(task) else {
+        return;
+    };
+    let entry = inside.entry.get();
+    if (entry >> 8) as u8 & ENTRY_TESTS_FLAG == 0 {
+        return;
+    }
+    // Re-taking the guard inside the wait loop is not another test.
+    if let Some(waiting) = innermost_wait(task)
+        && Info::unpack(waiting.info.get()).kind == LockKind::Flag as u8
+    {
+        return;
+    }
+    let mdev = object(env, task, true);
+    if mdev == 0 {
+        return;
+    }
+    let address = mdev + u64::from(env.config().mdev_flag);
+    let Some(info) = env.lock(address) else {
+        return;
+    };
+    // Neither is re-taking it while holding the flag.
+    if find_held(task, address).is_some() {
+        return;
+    }
+    let target = Acquired {
+        address,
+        series: abi::series(info.class, Mode::Exclusive),
+        instance: info.instance,
+        entry: entry as u8,
+        kind: info.kind,
+        annotated: true,
+    };
+    order::record(env, Program::Acquired, task, target, now);
+}
+
+/// The guard is about to be released: a wait loop goes to sleep, or the flag has changed.
+#[inline(always)]
+fn sample_flag<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes, now: u64) {
+    if let Some(waiting) = innermost_wait(task) {
+        let mut info = Info::unpack(waiting.info.get());
+        if info.kind == LockKind::Flag as u8 {
+            if info.flags & WAIT_SLEPT == 0 {
+                info.flags |= WAIT_SLEPT;
+                waiting.info.set(info.pack());
+                count_contended(env, info.series, info.instance, info.entry);
+            }
+            return;
+        }
+    }
+    let Some(inside) = innermost(task) else {
+        return;
+    };
+    let entry = inside.entry.get();
+    if (entry >> 8) as u8 & ENTRY_SETS_FLAG == 0 {
+        return;
+    }
+    let mdev = object(env, task, false);
+    if mdev == 0 {
+        return;
+    }
+    let address = mdev + u64::from(env.config().mdev_flag);
+    let Some(info) = env.lock(address) else {
+        return;
+    };
+    let Some(value) = env.read_u8(address) else {
+        failure(env, Program::Release, Note::Unreadable, address);
+        return;
+    };
+    let mut before = 0;
+    if let Some(stats) = env.instance(info.instance) {
+        before = stats.value.get();
+        stats.value.set(u64::from(value));
+    }
+    let series = abi::series(info.class, Mode::Exclusive);
+    let entry = entry as u8;
+    match find_held(task, address) {
+        Some(held) if value == 0 => {
+            let held_info = Info::unpack(held.info.get());
+            if held_info.flags & HELD_SECOND_HOLDER != 0 {
+                count_acquisition(env, series, info.instance, held_info.entry);
+            }
+            finish_hold(env, task, extremes, held, now);
+        }
+        None if value != 0 => {
+            // A second holder's acquisition is counted when it clears the flag: until then it may be a task that
+            // only looked at a flag that somebody else had set.
+            let flags = if before == 0 { 0 } else { HELD_SECOND_HOLDER };
+            if before == 0 {
+                count_acquisition(env, series, info.instance, entry);
+            }
+            begin(task);
+            let target = Acquired {
+                address,
+                series,
+                instance: info.instance,
+                entry,
+                kind: info.kind,
+                annotated: false,
+            };
+            order::record(env, Program::Release, task, target, now);
+            let packed = Info {
+                instance: info.instance,
+                series,
+                entry,
+                kind: info.kind,
+                flags,
+            };
+            push_held(env, Program::Release, task, address, now, 0, packed);
+            end(task);
+        }
+        _ => {}
+    }
+}
+
+/// The task leaves an entry point: a "second holder" that never cleared the flag was none.
+#[inline(always)]
+pub(super) fn forget_second_holds(task: &Task, entry: u8) {
+    for held in &task.held {
+        if held.lock.get() != 0 {
+            let info = Info::unpack(held.info.get());
+            if info.entry == entry && info.flags & HELD_SECOND_HOLDER != 0 {
+                held.lock.set(0);
+            }
+        }
+    }
+}
