@@ -43,12 +43,25 @@ fn terminal_failure(error: &io::Error) -> Failure {
 /// The source cannot start (nothing has been drawn then), the terminal fails, or the source died.
 pub fn run(options: &RunOptions, duration: Option<Duration>, theme: Theme) -> Result<(), Failure> {
     // Before the terminal is taken: errors, and the time this takes, belong to the ordinary screen.
-    let mut session = Session::start(options)?;
+    watch(Session::start(options)?, options.interval, duration, theme)
+}
+
+/// Runs the dashboard on a session that has been started.
+///
+/// # Errors
+///
+/// The terminal fails, or the source died.
+pub fn watch(
+    mut session: Session,
+    interval: Duration,
+    duration: Option<Duration>,
+    theme: Theme,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| terminal_failure(&error))?;
-    let mut app = App::new(theme, options.interval);
+    let mut app = App::new(theme, interval);
     let result = runtime.block_on(async {
         let mut guard = Guard::take()?;
         let result = drive(&mut app, &mut session, &mut guard, duration).await;
