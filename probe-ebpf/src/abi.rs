@@ -196,6 +196,8 @@ pub enum Resolve {
     Vcpu = 4,
     /// Argument 1 is a kvm.
     Kvm = 5,
+    /// As `Device`, but argument 3 is the page to be filled.
+    Show = 6,
 }
 
 /// Index in the map `PQAP`: (the driver's or kvm's handler, function code, response code).
@@ -261,11 +263,11 @@ pub struct Config {
     pub has_flag: u32,
 }
 
-/// Full-resolution statistics of one lock series in one shard. Only contended waits are in `wait`: the number of
-/// waits of length 0 is `acquisitions` minus the sum of `wait`.
+/// Full-resolution statistics of one lock series in one shard. Every acquisition of a mutex or rwsem has a wait
+/// (0 if uncontended), so the number of acquisitions is the sum of `wait`.
 #[repr(C)]
 pub struct SeriesStats {
-    /// Locks obtained.
+    /// Flags only: times a task became a holder.
     pub acquisitions: Word,
     /// Slow paths entered; for a flag, wait loops that slept.
     pub contended: Word,
@@ -277,7 +279,7 @@ pub struct SeriesStats {
     pub wait_sum: Word,
     /// Sum of all holds, in nanoseconds.
     pub hold_sum: Word,
-    /// Contended waits by [`h2::bucket`].
+    /// Waits by [`h2::bucket`]; of flags, only those that slept.
     pub wait: [Word; h2::BUCKETS],
     /// Holds by [`h2::bucket`].
     pub hold: [Word; h2::BUCKETS],
@@ -302,7 +304,7 @@ pub struct EntryStats {
 /// Coarse statistics: of one instance, or of one (series, entry point) pair. Shared by all CPUs.
 #[repr(C)]
 pub struct Coarse {
-    /// Locks obtained.
+    /// Flags only: times a task became a holder.
     pub acquisitions: Word,
     /// Slow paths entered; for a flag, wait loops that slept.
     pub contended: Word,
@@ -318,7 +320,7 @@ pub struct Coarse {
     pub wakes: Word,
     /// Last sampled value (flags only).
     pub value: Word,
-    /// Contended waits by [`h2::ilog2`].
+    /// Waits by [`h2::ilog2`]; of flags, only those that slept.
     pub wait: [Word; h2::COARSE_BUCKETS],
     /// Holds by [`h2::ilog2`].
     pub hold: [Word; h2::COARSE_BUCKETS],

@@ -29,6 +29,7 @@ const RB_AVAIL_DATA: u64 = 0;
 const NOTE_INTERVAL_NS: u64 = 100_000_000;
 
 /// The ABI's version, read by the collector before it loads the object.
+#[used]
 #[unsafe(no_mangle)]
 static ABI_VERSION: u32 = VERSION;
 
@@ -122,8 +123,8 @@ fn shard() -> u32 {
 #[inline(always)]
 fn config() -> *const Config {
     let mut config = &raw const CONFIG;
-    // SAFETY: no instruction at all.
-    unsafe { core::arch::asm!("/* {0} */", inout(reg) config) };
+    // SAFETY: moves a register to itself.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) config) };
     config
 }
 

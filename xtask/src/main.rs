@@ -1,10 +1,14 @@
 //! Everything a developer runs: `cargo xtask COMMAND`.
 #![forbid(unsafe_code)]
 
+mod apscope;
+mod compare;
 mod ebpf;
 mod failure;
+mod matrix;
 mod process;
 mod proto;
+mod s390x;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,6 +33,17 @@ enum Command {
         #[arg(long, default_value = "nightly")]
         toolchain: String,
     },
+    /// Compare every count with the emulated driver's ground truth, over seeds, generations, probes and ring sizes
+    Matrix(matrix::Options),
+    /// Cross-build the workspace for s390x
+    S390x {
+        /// Also run the unit tests that depend on byte order, under qemu
+        #[arg(long)]
+        test: bool,
+        /// The nightly toolchain to build with
+        #[arg(long, default_value = "nightly")]
+        toolchain: String,
+    },
     /// Regenerate the Rust types of the frame schema from collector/proto
     Proto {
         /// Only compare with what is checked in
@@ -47,6 +62,8 @@ fn root() -> PathBuf {
 fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Ebpf { check, toolchain } => ebpf::run(&root(), check, &toolchain),
+        Command::Matrix(options) => matrix::run(&root(), options),
+        Command::S390x { test, toolchain } => s390x::run(&root(), test, &toolchain),
         Command::Proto { check } => proto::run(&root(), check),
     };
     match result {

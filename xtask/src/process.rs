@@ -1,5 +1,6 @@
 //! Running other programs: is it there, what did it say, did it succeed.
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::failure::Failure;
@@ -43,4 +44,47 @@ pub fn cargo(toolchain: &str) -> Command {
         command.env_remove(name);
     }
     command
+}
+
+/// Version and sysroot of a nightly toolchain that has the standard library's sources, or how to get them.
+pub fn nightly_sysroot(name: &str) -> Result<(String, PathBuf), Failure> {
+    let plus = format!("+{name}");
+    let Some(rustc) = output_of("rustc", &[&plus, "--version"]) else {
+        return Err(Failure::new("no nightly Rust")
+            .cause(format!(
+                "`rustc {plus}` does not run, and the target has no standard library to download"
+            ))
+            .hint(format!("rustup toolchain install {name}")));
+    };
+    let sysroot = output_of("rustc", &[&plus, "--print", "sysroot"])
+        .map(PathBuf::from)
+        .ok_or_else(|| Failure::new(format!("`rustc {plus} --print sysroot` failed")))?;
+    let core = sysroot.join("lib/rustlib/src/rust/library/core/Cargo.toml");
+    if !core.exists() {
+        return Err(Failure::new("no sources of the Rust standard library")
+            .cause(format!("{} does not exist", core.display()))
+            .hint(format!("rustup component add rust-src --toolchain {name}")));
+    }
+    Ok((rustc, sysroot))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_toolchain_is_said_with_the_way_to_get_it() {
+        let Err(failure) = nightly_sysroot("no-such-toolchain-1999") else {
+            panic!("there is no such toolchain");
+        };
+        let text = failure.to_string();
+        assert!(
+            text.starts_with("error: no nightly Rust\ncause: "),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("try: rustup toolchain install no-such-toolchain-1999"),
+            "{text}"
+        );
+    }
 }

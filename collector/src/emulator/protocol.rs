@@ -11,6 +11,11 @@ use serde::{Deserialize, Serialize};
 /// Version of this protocol.
 pub const VERSION: u32 = 1;
 
+/// Name of a stand-alone emulator's socket in the abstract namespace.
+pub fn abstract_name(pid: u32) -> String {
+    format!("apscope-emulator-{pid}")
+}
+
 /// The emulator's description of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hello {

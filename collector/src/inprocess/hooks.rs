@@ -1,39 +1,137 @@
 //! What the emulator's probe points call. While measuring in process is off, each is one load and a branch.
 
+use std::fs::File;
+use std::os::fd::{AsFd as _, FromRawFd as _, IntoRawFd as _};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use probe_ebpf::abi::Mode;
+use probe_ebpf::body::{entries, locks, waits};
+
+use super::env::InProcess;
+use super::layout::Layout;
+use super::ring::SharedRing;
+use super::table::Table;
+use crate::emulator::protocol::Hello;
+use crate::source::instances::Instances;
+use crate::source::memory::Mapping;
+use crate::source::{self, ebpf};
+
+static ENABLED: AtomicBool = AtomicBool::new(false);
+static MEASURE: OnceLock<InProcess> = OnceLock::new();
+
+/// Runs a body if measuring is on.
+#[inline]
+fn with(body: impl FnOnce(&InProcess)) {
+    if ENABLED.load(Ordering::Acquire)
+        && let Some(env) = MEASURE.get()
+    {
+        body(env);
+    }
+}
 
 /// The lock at this address was obtained.
 #[inline]
-pub fn lock_acquired(_lock: u64, _mode: Mode) {}
+pub fn lock_acquired(lock: u64, mode: Mode) {
+    with(|env| locks::acquired(env, lock, mode));
+}
+
 /// The lock is about to be released.
 #[inline]
-pub fn lock_release(_lock: u64, _mode: Mode) {}
+pub fn lock_release(lock: u64, mode: Mode) {
+    with(|env| locks::release(env, lock, mode));
+}
+
 /// The slow path was entered.
 #[inline]
-pub fn lock_contended(_lock: u64, _mode: Mode) {}
+pub fn lock_contended(lock: u64, mode: Mode) {
+    with(|env| locks::contended(env, lock, mode));
+}
+
 /// A trylock failed, or a wait was interrupted.
 #[inline]
-pub fn lock_failed(_lock: u64, _mode: Mode) {}
+pub fn lock_failed(lock: u64, mode: Mode) {
+    with(|env| locks::failed(env, lock, mode));
+}
+
 /// An entry point was called; `args` are its first four arguments.
 #[inline]
-pub fn entry_enter(_entry: u8, _args: [u64; 4]) {}
+pub fn entry_enter(entry: u8, args: [u64; 4]) {
+    with(|env| entries::enter(env, entry, args));
+}
+
 /// An entry point returns.
 #[inline]
-pub fn entry_return(_entry: u8, _value: u64) {}
+pub fn entry_return(entry: u8, value: u64) {
+    with(|env| entries::leave(env, entry, value));
+}
+
 /// `prepare_to_wait_event` was called.
 #[inline]
-pub fn wait_prepare(_queue: u64) {}
+pub fn wait_prepare(queue: u64) {
+    with(|env| waits::prepare(env, queue));
+}
+
 /// `finish_wait` was called.
 #[inline]
-pub fn wait_finish(_queue: u64) {}
+pub fn wait_finish(queue: u64) {
+    with(|env| waits::finish(env, queue));
+}
+
 /// `__wake_up` was called.
 #[inline]
-pub fn wait_wake(_queue: u64) {}
+pub fn wait_wake(queue: u64) {
+    with(|env| waits::wake(env, queue));
+}
+
 /// Turns the hooks on, recording into new shared memory; returns its file descriptor number, for `Reply::Memory`.
 ///
 /// # Errors
 ///
 /// A text saying what could not be made and why.
-pub fn enable(_hello: &crate::emulator::protocol::Hello, _ring_bytes: u32) -> Result<i32, String> {
-    Err("not there yet".into())
+pub fn enable(hello: &Hello, ring_bytes: u32) -> Result<i32, String> {
+    if MEASURE.get().is_some() {
+        return Err("this emulated driver is being measured already, by another collector".into());
+    }
+    let instances = Instances::new(hello);
+    let sizes = source::sizes(hello, &instances, ring_bytes).map_err(|e| e.to_string())?;
+    let layout = Layout::new(&sizes);
+    let file = memory_file(layout.length)
+        .map_err(|e| format!("shared memory of {} bytes: {e}", layout.length))?;
+    let mapping =
+        Mapping::new(file.as_fd(), 0, layout.length, true).map_err(|e| format!("mmap: {e}"))?;
+    let views = layout
+        .views(&mapping, &sizes)
+        .ok_or("the shared memory is too small")?;
+    let ring = SharedRing::new(views.ring_control, views.ring);
+    ring.clear();
+    let env = InProcess {
+        config: ebpf::config_for(hello, &sizes),
+        locks: ebpf::addresses(hello, &instances).into_iter().collect(),
+        entries: crate::attach::entry_info(ebpf::has_flag(hello)),
+        memory: views.memory,
+        ring,
+        tasks: Table::new(sizes.tasks),
+        edges: Table::new(sizes.edges),
+        threads: AtomicU64::new(0),
+    };
+    MEASURE
+        .set(env)
+        .map_err(|_| "this emulated driver is being measured already".to_owned())?;
+    ENABLED.store(true, Ordering::Release);
+    // The descriptor stays open for the collector to find, as long as the process lives.
+    Ok(file.into_raw_fd())
+}
+
+/// Anonymous memory behind a file descriptor, filled with zeroes.
+fn memory_file(length: usize) -> std::io::Result<File> {
+    // SAFETY: the name is a NUL-terminated string.
+    let fd = unsafe { libc::memfd_create(c"apscope-statistics".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is fresh and owned by nobody else.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(length as u64)?;
+    Ok(file)
 }

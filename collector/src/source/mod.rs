@@ -1,9 +1,24 @@
 //! Sources: where frames come from.
 //!
-//! A [`Session`] runs a source on a thread of its own and hands over one frame a tick.
+//! A [`Session`] runs a source on a thread of its own and hands over one frame a tick. It knows nothing of what is
+//! done with the frames.
 
-use std::sync::Arc;
+pub mod budget;
+mod child;
+mod choose;
+pub mod ebpf;
+pub mod instances;
+mod log_lines;
+pub mod memory;
+pub mod reader;
+mod run;
+
+pub(crate) use choose::sizes;
+
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use tokio::sync::mpsc;
 
 use crate::emulator::protocol::Truth;
 use crate::frame::Frame;
@@ -11,7 +26,7 @@ use crate::options::RunOptions;
 
 /// Why a session could not start or go on: what, why, and what to try.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
+#[error("{what}: {cause}")]
 pub struct SourceError {
     /// What failed.
     pub what: String,
@@ -24,7 +39,10 @@ pub struct SourceError {
 /// A running source.
 pub struct Session {
     /// One frame a tick, until the channel closes. The last frame has `end`.
-    pub frames: tokio::sync::mpsc::Receiver<Arc<Frame>>,
+    pub frames: mpsc::Receiver<Arc<Frame>>,
+    commands: mpsc::UnboundedSender<run::Command>,
+    ended: Arc<Mutex<Ended>>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 /// How a session ended.
@@ -37,18 +55,61 @@ pub struct Ended {
 impl Session {
     /// Starts a source: decides between kernel and emulator and between eBPF and in process, starts or attaches to
     /// the emulator, attaches every probe, says *go*.
-    pub fn start(_options: &RunOptions) -> Result<Self, SourceError> {
-        unimplemented!()
+    pub fn start(options: &RunOptions) -> Result<Self, SourceError> {
+        let mut source = choose::start(options)?;
+        let (frame_sender, frames) = mpsc::channel(64);
+        let (commands, command_receiver) = mpsc::unbounded_channel();
+        let ended = Arc::new(Mutex::new(Ended::default()));
+        let interval = options.interval;
+        let result = Arc::clone(&ended);
+        let failed = |e: std::io::Error| SourceError {
+            what: "cannot start the collector".into(),
+            cause: e.to_string(),
+            hint: "raise the limits of threads and open files".into(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let thread = std::thread::Builder::new()
+            .name("collector".into())
+            .spawn(move || {
+                let truth = runtime.block_on(source.run(interval, command_receiver, frame_sender));
+                if let Ok(mut ended) = result.lock() {
+                    ended.truth = truth;
+                }
+                source.end();
+            })
+            .map_err(failed)?;
+        Ok(Self {
+            frames,
+            commands,
+            ended,
+            thread: Some(thread),
+        })
     }
 
     /// Changes the time between frames.
-    pub fn set_interval(&self, _interval: Duration) {}
+    pub fn set_interval(&self, interval: Duration) {
+        // A source that has ended needs no interval.
+        let _ = self.commands.send(run::Command::Interval(interval));
+    }
 
     /// Asks the source to stop: actors finish their operations, the last frame is read, `frames` closes.
-    pub fn stop(&self) {}
+    pub fn stop(&self) {
+        // A source that has ended needs no stopping.
+        let _ = self.commands.send(run::Command::Stop);
+    }
 
-    /// After `frames` has closed: how it ended.
-    pub fn ended(self) -> Ended {
-        Ended::default()
+    /// After `frames` has closed: how it ended. Waits until the emulator's process is gone.
+    pub fn ended(mut self) -> Ended {
+        self.frames.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        self.ended
+            .lock()
+            .map(|ended| ended.clone())
+            .unwrap_or_default()
     }
 }

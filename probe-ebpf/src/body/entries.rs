@@ -169,6 +169,8 @@ fn resolve<E: Env>(env: &E, info: EntryInfo, args: [u64; 4]) -> (u64, u64) {
             read_text(env, args[2], args[3])
         };
         (read(args[0] + u64::from(config.device_driver_data)), text)
+    } else if info.resolve == Resolve::Show as u8 {
+        (read(args[0] + u64::from(config.device_driver_data)), 0)
     } else if info.resolve == Resolve::MdevDevice as u8 {
         (
             read(args[0] + u64::from(config.mdev_device_driver_data)),

@@ -20,12 +20,11 @@ pub fn acquired<E: Env>(env: &E, address: u64, mode: Mode) {
     let series = abi::series(info.class, mode);
     let instance = instance_of(&info, mode);
     let Some((task, extremes)) = env.task() else {
-        count_acquisition(env, series, instance, 0);
+        count_uncontended(env, series, instance, 0);
         failure(env, Program::Acquired, Note::NoTaskSlot, env.id());
         return;
     };
     let entry = current_entry(task);
-    count_acquisition(env, series, instance, entry);
     let now = env.now();
     begin(task);
     let mut wait = 0;
@@ -168,8 +167,9 @@ fn unmatched<E: Env>(env: &E, info: &LockInfo, mode: Mode, address: u64) {
     failure(env, Program::Release, Note::UnexpectedRelease, address);
 }
 
+/// Counts that a task became a holder of a flag.
 #[inline(always)]
-fn count_acquisition<E: Env>(env: &E, series: u8, instance: u32, entry: u8) {
+fn count_flag<E: Env>(env: &E, series: u8, instance: u32, entry: u8) {
     if let Some(stats) = env.series(series) {
         stats.acquisitions.add(1);
     }
@@ -180,6 +180,22 @@ fn count_acquisition<E: Env>(env: &E, series: u8, instance: u32, entry: u8) {
         && let Some(stats) = env.by_entry(series, entry)
     {
         stats.acquisitions.add(1);
+    }
+}
+
+/// Counts an uncontended acquisition: a wait of 0.
+#[inline(always)]
+fn count_uncontended<E: Env>(env: &E, series: u8, instance: u32, entry: u8) {
+    if let Some(stats) = env.series(series) {
+        stats.wait[0].add(1);
+    }
+    if let Some(stats) = env.instance(instance) {
+        stats.wait[0].add(1);
+    }
+    if entry != 0
+        && let Some(stats) = env.by_entry(series, entry)
+    {
+        stats.wait[0].add(1);
     }
 }
 
@@ -264,27 +280,27 @@ fn finish_hold<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes, held: &Hel
     begin(task);
     held.lock.set(0);
     end(task);
-    let hold = now.saturating_sub(since);
+    let duration = now.saturating_sub(since);
     if let Some(stats) = env.series(info.series) {
-        add_full(&stats.hold, hold);
-        stats.hold_sum.add(hold);
+        add_full(&stats.hold, duration);
+        stats.hold_sum.add(duration);
     }
     if let Some(stats) = env.instance(info.instance) {
-        add_coarse(&stats.hold, hold);
-        stats.hold_sum.add(hold);
+        add_coarse(&stats.hold, duration);
+        stats.hold_sum.add(duration);
     }
     if info.entry != 0
         && let Some(stats) = env.by_entry(info.series, info.entry)
     {
-        add_coarse(&stats.hold, hold);
-        stats.hold_sum.add(hold);
+        add_coarse(&stats.hold, duration);
+        stats.hold_sum.add(duration);
     }
     if let Some(extremes) = extremes.hold.get(info.series as usize & (MAX_SERIES - 1)) {
-        extreme(extremes, hold);
+        extreme(extremes, duration);
     }
     let span = Span {
         start_ns: since,
-        duration_ns: hold,
+        duration_ns: duration,
         extra: wait,
         tid: env.id() as u32,
         instance: info.instance,
@@ -408,7 +424,7 @@ fn sample_flag<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes, now: u64) 
         Some(held) if value == 0 => {
             let held_info = Info::unpack(held.info.get());
             if held_info.flags & HELD_SECOND_HOLDER != 0 {
-                count_acquisition(env, series, info.instance, held_info.entry);
+                count_flag(env, series, info.instance, held_info.entry);
             }
             finish_hold(env, task, extremes, held, now);
         }
@@ -417,7 +433,7 @@ fn sample_flag<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes, now: u64) 
             // only looked at a flag that somebody else had set.
             let flags = if before == 0 { 0 } else { HELD_SECOND_HOLDER };
             if before == 0 {
-                count_acquisition(env, series, info.instance, entry);
+                count_flag(env, series, info.instance, entry);
             }
             begin(task);
             let target = Acquired {

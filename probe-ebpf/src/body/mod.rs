@@ -173,8 +173,8 @@ fn opaque(value: usize) -> usize {
     #[cfg(target_arch = "bpf")]
     {
         let mut value = value;
-        // SAFETY: no instruction at all.
-        unsafe { core::arch::asm!("/* {0} */", inout(reg) value) };
+        // SAFETY: moves a register to itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) value) };
         value
     }
     #[cfg(not(target_arch = "bpf"))]

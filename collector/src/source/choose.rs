@@ -1,0 +1,300 @@
+//! Which source a run gets, and why.
+//!
+//! Where a real driver could be (s390x, a vfio_ap module, an AP bus) nothing falls back to the emulator by itself.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::SourceError;
+use super::budget::Sizes;
+use super::child::Emulator;
+use super::ebpf::Probes;
+use super::instances::Instances;
+use super::log_lines::LogLines;
+use super::memory::Memory;
+use super::reader::{self, Reader, SpanRing};
+use super::run::{Backend, Source};
+use crate::emulator::protocol::{Hello, Reply, Request};
+use crate::frame;
+use crate::inprocess;
+use crate::options::{ProbeChoice, RunOptions, SourceChoice};
+use probe_ebpf::names::ENTRY_POINTS;
+
+/// What on this machine says that a real driver could be here; `None` if nothing does.
+fn real_host() -> Option<&'static str> {
+    if cfg!(target_arch = "s390x") {
+        return Some("this is an s390x machine");
+    }
+    if Path::new("/sys/module/vfio_ap").exists() {
+        return Some("the module vfio_ap is loaded");
+    }
+    if Path::new("/sys/bus/ap").exists() {
+        return Some("this machine has an AP bus");
+    }
+    None
+}
+
+/// Starts what the options ask for.
+pub(super) fn start(options: &RunOptions) -> Result<Source, SourceError> {
+    let no_kernel = "this version measures the emulated driver only";
+    let reason = match (options.source, real_host()) {
+        (SourceChoice::Kernel, _) => {
+            return Err(SourceError {
+                what: "cannot measure the kernel's driver".into(),
+                cause: no_kernel.into(),
+                hint: "use --source emulator".into(),
+            });
+        }
+        (SourceChoice::Auto, Some(sign)) if options.pid.is_none() => {
+            return Err(SourceError {
+                what: "will not emulate on a machine that may have the real driver".into(),
+                cause: format!("{sign}, and {no_kernel}"),
+                hint: "use --source emulator to measure the emulated driver here".into(),
+            });
+        }
+        (SourceChoice::Auto, _) => "no vfio_ap driver on this machine",
+        (SourceChoice::Emulator, _) => "asked for",
+    };
+    let mut emulator = match options.pid {
+        Some(pid) => Emulator::find(pid)?,
+        None => Emulator::start(&options.emulator)?,
+    };
+    let hello = emulator.hello.clone();
+    let instances = Instances::new(&hello);
+    let sizes = sizes(&hello, &instances, options.ring_bytes)?;
+    let (backend, probe_reason) = backend(options, &mut emulator, &instances, &sizes)?;
+    let Measured {
+        backend,
+        memory,
+        ring,
+        attach,
+        log,
+    } = backend;
+    let meta = meta(
+        &hello,
+        &instances,
+        backend.name(),
+        &format!("{reason}; {probe_reason}"),
+        attach,
+    );
+    let series = instances.all.iter().map(|i| i.series as u8).collect();
+    emulator.send(&Request::Go).map_err(|e| SourceError {
+        what: "the emulated driver did not start".into(),
+        cause: e.to_string(),
+        hint: "try again".into(),
+    })?;
+    Ok(Source {
+        emulator,
+        backend,
+        ring,
+        log,
+        meta,
+        reader: Reader::new(memory, sizes.shards, series),
+    })
+}
+
+/// A backend that measures, before *go*.
+struct Measured {
+    backend: Backend,
+    memory: Memory,
+    ring: Box<dyn SpanRing + Send>,
+    attach: Vec<frame::AttachPoint>,
+    log: LogLines,
+}
+
+fn backend(
+    options: &RunOptions,
+    emulator: &mut Emulator,
+    instances: &Instances,
+    sizes: &Sizes,
+) -> Result<(Measured, String), SourceError> {
+    let log = LogLines::default();
+    let why = if options.probe == ProbeChoice::InProcess {
+        "measuring in process: asked for".to_owned()
+    } else {
+        match Probes::attach(&emulator.hello, instances, sizes) {
+            Ok((probes, memory)) => {
+                let measured = with_ebpf(probes, memory, log).map_err(|cause| SourceError {
+                    what: "cannot read the eBPF maps".into(),
+                    cause,
+                    hint: "use --probe in-process".into(),
+                })?;
+                return Ok((measured, "eBPF permitted".into()));
+            }
+            Err(e) if options.probe == ProbeChoice::Ebpf => {
+                return Err(SourceError {
+                    what: "cannot measure with eBPF".into(),
+                    cause: e.to_string(),
+                    hint: "run as root (CAP_BPF and CAP_PERFMON), or use --probe in-process".into(),
+                });
+            }
+            Err(e) => {
+                log.push("warn", &e.to_string());
+                format!("{}; measuring in process", first_line(&e.to_string()))
+            }
+        }
+    };
+    let failed = |cause: String| SourceError {
+        what: "cannot measure in process".into(),
+        cause,
+        hint: "run `apscope emulate` alone to see whether it works".into(),
+    };
+    emulator
+        .send(&Request::MeasureInProcess {
+            ring_bytes: options.ring_bytes,
+        })
+        .map_err(|e| failed(e.to_string()))?;
+    let fd = match emulator.replies.blocking_recv() {
+        Some(Reply::Memory { fd }) => fd,
+        Some(Reply::Error { message }) => return Err(failed(message)),
+        Some(_) => return Err(failed("unexpected answer".into())),
+        None => return Err(failed(emulator.epitaph())),
+    };
+    let (memory, ring) =
+        inprocess::open(emulator.hello.pid, fd, sizes).map_err(|e| failed(e.to_string()))?;
+    let attach = hooks(&emulator.hello);
+    let measured = Measured {
+        backend: Backend::InProcess,
+        memory,
+        ring: Box::new(ring),
+        attach,
+        log,
+    };
+    Ok((measured, why))
+}
+
+fn with_ebpf(mut probes: Probes, memory: Memory, log: LogLines) -> Result<Measured, String> {
+    let ring = probes.take_ring().ok_or("the span ring is gone")?;
+    let attach = probes.attach.clone();
+    // Without a logger the programs' messages are lost, and said to be; measuring goes on.
+    let logger = match log.attach(probes.ebpf_mut()) {
+        Ok(logger) => Some(logger),
+        Err(e) => {
+            log.push(
+                "warn",
+                &format!("messages of the eBPF programs cannot be read: {e}"),
+            );
+            None
+        }
+    };
+    Ok(Measured {
+        backend: Backend::Ebpf {
+            probes: Box::new(probes),
+            logger,
+        },
+        memory,
+        ring: Box::new(ring),
+        attach,
+        log,
+    })
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
+
+/// What is measured when the probe points call hooks: the same points as with eBPF.
+fn hooks(hello: &Hello) -> Vec<frame::AttachPoint> {
+    let points = hello
+        .points
+        .iter()
+        .filter(|p| !crate::attach::hooks(&p.module, &p.symbol).is_empty());
+    points
+        .map(|point| frame::AttachPoint {
+            symbol: format!("{} [{}]", point.symbol, point.module),
+            mechanism: "hook".into(),
+            reason: "in process".into(),
+        })
+        .collect()
+}
+
+/// Sizes for an emulator. Both sides compute the same.
+pub(crate) fn sizes(
+    hello: &Hello,
+    instances: &Instances,
+    ring_bytes: u32,
+) -> Result<Sizes, SourceError> {
+    let cpus = possible_cpus();
+    // Each guest has its vCPUs and some six more threads.
+    let tasks = hello.guests * (hello.vcpus + 8) + 32;
+    let locks = hello.locks.len() * 2;
+    Sizes::new(
+        cpus,
+        tasks,
+        instances.all.len() as u32,
+        locks as u32,
+        ring_bytes,
+    )
+    .map_err(|e| SourceError {
+        what: "too many guests to measure".into(),
+        cause: e.to_string(),
+        hint: "use fewer --guests or --vcpus".into(),
+    })
+}
+
+/// CPUs this machine can ever have.
+fn possible_cpus() -> u32 {
+    // SAFETY: no precondition.
+    u32::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) })
+        .unwrap_or(1)
+        .max(1)
+}
+
+fn meta(
+    hello: &Hello,
+    instances: &Instances,
+    probe: &str,
+    reason: &str,
+    attach: Vec<frame::AttachPoint>,
+) -> frame::Meta {
+    let mut entries: Vec<u32> = hello
+        .points
+        .iter()
+        .filter_map(|point| crate::attach::entry_point(&point.module, &point.symbol))
+        .map(u32::from)
+        .filter(|id| (*id as usize) < ENTRY_POINTS.len())
+        .collect();
+    entries.sort_unstable();
+    entries.dedup();
+    frame::Meta {
+        source: "emulator".into(),
+        probe: probe.into(),
+        generation: hello.generation.clone(),
+        scenario: hello.scenario.clone(),
+        seed: hello.seed,
+        pid: hello.pid,
+        kernel_release: std::fs::read_to_string("/proc/sys/kernel/osrelease")
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
+        arch: std::env::consts::ARCH.into(),
+        reason: reason.into(),
+        start_ns: reader::monotonic_ns(),
+        start_unix_ns: reader::unix_ns(),
+        instances: instances.all.clone(),
+        attach,
+        series: instances.series(),
+        entries,
+        guests: hello.guests,
+        vcpus: hello.vcpus,
+        version: env!("CARGO_PKG_VERSION").into(),
+        contended_by: "slow path".into(),
+    }
+}
+
+impl Backend {
+    /// What every program has cost so far; nothing in process.
+    pub(super) fn runs(&self) -> BTreeMap<&'static str, reader::ProgramRuns> {
+        match self {
+            Self::Ebpf { probes, .. } => probes.runs(),
+            Self::InProcess => BTreeMap::new(),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Ebpf { .. } => "ebpf",
+            Self::InProcess => "in-process",
+        }
+    }
+}

@@ -1,0 +1,843 @@
+//! From memory to frames: what has been added since the last tick, who holds and waits now, and the spans.
+//!
+//! All arrays only grow, so an increment is the difference to what was read before. Reading happens while the probes
+//! write: an increment that is not complete yet arrives with the next frame. The last frame of a run is read when
+//! nothing writes any more.
+
+use std::collections::{BTreeMap, HashMap};
+
+use probe_ebpf::abi::{
+    self, Coarse, Counters, EDGE_ANNOTATED, EDGE_ASCENDING, EDGE_DESCENDING, EdgeKey, EntryStats,
+    Extremes, HELD_SECOND_HOLDER, Info, LockKind, MAX_ENTRY_POINTS, MAX_NESTED, MAX_SERIES,
+    MAX_WAITS, PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAM_NAMES, PROGRAMS, SeriesStats, Span, Task,
+    Word,
+};
+use probe_ebpf::h2;
+use probe_ebpf::names::{CLASSES, entry_id};
+
+use super::memory::Memory;
+use crate::frame;
+
+/// Where spans come from.
+pub trait SpanRing {
+    /// Takes every span that is waiting; returns how many bytes they took.
+    fn drain(&mut self, sink: &mut dyn FnMut(&Span)) -> u64;
+    /// Size in bytes.
+    fn size(&self) -> u64;
+    /// A descriptor that becomes readable when the ring fills, if it has one.
+    fn wake_fd(&self) -> Option<std::os::fd::OwnedFd> {
+        None
+    }
+}
+
+/// What a program has cost since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProgramRuns {
+    /// Runs; 0 unless the kernel counts them (`kernel.bpf_stats_enabled`).
+    pub runs: u64,
+    /// Run time.
+    pub run_time_ns: u64,
+    /// Invocations that the kernel skipped.
+    pub missed: u64,
+}
+
+/// Sums of a series over all shards.
+#[derive(Clone)]
+struct SeriesTotals {
+    header: [u64; 7],
+    wait: Vec<u64>,
+    hold: Vec<u64>,
+}
+
+impl SeriesTotals {
+    fn new(buckets: usize) -> Self {
+        Self {
+            header: [0; 7],
+            wait: vec![0; buckets],
+            hold: vec![0; buckets],
+        }
+    }
+}
+
+struct EntryTotals {
+    calls: u64,
+    unmatched: u64,
+    latency_sum: u64,
+    latency: Vec<u64>,
+    returns: Vec<u64>,
+}
+
+/// Reads a [`Memory`] once a tick.
+pub struct Reader {
+    memory: Memory,
+    shards: usize,
+    series: Vec<SeriesTotals>,
+    entries: Vec<EntryTotals>,
+    instances: HashMap<usize, SeriesTotals>,
+    instance_series: Vec<u8>,
+    by_entry: HashMap<usize, SeriesTotals>,
+    pqap: Vec<u64>,
+    edges: Vec<u64>,
+    counters: Vec<[u64; 7]>,
+    runs: BTreeMap<&'static str, ProgramRuns>,
+    /// Task slots that have ever been in use are below this.
+    tasks_used: usize,
+    comms: HashMap<u32, String>,
+    number: u64,
+    last_cpu_ns: u64,
+}
+
+/// A name from a NUL-padded pair of words.
+fn text(words: &[Word; 2]) -> String {
+    let mut bytes = [0_u8; 16];
+    bytes[..8].copy_from_slice(&words[0].get().to_ne_bytes());
+    bytes[8..].copy_from_slice(&words[1].get().to_ne_bytes());
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+/// Increments of `now` over `before`, as sparse columns; updates `before`.
+fn increments(now: &[u64], before: &mut [u64]) -> (Vec<u32>, Vec<u64>, u64) {
+    let (mut steps, mut counts, mut last, mut total) = (Vec::new(), Vec::new(), 0, 0);
+    for (bucket, (now, before)) in now.iter().zip(before.iter_mut()).enumerate() {
+        if now > before {
+            let added = now - *before;
+            steps.push((bucket - last) as u32);
+            counts.push(added);
+            last = bucket;
+            total += added;
+            *before = *now;
+        }
+    }
+    (steps, counts, total)
+}
+
+fn hist(now: &[u64], before: &mut [u64], sum: u64, min: u64, max: u64) -> (frame::Hist, u64) {
+    let (step, count, total) = increments(now, before);
+    (
+        frame::Hist {
+            step,
+            count,
+            sum_ns: sum,
+            min_ns_total: min,
+            max_ns_total: max,
+        },
+        total,
+    )
+}
+
+/// Adds words to sums.
+fn accumulate(sums: &mut [u64], words: &[Word]) {
+    for (sum, word) in sums.iter_mut().zip(words) {
+        *sum += word.get();
+    }
+}
+
+fn is_flag(series: u8) -> bool {
+    CLASSES
+        .get((series >> 1) as usize)
+        .is_some_and(|class| class.kind == LockKind::Flag)
+}
+
+/// Smallest and largest of many tasks' extremes.
+#[derive(Clone, Copy, Default)]
+struct MinMax {
+    inverse_min: u64,
+    max: u64,
+}
+
+impl MinMax {
+    fn take(&mut self, extremes: &Extremes) {
+        self.inverse_min = self.inverse_min.max(extremes.inverse_min.get());
+        self.max = self.max.max(extremes.max.get());
+    }
+
+    fn min(self) -> u64 {
+        if self.inverse_min == 0 {
+            0
+        } else {
+            u64::MAX - self.inverse_min
+        }
+    }
+}
+
+impl Reader {
+    /// A reader of memory with this many shards; `instance_series` gives the series of each instance slot.
+    pub fn new(memory: Memory, shards: u32, instance_series: Vec<u8>) -> Self {
+        let counters = vec![[0; 7]; memory.counters.len()];
+        let edges = vec![0; memory.edges.len()];
+        let pqap = vec![0; memory.pqap.len()];
+        Self {
+            memory,
+            shards: shards as usize,
+            series: vec![SeriesTotals::new(h2::BUCKETS); MAX_SERIES],
+            entries: (0..MAX_ENTRY_POINTS)
+                .map(|_| EntryTotals {
+                    calls: 0,
+                    unmatched: 0,
+                    latency_sum: 0,
+                    latency: vec![0; h2::BUCKETS],
+                    returns: vec![0; abi::RETURN_CODES],
+                })
+                .collect(),
+            instances: HashMap::new(),
+            instance_series,
+            by_entry: HashMap::new(),
+            pqap,
+            edges,
+            counters,
+            runs: BTreeMap::new(),
+            tasks_used: 0,
+            comms: HashMap::new(),
+            number: 0,
+            last_cpu_ns: 0,
+        }
+    }
+
+    /// One tick's frame. `now_ns` and `now_unix_ns` are its end; `runs` what the programs have cost so far.
+    pub fn frame(
+        &mut self,
+        ring: &mut dyn SpanRing,
+        now_ns: u64,
+        now_unix_ns: u64,
+        runs: &BTreeMap<&'static str, ProgramRuns>,
+    ) -> frame::Frame {
+        self.count_tasks();
+        let (spans, ring_bytes) = self.spans(ring, now_ns);
+        let (waits, holds, latencies) = self.extremes();
+        let mut frame = frame::Frame {
+            number: self.number,
+            at_ns: now_ns,
+            at_unix_ns: now_unix_ns,
+            series: self.read_series(&waits, &holds),
+            entries: self.read_entries(&latencies),
+            edges: self.read_edges(),
+            live: Some(self.live()),
+            ..frame::Frame::default()
+        };
+        frame.loss = Some(self.loss(spans.task.len() as u64, runs));
+        frame.overhead = Some(self.overhead(ring_bytes, ring.size(), runs));
+        self.runs.clone_from(runs);
+        if !spans.task.is_empty() {
+            frame.spans = Some(spans);
+        }
+        self.number += 1;
+        frame
+    }
+
+    /// Extends the range of task slots in use: slots are given out from the lowest on.
+    fn count_tasks(&mut self) {
+        while self
+            .memory
+            .tasks
+            .get(self.tasks_used)
+            .is_some_and(|task| task.id.get() != 0)
+        {
+            self.tasks_used += 1;
+        }
+    }
+
+    fn extremes(&self) -> (Vec<MinMax>, Vec<MinMax>, Vec<MinMax>) {
+        let mut waits = vec![MinMax::default(); MAX_SERIES];
+        let mut holds = vec![MinMax::default(); MAX_SERIES];
+        let mut latencies = vec![MinMax::default(); MAX_ENTRY_POINTS];
+        for extremes in self.memory.extremes.iter().take(self.tasks_used) {
+            waits
+                .iter_mut()
+                .zip(&extremes.wait)
+                .for_each(|(m, e)| m.take(e));
+            holds
+                .iter_mut()
+                .zip(&extremes.hold)
+                .for_each(|(m, e)| m.take(e));
+            latencies
+                .iter_mut()
+                .zip(&extremes.latency)
+                .for_each(|(m, e)| m.take(e));
+        }
+        (waits, holds, latencies)
+    }
+
+    fn read_series(&mut self, waits: &[MinMax], holds: &[MinMax]) -> Vec<frame::SeriesDelta> {
+        let mut deltas = BTreeMap::new();
+        for series in 0..MAX_SERIES {
+            let mut now = SeriesTotals::new(h2::BUCKETS);
+            for shard in 0..self.shards {
+                let Some(stats) = self.memory.series.get(shard * MAX_SERIES + series) else {
+                    continue;
+                };
+                add_series(&mut now, stats);
+            }
+            // An uncontended acquisition waited 0, which is what the first bucket means.
+            let wait = MinMax {
+                inverse_min: if now.wait[0] > 0 {
+                    u64::MAX
+                } else {
+                    waits[series].inverse_min
+                },
+                ..waits[series]
+            };
+            if let Some(delta) = delta(
+                series as u32,
+                is_flag(series as u8),
+                now,
+                &mut self.series[series],
+                wait,
+                holds[series],
+            ) {
+                deltas.insert(series as u32, series_delta(delta));
+            }
+        }
+        for slot in 0..self.instance_series.len() {
+            let series = self.instance_series[slot];
+            let Some(stats) = self.memory.instances.get(slot) else {
+                continue;
+            };
+            let before = self
+                .instances
+                .entry(slot)
+                .or_insert_with(|| SeriesTotals::new(h2::COARSE_BUCKETS));
+            if let Some(delta) = coarse(slot as u32, is_flag(series), stats, before) {
+                entry_of(&mut deltas, u32::from(series))
+                    .by_instance
+                    .push(delta);
+            }
+        }
+        for (index, stats) in self.memory.by_entry.iter().enumerate() {
+            let (series, entry) = (index / MAX_ENTRY_POINTS, index % MAX_ENTRY_POINTS);
+            if !self.by_entry.contains_key(&index) && untouched(stats) {
+                continue;
+            }
+            let before = self
+                .by_entry
+                .entry(index)
+                .or_insert_with(|| SeriesTotals::new(h2::COARSE_BUCKETS));
+            if let Some(delta) = coarse(entry as u32, is_flag(series as u8), stats, before) {
+                entry_of(&mut deltas, series as u32).by_entry.push(delta);
+            }
+        }
+        deltas.into_values().collect()
+    }
+
+    fn read_entries(&mut self, latencies: &[MinMax]) -> Vec<frame::EntryDelta> {
+        let mut deltas = Vec::new();
+        for entry in 1..MAX_ENTRY_POINTS {
+            let (mut calls, mut unmatched, mut sum) = (0, 0, 0);
+            let mut latency = vec![0; h2::BUCKETS];
+            let mut returns = vec![0; abi::RETURN_CODES];
+            let before = &mut self.entries[entry];
+            for shard in 0..self.shards {
+                let Some(stats) = self.memory.entries.get(shard * MAX_ENTRY_POINTS + entry) else {
+                    continue;
+                };
+                let EntryStats {
+                    calls: c,
+                    latency_sum,
+                    unmatched_returns,
+                    latency: l,
+                    returns: r,
+                } = stats;
+                // Returns before calls: a return that is seen has its call seen too.
+                accumulate(&mut returns, r);
+                accumulate(&mut latency, l);
+                sum += latency_sum.get();
+                unmatched += unmatched_returns.get();
+                calls += c.get();
+            }
+            let extremes = latencies[entry];
+            let (hist, finished) = hist(
+                &latency,
+                &mut before.latency,
+                sum - before.latency_sum,
+                extremes.min(),
+                extremes.max,
+            );
+            let (steps, code_count, returned) = increments(&returns, &mut before.returns);
+            let (new_calls, new_unmatched) = (calls - before.calls, unmatched - before.unmatched);
+            (before.calls, before.unmatched, before.latency_sum) = (calls, unmatched, sum);
+            let (pqap, pqap_count) = self.read_pqap(entry as u8);
+            if new_calls == 0
+                && finished == 0
+                && returned == 0
+                && new_unmatched == 0
+                && pqap.is_empty()
+            {
+                continue;
+            }
+            deltas.push(frame::EntryDelta {
+                entry: entry as u32,
+                calls: new_calls,
+                unmatched_returns: new_unmatched,
+                latency: Some(hist),
+                code: undo_steps(&steps),
+                code_count,
+                pqap,
+                pqap_count,
+            });
+        }
+        deltas
+    }
+
+    fn read_pqap(&mut self, entry: u8) -> (Vec<u32>, Vec<u64>) {
+        if entry != entry_id::HANDLE_PQAP && entry != entry_id::KVM_HANDLE_PQAP {
+            return (Vec::new(), Vec::new());
+        }
+        let first = abi::pqap_index(entry, 0, 0) as usize;
+        let range = first..first + PQAP_FUNCTIONS * PQAP_RESPONSES;
+        let now: Vec<u64> = self
+            .memory
+            .pqap
+            .get(range.clone())
+            .unwrap_or_default()
+            .iter()
+            .map(Word::get)
+            .collect();
+        let Some(before) = self.pqap.get_mut(range) else {
+            return (Vec::new(), Vec::new());
+        };
+        let (steps, counts, _) = increments(&now, before);
+        (undo_steps(&steps), counts)
+    }
+
+    fn read_edges(&mut self) -> Vec<frame::Edge> {
+        let mut edges = Vec::new();
+        for (edge, before) in self.memory.edges.iter().zip(&mut self.edges) {
+            let (key, count) = (edge.key.get(), edge.count.get());
+            if key == 0 || count == *before {
+                continue;
+            }
+            *before = count;
+            let key = EdgeKey::unpack(key);
+            let pairs = edge.pairs.iter().map(Word::get).filter(|pair| *pair != 0);
+            edges.push(frame::Edge {
+                held: u32::from(key.held),
+                acquired: u32::from(key.acquired),
+                held_in: u32::from(key.held_in),
+                acquired_in: u32::from(key.acquired_in),
+                annotated: key.flags & EDGE_ANNOTATED != 0,
+                direction: match key.flags & (EDGE_ASCENDING | EDGE_DESCENDING) {
+                    EDGE_ASCENDING => 1,
+                    EDGE_DESCENDING => 2,
+                    _ => 0,
+                },
+                count_total: count,
+                first_tid: edge.first_tid.get() as u32,
+                first_comm: text(&edge.first_comm),
+                first_ns: edge.first_ns.get(),
+                last_ns: edge.last_ns.get(),
+                pairs: pairs
+                    .flat_map(|pair| [((pair - 1) >> 32) as u32, (pair - 1) as u32])
+                    .collect(),
+            });
+        }
+        edges
+    }
+
+    fn live(&mut self) -> frame::Live {
+        let mut tasks = Vec::new();
+        for task in self.memory.tasks.iter().take(self.tasks_used) {
+            if let Some(state) = task_state(task) {
+                if !state.holds.is_empty() || !state.waits.is_empty() || !state.inside.is_empty() {
+                    tasks.push(state);
+                }
+            }
+        }
+        frame::Live { tasks }
+    }
+
+    fn comm(&mut self, tid: u32) -> String {
+        if let Some(comm) = self.comms.get(&tid) {
+            return comm.clone();
+        }
+        let task = self
+            .memory
+            .tasks
+            .iter()
+            .take(self.tasks_used)
+            .find(|task| task.id.get() as u32 == tid);
+        let comm = task.map(|task| text(&task.comm)).unwrap_or_default();
+        self.comms.insert(tid, comm.clone());
+        comm
+    }
+
+    fn spans(&mut self, ring: &mut dyn SpanRing, now_ns: u64) -> (frame::Spans, u64) {
+        let mut spans = frame::Spans::default();
+        let mut tids: HashMap<u32, u32> = HashMap::new();
+        let mut last = now_ns;
+        let bytes = ring.drain(&mut |span| {
+            spans
+                .start_step_ns
+                .push(span.start_ns.wrapping_sub(last) as i64);
+            last = span.start_ns;
+            spans.duration_ns.push(span.duration_ns);
+            spans.extra.push(span.extra);
+            let next = tids.len() as u32;
+            let index = *tids.entry(span.tid).or_insert_with(|| {
+                spans.tids.push(span.tid);
+                next
+            });
+            spans.task.push(index);
+            spans.instance.push(span.instance.wrapping_add(1));
+            spans.result.push(span.result);
+            spans.packed.push(
+                (u32::from(span.kind) << 24)
+                    | (u32::from(span.what) << 16)
+                    | (u32::from(span.inside) << 8)
+                    | u32::from(span.flags),
+            );
+        });
+        // A task that finished its first span in this tick may have a slot that was not counted yet.
+        self.count_tasks();
+        spans.comms = spans
+            .tids
+            .clone()
+            .into_iter()
+            .map(|tid| self.comm(tid))
+            .collect();
+        (spans, bytes)
+    }
+
+    fn loss(&mut self, received: u64, runs: &BTreeMap<&'static str, ProgramRuns>) -> frame::Loss {
+        let mut loss = frame::Loss {
+            received,
+            ..frame::Loss::default()
+        };
+        for (index, (counters, before)) in self
+            .memory
+            .counters
+            .iter()
+            .zip(&mut self.counters)
+            .enumerate()
+        {
+            let Counters {
+                emitted,
+                dropped,
+                no_task_slot,
+                no_edge_slot,
+                overflowed,
+                unreadable,
+                unmatched,
+                reserved: _,
+            } = counters;
+            // Dropped before emitted: every drop that is seen has its emission seen too.
+            let words = [
+                dropped,
+                emitted,
+                no_task_slot,
+                no_edge_slot,
+                overflowed,
+                unreadable,
+                unmatched,
+            ];
+            let now = words.map(Word::get);
+            if now == *before {
+                continue;
+            }
+            let added: Vec<u64> = now.iter().zip(before.iter()).map(|(n, b)| n - b).collect();
+            *before = now;
+            if added[0] != 0 || added[1] != 0 {
+                loss.programs.push(frame::ProgramLoss {
+                    name: PROGRAM_NAMES[index % PROGRAMS].into(),
+                    cpu: (index / PROGRAMS) as u32,
+                    emitted: added[1],
+                    dropped: added[0],
+                });
+            }
+            loss.no_task_slot += added[2];
+            loss.no_edge_slot += added[3];
+            loss.overflowed += added[4];
+            loss.unreadable += added[5];
+            loss.unmatched += added[6];
+        }
+        for (name, runs) in runs {
+            let before = self.runs.get(name).copied().unwrap_or_default();
+            loss.missed += runs.missed.saturating_sub(before.missed);
+        }
+        loss
+    }
+
+    fn overhead(
+        &mut self,
+        bytes: u64,
+        size: u64,
+        runs: &BTreeMap<&'static str, ProgramRuns>,
+    ) -> frame::Overhead {
+        let cpu_ns = process_cpu_ns();
+        let collector_cpu_ns = cpu_ns.saturating_sub(self.last_cpu_ns);
+        self.last_cpu_ns = cpu_ns;
+        let programs = runs.iter().map(|(name, runs)| {
+            let before = self.runs.get(name).copied().unwrap_or_default();
+            frame::ProgramCost {
+                name: (*name).into(),
+                runs: runs.runs.saturating_sub(before.runs),
+                run_time_ns: runs.run_time_ns.saturating_sub(before.run_time_ns),
+            }
+        });
+        frame::Overhead {
+            programs: programs.collect(),
+            collector_cpu_ns,
+            ring_bytes_max: bytes,
+            ring_bytes_size: size,
+        }
+    }
+}
+
+/// CPU time of this process so far.
+fn process_cpu_ns() -> u64 {
+    clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// CLOCK_MONOTONIC: the clock of the probes.
+pub fn monotonic_ns() -> u64 {
+    clock_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// Time since 1970 UTC.
+pub fn unix_ns() -> u64 {
+    clock_ns(libc::CLOCK_REALTIME)
+}
+
+fn clock_ns(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` outlives the call. A clock that does not exist leaves it zero.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+fn undo_steps(steps: &[u32]) -> Vec<u32> {
+    let mut sum = 0;
+    steps
+        .iter()
+        .map(|step| {
+            sum += step;
+            sum
+        })
+        .collect()
+}
+
+fn entry_of(
+    deltas: &mut BTreeMap<u32, frame::SeriesDelta>,
+    series: u32,
+) -> &mut frame::SeriesDelta {
+    deltas.entry(series).or_insert_with(|| frame::SeriesDelta {
+        series,
+        ..frame::SeriesDelta::default()
+    })
+}
+
+fn add_series(sums: &mut SeriesTotals, stats: &SeriesStats) {
+    let SeriesStats {
+        acquisitions,
+        contended,
+        attempts_failed,
+        unmatched_releases,
+        wait_sum,
+        hold_sum,
+        wait,
+        hold,
+    } = stats;
+    accumulate(&mut sums.hold, hold);
+    accumulate(&mut sums.wait, wait);
+    let header = [
+        acquisitions,
+        contended,
+        attempts_failed,
+        unmatched_releases,
+        wait_sum,
+        hold_sum,
+    ];
+    for (sum, word) in sums.header.iter_mut().zip(header) {
+        *sum += word.get();
+    }
+}
+
+fn untouched(stats: &Coarse) -> bool {
+    stats.wait[0].get() == 0
+        && stats.acquisitions.get() == 0
+        && stats.contended.get() == 0
+        && stats.wait_sum.get() == 0
+        && stats.attempts_failed.get() == 0
+        && stats.unmatched_releases.get() == 0
+}
+
+fn coarse(
+    id: u32,
+    flag: bool,
+    stats: &Coarse,
+    before: &mut SeriesTotals,
+) -> Option<frame::CoarseDelta> {
+    let Coarse {
+        acquisitions,
+        contended,
+        attempts_failed,
+        unmatched_releases,
+        wait_sum,
+        hold_sum,
+        wakes,
+        value: _,
+        wait,
+        hold,
+    } = stats;
+    let mut now = SeriesTotals::new(h2::COARSE_BUCKETS);
+    accumulate(&mut now.hold, hold);
+    accumulate(&mut now.wait, wait);
+    let header = [
+        acquisitions,
+        contended,
+        attempts_failed,
+        unmatched_releases,
+        wait_sum,
+        hold_sum,
+        wakes,
+    ];
+    now.header = header.map(Word::get);
+    delta(id, flag, now, before, MinMax::default(), MinMax::default())
+}
+
+/// What has been added to a series, an instance or an entry point since the last tick.
+fn delta(
+    id: u32,
+    flag: bool,
+    now: SeriesTotals,
+    before: &mut SeriesTotals,
+    wait: MinMax,
+    hold: MinMax,
+) -> Option<frame::CoarseDelta> {
+    let mut added = [0; 7];
+    for (added, (now, before)) in added.iter_mut().zip(now.header.iter().zip(&before.header)) {
+        *added = now.saturating_sub(*before);
+    }
+    before.header = now.header;
+    let [
+        acquisitions,
+        contended,
+        attempts_failed,
+        unmatched_releases,
+        wait_sum,
+        hold_sum,
+        wakes,
+    ] = added;
+    let (wait, waits) = hist(&now.wait, &mut before.wait, wait_sum, wait.min(), wait.max);
+    let (hold, holds) = hist(&now.hold, &mut before.hold, hold_sum, hold.min(), hold.max);
+    if added == [0; 7] && waits == 0 && holds == 0 {
+        return None;
+    }
+    Some(frame::CoarseDelta {
+        id,
+        acquisitions: if flag { acquisitions } else { waits },
+        contended,
+        attempts_failed,
+        unmatched_releases,
+        releases: holds + unmatched_releases,
+        wait: Some(wait),
+        hold: Some(hold),
+        wakes,
+    })
+}
+
+fn series_delta(delta: frame::CoarseDelta) -> frame::SeriesDelta {
+    let frame::CoarseDelta {
+        id,
+        acquisitions,
+        contended,
+        attempts_failed,
+        unmatched_releases,
+        releases,
+        wait,
+        hold,
+        wakes: _,
+    } = delta;
+    frame::SeriesDelta {
+        series: id,
+        acquisitions,
+        contended,
+        attempts_failed,
+        unmatched_releases,
+        releases,
+        wait,
+        hold,
+        by_instance: Vec::new(),
+        by_entry: Vec::new(),
+    }
+}
+
+/// A task's record, read whole: again while the task is changing it. `None` if it never holds still.
+fn task_state(task: &Task) -> Option<frame::TaskState> {
+    for _ in 0..8 {
+        let before = task.sequence.get();
+        if before & 1 != 0 {
+            std::hint::spin_loop();
+            continue;
+        }
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+        let state = copy_task(task);
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+        if task.sequence.get() == before {
+            return Some(state);
+        }
+    }
+    None
+}
+
+fn copy_task(task: &Task) -> frame::TaskState {
+    let id = task.id.get();
+    let mut holds: Vec<frame::Holding> = task
+        .held
+        .iter()
+        .filter(|held| held.lock.get() != 0)
+        .map(|held| {
+            let info = Info::unpack(held.info.get());
+            frame::Holding {
+                series: u32::from(info.series),
+                instance: info.instance,
+                lock: held.lock.get(),
+                since_ns: held.since.get(),
+                wait_ns: held.wait.get(),
+                serial: held.serial.get(),
+                entry: u32::from(info.entry),
+                second_holder: info.flags & HELD_SECOND_HOLDER != 0,
+                adopted: false,
+                evidence: "probe".into(),
+            }
+        })
+        .collect();
+    holds.sort_by_key(|holding| holding.serial);
+    let waits = task
+        .waits
+        .iter()
+        .take((task.waits_len.get() as usize).min(MAX_WAITS))
+        .map(|waiting| {
+            let info = Info::unpack(waiting.info.get());
+            frame::Waiting {
+                series: u32::from(info.series),
+                instance: info.instance,
+                lock: waiting.lock.get(),
+                since_ns: waiting.since.get(),
+                serial: waiting.serial.get(),
+                entry: u32::from(info.entry),
+                rounds: waiting.rounds.get(),
+                evidence: "probe".into(),
+            }
+        });
+    let inside = task
+        .inside
+        .iter()
+        .take((task.inside_len.get() as usize).min(MAX_NESTED))
+        .map(|inside| frame::Inside {
+            entry: u32::from(inside.entry.get() as u8),
+            since_ns: inside.since.get(),
+            object: inside.object.get(),
+            arg: inside.arg.get(),
+        });
+    frame::TaskState {
+        tid: id as u32,
+        pid: (id >> 32) as u32,
+        comm: text(&task.comm),
+        waits: waits.collect(),
+        inside: inside.collect(),
+        holds,
+    }
+}

@@ -1,0 +1,186 @@
+//! The collector's loop: ticks, early wake-ups of the ring, the emulator's answers, and commands.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aya_log::EbpfLogger;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::child::Emulator;
+use super::ebpf::Probes;
+use super::log_lines::LogLines;
+use super::reader::{self, Reader, SpanRing};
+use crate::emulator::protocol::{Reply, Request, Truth};
+use crate::frame::{End, Frame, Meta};
+
+/// How long actors may take to finish their operations, the emulator's own deadline included.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a session asks of its source.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Command {
+    /// Another time between frames.
+    Interval(Duration),
+    /// Finish.
+    Stop,
+}
+
+/// What measures.
+pub(super) enum Backend {
+    /// eBPF programs on the emulator's probe points.
+    Ebpf {
+        /// Programs and links.
+        probes: Box<Probes>,
+        /// Receiver of the programs' messages.
+        logger: Option<EbpfLogger<LogLines>>,
+    },
+    /// Hooks in the emulator's process.
+    InProcess,
+}
+
+/// An emulator that is being measured.
+pub(super) struct Source {
+    pub(super) emulator: Emulator,
+    pub(super) backend: Backend,
+    pub(super) ring: Box<dyn SpanRing + Send>,
+    pub(super) log: LogLines,
+    pub(super) meta: Meta,
+    pub(super) reader: Reader,
+}
+
+impl Source {
+    /// Sends frames until stopped, until the emulator is gone, or until nobody takes them. Returns the ground truth
+    /// of an emulator that was stopped in order.
+    pub(super) async fn run(
+        &mut self,
+        interval: Duration,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+        frames: mpsc::Sender<Arc<Frame>>,
+    ) -> Option<Truth> {
+        let wake = self.ring.wake_fd().and_then(|fd| {
+            // SAFETY: the descriptor is owned by the `AsyncFd`, so it stays open and the same while registered.
+            unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.ok()
+        });
+        let mut ticks = ticker(interval);
+        let mut stopping: Option<Instant> = None;
+        let mut first = true;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = readable(wake.as_ref()) => {}
+                command = commands.recv() => match command {
+                    Some(Command::Interval(interval)) => {
+                        ticks = ticker(interval);
+                        continue;
+                    }
+                    Some(Command::Stop) => {
+                        if stopping.is_none() && self.emulator.send(&Request::Stop).is_ok() {
+                            stopping = Some(Instant::now() + STOP_TIMEOUT);
+                        }
+                        continue;
+                    }
+                    // The session was dropped.
+                    None => return self.finish(&frames, None, "interrupted", String::new()).await,
+                },
+                reply = self.emulator.replies.recv() => match reply {
+                    Some(Reply::Stopped { truth }) => {
+                        let how = if truth.ended == "stuck" { "stuck" } else { "finished" };
+                        let detail = truth.in_flight.join("; ");
+                        return self.finish(&frames, Some(*truth), how, detail).await;
+                    }
+                    Some(Reply::Error { message }) => {
+                        self.log.push("error", &message);
+                        continue;
+                    }
+                    Some(_) => continue,
+                    None => {
+                        let detail = self.emulator.epitaph();
+                        return self.finish(&frames, None, "source died", detail).await;
+                    }
+                },
+            }
+            if stopping.is_some_and(|deadline| Instant::now() > deadline) {
+                let detail = "the emulated driver did not answer".to_owned();
+                return self.finish(&frames, None, "source died", detail).await;
+            }
+            let mut frame = self.frame();
+            if std::mem::take(&mut first) {
+                frame.meta = Some(self.meta.clone());
+            }
+            if frames.send(Arc::new(frame)).await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    fn frame(&mut self) -> Frame {
+        if let Backend::Ebpf {
+            logger: Some(logger),
+            ..
+        } = &mut self.backend
+        {
+            logger.flush();
+        }
+        let runs = self.backend.runs();
+        let (now, unix) = (reader::monotonic_ns(), reader::unix_ns());
+        let mut frame = self.reader.frame(self.ring.as_mut(), now, unix, &runs);
+        frame.log = self.log.take();
+        frame
+    }
+
+    /// Reads everything once more and sends it as the last frame.
+    async fn finish(
+        &mut self,
+        frames: &mpsc::Sender<Arc<Frame>>,
+        truth: Option<Truth>,
+        how: &str,
+        detail: String,
+    ) -> Option<Truth> {
+        let mut frame = self.frame();
+        if frame.number == 0 {
+            frame.meta = Some(self.meta.clone());
+        }
+        frame.end = Some(End {
+            how: how.into(),
+            detail,
+        });
+        // A receiver that has gone away does not want it.
+        let _ = frames.send(Arc::new(frame)).await;
+        truth
+    }
+
+    /// Ends the emulator, if it is ours, and detaches.
+    pub(super) fn end(self) {
+        let Self {
+            emulator,
+            backend,
+            ring,
+            ..
+        } = self;
+        drop(ring);
+        drop(backend);
+        emulator.end();
+    }
+}
+
+fn ticker(interval: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// Waits until the ring asks to be drained; forever if it never does.
+async fn readable(wake: Option<&AsyncFd<OwnedFd>>) {
+    match wake {
+        Some(wake) => {
+            if let Ok(mut guard) = wake.readable().await {
+                guard.clear_ready();
+            }
+        }
+        None => std::future::pending().await,
+    }
+}

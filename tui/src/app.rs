@@ -1,0 +1,154 @@
+//! The loop: frames from a source and keys from a terminal into the state, the state onto the screen.
+//!
+//! Everything happens on one thread and waits in one place. Data are drawn at most ten times a second, keys at once;
+//! where nothing has changed nothing is drawn.
+
+use std::io;
+use std::time::Duration;
+
+use apscope_collector::options::RunOptions;
+use apscope_collector::source::{Session, SourceError};
+use crossterm::event::{Event, EventStream};
+use futures_util::StreamExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::state::keys::Effect;
+use crate::state::{App, Ending};
+use crate::terminal::Guard;
+use crate::theme::Theme;
+use crate::view;
+
+/// Time between two pictures of data.
+const DATA_SPACING: Duration = Duration::from_millis(100);
+/// Time between two pictures when keys are held down.
+const KEY_SPACING: Duration = Duration::from_millis(16);
+/// How long an ordered stop of the source may take when the user has already left.
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// Why the dashboard could not run, or how it ended badly.
+#[derive(Debug)]
+pub enum Failure {
+    /// The source could not start.
+    Source(SourceError),
+    /// The terminal, or the runtime.
+    Io(io::Error),
+    /// The source died while it was watched.
+    Died(String),
+}
+
+impl Failure {
+    /// What, why, and what to try.
+    #[must_use]
+    pub fn lines(&self) -> [String; 3] {
+        match self {
+            Self::Source(e) => [e.what.clone(), e.cause.clone(), e.hint.clone()],
+            Self::Io(e) => [
+                "the dashboard cannot use this terminal".into(),
+                e.to_string(),
+                "another terminal, or standard output into a file for a text summary".into(),
+            ],
+            Self::Died(detail) => [
+                "the source died".into(),
+                detail.clone(),
+                "start again; `apscope record` keeps what was measured up to such a moment".into(),
+            ],
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Runs the dashboard on a source until the user leaves, the time is over, or a signal comes.
+///
+/// # Errors
+///
+/// The source cannot start (nothing has been drawn then), the terminal fails, or the source died.
+pub fn run(options: &RunOptions, duration: Option<Duration>, theme: Theme) -> Result<(), Failure> {
+    // Before the terminal is taken: errors, and the time this takes, belong to the ordinary screen.
+    let mut session = Session::start(options).map_err(Failure::Source)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut app = App::new(theme, options.interval);
+    let result = runtime.block_on(async {
+        let mut guard = Guard::take()?;
+        let result = drive(&mut app, &mut session, &mut guard, duration).await;
+        drop(guard);
+        session.stop();
+        // Unread frames are of no use any more, but the source ends only when they are taken.
+        let drained = async { while session.frames.recv().await.is_some() {} };
+        let _ = timeout(STOP_LIMIT, drained).await;
+        result
+    });
+    result?;
+    match app.ending {
+        Some(Ending::Died(detail)) => Err(Failure::Died(detail)),
+        _ => Ok(()),
+    }
+}
+
+async fn drive(
+    app: &mut App,
+    session: &mut Session,
+    guard: &mut Guard,
+    duration: Option<Duration>,
+) -> io::Result<()> {
+    let mut events = EventStream::new();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let deadline = duration.map(|d| Instant::now() + d);
+    let mut stopping = false;
+    let mut open = true;
+    // When the next picture is due, if one is.
+    let mut due = Some(Instant::now());
+    let mut drawn = Instant::now();
+    loop {
+        tokio::select! {
+            frame = session.frames.recv(), if open => {
+                if let Some(frame) = frame {
+                    app.apply(&frame);
+                } else {
+                    open = false;
+                    app.closed();
+                    if app.ending == Some(Ending::InOrder) {
+                        return Ok(());
+                    }
+                }
+                // While paused, the header still says how far behind the picture is.
+                due.get_or_insert(drawn + DATA_SPACING);
+            }
+            event = events.next() => match event {
+                Some(Ok(Event::Key(key))) => {
+                    match app.key(key) {
+                        Effect::None => {}
+                        Effect::Quit => return Ok(()),
+                        Effect::Interval(interval) => session.set_interval(interval),
+                    }
+                    due = Some(drawn + KEY_SPACING);
+                }
+                Some(Ok(Event::Resize(..))) => due = Some(drawn + KEY_SPACING),
+                Some(Ok(_)) => {}
+                // The terminal has gone.
+                Some(Err(_)) | None => return Ok(()),
+            },
+            () = sleep_until(due.unwrap_or(drawn)), if due.is_some() => {
+                guard.screen.draw(|frame| view::draw(frame, app))?;
+                drawn = Instant::now();
+                due = None;
+            }
+            () = sleep_until(deadline.unwrap_or(drawn)), if deadline.is_some() && !stopping => {
+                stopping = true;
+                session.stop();
+            }
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            _ = hangup.recv() => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! The filter that `/` opens: which rows are shown.
+//!
+//! A filter is a list of terms separated by blanks; a row must match all of them. A plain word is looked for in
+//! everything that names the row. `class:`, `kind:` and `name:` look in one of its names. `wait>1ms`, `hold<=5us`,
+//! `latency>20ms` compare a percentile: the 99th, or another one as in `wait.p50>1us`, `hold.max>1s`. `!` before a
+//! term turns it round. Parsing never panics and says what is wrong with which term.
+
+/// What a filter looks at in a row.
+pub trait Row {
+    /// The row's text in a field; `None` where rows of this view have no such field.
+    fn text(&self, field: TextField) -> Option<&str>;
+    /// The row's value in nanoseconds; `None` while there is none.
+    fn time(&self, field: TimeField, at: Percentile) -> Option<u64>;
+}
+
+/// Fields with text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextField {
+    /// Lock class, or module of an entry point.
+    Class,
+    /// Kind of lock.
+    Kind,
+    /// What the row is called on screen.
+    Name,
+    /// Who holds the lock.
+    Holder,
+}
+
+/// Fields with times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeField {
+    /// Waits.
+    Wait,
+    /// Holds.
+    Hold,
+    /// Latencies of entry points.
+    Latency,
+}
+
+/// Which value of a distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Percentile {
+    /// Half of all values are below.
+    P50,
+    /// 99 % of all values are below.
+    P99,
+    /// The largest.
+    Max,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Test {
+    Any(String),
+    Text(TextField, String),
+    Time(TimeField, Percentile, Comparison, u64),
+}
+
+/// A parsed filter. The empty one matches every row.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    terms: Vec<(bool, Test)>,
+}
+
+/// Longest filter that is accepted, in bytes.
+pub const MAX_LENGTH: usize = 256;
+
+impl Filter {
+    /// Parses a filter.
+    ///
+    /// # Errors
+    ///
+    /// One line that names the term and says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > MAX_LENGTH {
+            return Err(format!("longer than {MAX_LENGTH} bytes"));
+        }
+        let terms = text
+            .split_whitespace()
+            .map(term)
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { terms })
+    }
+
+    /// Every row matches.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// The row matches every term.
+    pub fn matches(&self, row: &impl Row) -> bool {
+        self.terms
+            .iter()
+            .all(|(negated, test)| test.matches(row) != *negated)
+    }
+}
+
+impl Test {
+    fn matches(&self, row: &impl Row) -> bool {
+        match self {
+            Self::Any(word) => [
+                TextField::Name,
+                TextField::Class,
+                TextField::Kind,
+                TextField::Holder,
+            ]
+            .into_iter()
+            .any(|field| row.text(field).is_some_and(|t| contains(t, word))),
+            Self::Text(field, word) => row.text(*field).is_some_and(|t| contains(t, word)),
+            Self::Time(field, at, comparison, limit) => {
+                row.time(*field, *at).is_some_and(|value| match comparison {
+                    Comparison::Less => value < *limit,
+                    Comparison::LessOrEqual => value <= *limit,
+                    Comparison::Greater => value > *limit,
+                    Comparison::GreaterOrEqual => value >= *limit,
+                })
+            }
+        }
+    }
+}
+
+/// `word` is already in lower case.
+fn contains(text: &str, word: &str) -> bool {
+    text.to_lowercase().contains(word)
+}
+
+fn term(text: &str) -> Result<(bool, Test), String> {
+    let (negated, body) = match text.strip_prefix('!') {
+        Some("") => return Err("`!` needs a term after it".into()),
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    Ok((negated, test(body)?))
+}
+
+fn test(body: &str) -> Result<Test, String> {
+    // `->` is part of most lock names: only a comparison sign after a known field makes a comparison.
+    if let Some(at) = body.find(['<', '>', '=']) {
+        let (field, rest) = body.split_at(at);
+        if let Some((field, percentile)) = time_field(field)? {
+            return comparison(body, field, percentile, rest);
+        }
+        if !body[..at].ends_with('-') && field.chars().all(|c| c.is_ascii_alphabetic() || c == '.')
+        {
+            return Err(format!(
+                "`{field}` cannot be compared; wait, hold and latency can"
+            ));
+        }
+    }
+    if let Some((field, word)) = body.split_once(':') {
+        let field = match field.to_ascii_lowercase().as_str() {
+            "class" => TextField::Class,
+            "kind" => TextField::Kind,
+            "name" => TextField::Name,
+            "holder" => TextField::Holder,
+            _ => {
+                return Err(format!(
+                    "no field `{field}`; there are class, kind, name, holder"
+                ));
+            }
+        };
+        if word.is_empty() {
+            return Err(format!("`{body}` needs a word after the colon"));
+        }
+        return Ok(Test::Text(field, word.to_lowercase()));
+    }
+    Ok(Test::Any(body.to_lowercase()))
+}
+
+/// `wait`, `hold.p50`, ...; `Ok(None)` where it is no such field.
+fn time_field(text: &str) -> Result<Option<(TimeField, Percentile)>, String> {
+    let lower = text.to_ascii_lowercase();
+    let (name, percentile) = match lower.split_once('.') {
+        Some((name, p)) => (name, Some(p)),
+        None => (lower.as_str(), None),
+    };
+    let field = match name {
+        "wait" => TimeField::Wait,
+        "hold" => TimeField::Hold,
+        "latency" => TimeField::Latency,
+        _ => return Ok(None),
+    };
+    let percentile = match percentile {
+        None | Some("p99") => Percentile::P99,
+        Some("p50") => Percentile::P50,
+        Some("max") => Percentile::Max,
+        Some(other) => return Err(format!("no percentile `{other}`; there are p50, p99, max")),
+    };
+    Ok(Some((field, percentile)))
+}
+
+fn comparison(
+    body: &str,
+    field: TimeField,
+    percentile: Percentile,
+    rest: &str,
+) -> Result<Test, String> {
+    let (comparison, value) = [
+        (">=", Comparison::GreaterOrEqual),
+        ("<=", Comparison::LessOrEqual),
+        (">", Comparison::Greater),
+        ("<", Comparison::Less),
+    ]
+    .into_iter()
+    .find_map(|(sign, c)| rest.strip_prefix(sign).map(|v| (c, v)))
+    .ok_or_else(|| format!("`{body}`: compare with <, <=, > or >="))?;
+    let limit = time(value).ok_or_else(|| {
+        format!("`{body}` needs a time after the sign, for example 500us, 1ms or 2.5s")
+    })?;
+    Ok(Test::Time(field, percentile, comparison, limit))
+}
+
+/// A number with a unit (`ns`, `us`, `µs`, `ms`, `s`, `m`) as nanoseconds.
+fn time(text: &str) -> Option<u64> {
+    let at = text.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
+    let (number, unit) = text.split_at(at);
+    let number: f64 = number.parse().ok()?;
+    let scale = match unit.to_lowercase().as_str() {
+        "ns" => 1.0,
+        "us" | "µs" | "μs" => 1e3,
+        "ms" => 1e6,
+        "s" => 1e9,
+        "m" | "min" => 6e10,
+        _ => return None,
+    };
+    // Saturates at u64::MAX, about 584 years.
+    Some((number * scale).round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Lock;
+
+    impl Row for Lock {
+        fn text(&self, field: TextField) -> Option<&str> {
+            Some(match field {
+                TextField::Class | TextField::Name => "matrix_dev->lock",
+                TextField::Kind => "mutex",
+                TextField::Holder => "vcpu2/guest-3",
+            })
+        }
+        fn time(&self, field: TimeField, at: Percentile) -> Option<u64> {
+            match (field, at) {
+                (TimeField::Wait, Percentile::P99) => Some(2_000_000),
+                (TimeField::Wait, Percentile::Max) => Some(9_000_000),
+                (TimeField::Hold, Percentile::P50) => Some(1_000),
+                _ => None,
+            }
+        }
+    }
+
+    fn matches(text: &str) -> bool {
+        Filter::parse(text).unwrap().matches(&Lock)
+    }
+
+    #[test]
+    fn every_term_must_match() {
+        for (text, expected) in [
+            ("", true),
+            ("   ", true),
+            ("lock", true),
+            ("MATRIX", true),
+            ("matrix_dev->lock", true),
+            ("->lo", true),
+            ("lock rwsem", false),
+            ("guest-3", true),
+            ("class:matrix kind:mutex", true),
+            ("kind:flag", false),
+            ("!kind:flag", true),
+            ("!lock", false),
+            ("holder:vcpu2", true),
+            ("wait>1ms", true),
+            ("wait>2ms", false),
+            ("wait>=2ms", true),
+            ("wait<2.5ms", true),
+            ("wait.max>8ms", true),
+            ("WAIT.MAX<8ms", false),
+            ("hold.p50<=1us", true),
+            ("hold.p50<=1µs", true),
+            // No value yet: neither comparison holds.
+            ("latency>0ns", false),
+            ("latency<1s", false),
+        ] {
+            assert_eq!(matches(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_term() {
+        for (text, part) in [
+            ("colour:red", "no field `colour`"),
+            ("kind:", "needs a word"),
+            ("wait>", "needs a time"),
+            ("wait>5", "needs a time"),
+            ("wait>ms", "needs a time"),
+            ("wait=5ms", "compare with"),
+            ("hold.p77>1ms", "no percentile `p77`"),
+            ("rate>5", "`rate` cannot be compared"),
+            ("!", "needs a term"),
+        ] {
+            let error = Filter::parse(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        assert!(Filter::parse(&"x".repeat(MAX_LENGTH + 1)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn anything_parses_or_is_refused(text in "\\PC*") {
+            if let Ok(filter) = Filter::parse(&text) {
+                let _ = filter.matches(&Lock);
+            }
+        }
+
+        #[test]
+        fn what_looks_like_a_term_never_panics(
+            text in "!?(wait|hold|latency|class|kind)?(\\.(p50|p99|max|x))?[<>=:!.]{0,3}[0-9.]{0,25}(ns|us|µs|ms|s|m|q)?"
+        ) {
+            if let Ok(filter) = Filter::parse(&text) {
+                let _ = filter.matches(&Lock);
+            }
+        }
+
+        #[test]
+        fn comparisons_agree_with_numbers(limit in 0_u64..10_000_000) {
+            prop_assert_eq!(matches(&format!("wait>{limit}ns")), 2_000_000 > limit);
+            prop_assert_eq!(matches(&format!("wait<={limit}ns")), 2_000_000 <= limit);
+            prop_assert_eq!(matches(&format!("!wait>{limit}ns")), 2_000_000 <= limit);
+        }
+
+        #[test]
+        fn words_are_substrings(word in "[a-z0-9_-]{1,12}") {
+            let expected = ["matrix_dev->lock", "mutex", "vcpu2/guest-3"].iter().any(|t| t.contains(&word));
+            prop_assert_eq!(matches(&word), expected);
+        }
+    }
+}

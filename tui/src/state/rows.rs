@@ -1,0 +1,276 @@
+//! The rows of the two tables: selected by the filter, sorted.
+//!
+//! The facts come from the model's queries; here they are put into the order and the words of the screen.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+
+use apscope_collector::model::query::{self, Summary};
+use apscope_collector::model::{Model, Tick};
+use probe_ebpf::abi::{LockKind, Mode};
+use probe_ebpf::names::ENTRY_POINTS;
+
+use super::View;
+use super::table::{Column, TableState};
+use crate::filter::{Filter, Percentile, Row, TextField, TimeField};
+
+pub use super::detail::{Detail, EntryDetail, LockDetail};
+
+/// Columns of the locks table that can be sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named after the columns on screen")]
+pub enum LockColumn {
+    Name,
+    Rate,
+    Contended,
+    WaitP50,
+    WaitP99,
+    WaitMax,
+    HoldP50,
+    HoldP99,
+    HoldMax,
+    Queue,
+}
+
+impl Column for LockColumn {
+    const ALL: &'static [Self] = &[
+        Self::Name,
+        Self::Rate,
+        Self::Contended,
+        Self::WaitP50,
+        Self::WaitP99,
+        Self::WaitMax,
+        Self::HoldP50,
+        Self::HoldP99,
+        Self::HoldMax,
+        Self::Queue,
+    ];
+
+    fn descending(self) -> bool {
+        self != Self::Name
+    }
+}
+
+/// Columns of the entry points table that can be sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "named after the columns on screen")]
+pub enum EntryColumn {
+    Name,
+    Rate,
+    Calls,
+    InFlight,
+    P50,
+    P99,
+    Max,
+}
+
+impl Column for EntryColumn {
+    const ALL: &'static [Self] = &[
+        Self::Name,
+        Self::Rate,
+        Self::Calls,
+        Self::InFlight,
+        Self::P50,
+        Self::P99,
+        Self::Max,
+    ];
+
+    fn descending(self) -> bool {
+        self != Self::Name
+    }
+}
+
+/// A row of the locks table: one lock class in one mode.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LockRow {
+    /// The facts.
+    pub facts: query::LockRow,
+    /// The class, with a `*` where it is an open-coded lock.
+    pub name: String,
+    /// `mutex`, `rwsem read`, `open-coded`, ...
+    pub kind: &'static str,
+    /// Who has held it longest, and how many more hold an instance of it.
+    pub holder: String,
+    /// Acquisitions in each of the last half seconds, oldest first.
+    pub history: Vec<u64>,
+}
+
+/// A row of the entry points table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EntryRow {
+    /// The facts.
+    pub facts: query::EntryRow,
+    /// Kernel module.
+    pub module: &'static str,
+    /// Calls in each of the last half seconds, oldest first.
+    pub history: Vec<u64>,
+}
+
+impl Row for LockRow {
+    fn text(&self, field: TextField) -> Option<&str> {
+        Some(match field {
+            TextField::Class => self.facts.class,
+            // The screen says `open-coded`, exports say `flag`: both find it.
+            TextField::Kind if self.facts.open_coded => "open-coded flag",
+            TextField::Kind => self.kind,
+            TextField::Name => &self.name,
+            TextField::Holder => &self.holder,
+        })
+    }
+
+    fn time(&self, field: TimeField, at: Percentile) -> Option<u64> {
+        match field {
+            TimeField::Wait => value(&self.facts.wait, at),
+            TimeField::Hold => value(&self.facts.hold, at),
+            TimeField::Latency => None,
+        }
+    }
+}
+
+impl Row for EntryRow {
+    fn text(&self, field: TextField) -> Option<&str> {
+        match field {
+            TextField::Class => Some(self.module),
+            TextField::Name => Some(self.facts.name),
+            TextField::Kind | TextField::Holder => None,
+        }
+    }
+
+    fn time(&self, field: TimeField, at: Percentile) -> Option<u64> {
+        match field {
+            TimeField::Latency => value(&self.facts.latency, at),
+            TimeField::Wait | TimeField::Hold => None,
+        }
+    }
+}
+
+fn value(summary: &Summary, at: Percentile) -> Option<u64> {
+    match at {
+        Percentile::P50 => summary.p50_ns,
+        Percentile::P99 => summary.p99_ns,
+        Percentile::Max => summary.max_ns,
+    }
+}
+
+/// Kind and mode in one word.
+#[must_use]
+pub fn kind_name(series: u8) -> &'static str {
+    match (query::kind(series), query::mode(series)) {
+        (LockKind::Mutex, _) => "mutex",
+        (LockKind::Rwsem, Mode::Read) => "rwsem read",
+        (LockKind::Rwsem, _) => "rwsem write",
+        (LockKind::Flag, _) => "open-coded",
+        (LockKind::Work, _) => "work item",
+    }
+}
+
+fn lock_row(facts: query::LockRow, ticks: &VecDeque<Tick>) -> LockRow {
+    let holder = match (&facts.holder, facts.holders) {
+        (None, _) => "-".to_owned(),
+        (Some(holder), 0 | 1) => holder.comm.clone(),
+        (Some(holder), n) => format!("{} +{}", holder.comm, n - 1),
+    };
+    LockRow {
+        name: if facts.open_coded {
+            format!("{}*", facts.class)
+        } else {
+            facts.class.to_owned()
+        },
+        kind: kind_name(facts.series),
+        holder,
+        history: half_seconds(ticks, &facts.spark),
+        facts,
+    }
+}
+
+/// Counts of ticks summed up by half seconds, so that a line of them reaches back far enough to be read.
+fn half_seconds(ticks: &VecDeque<Tick>, counts: &[u64]) -> Vec<u64> {
+    const BIN_NS: u64 = 500_000_000;
+    let skip = ticks.len().saturating_sub(counts.len());
+    let mut sums: Vec<u64> = Vec::new();
+    let mut current = None;
+    for (tick, n) in ticks.iter().skip(skip).zip(counts) {
+        // The tick's middle: its end may lie a hair beyond a bin's edge. Bins are fixed in time, so that they do
+        // not change once they are past.
+        let bin = tick.at_ns.saturating_sub(tick.length_ns / 2) / BIN_NS;
+        match sums.last_mut() {
+            Some(sum) if current == Some(bin) => *sum = sum.saturating_add(*n),
+            _ => sums.push(*n),
+        }
+        current = Some(bin);
+    }
+    sums
+}
+
+/// The locks that match, sorted.
+#[must_use]
+pub fn locks(model: &Model, filter: &Filter, table: &TableState<LockColumn>) -> Vec<LockRow> {
+    let mut rows: Vec<LockRow> = query::lock_rows(model)
+        .into_iter()
+        .map(|facts| lock_row(facts, &model.ticks))
+        .filter(|row| filter.matches(row))
+        .collect();
+    sort(&mut rows, table.descending, |a, b| match table.sort {
+        LockColumn::Name => a.facts.class.cmp(b.facts.class),
+        LockColumn::Rate => a.facts.per_second.total_cmp(&b.facts.per_second),
+        LockColumn::Contended => share(a).total_cmp(&share(b)),
+        LockColumn::WaitP50 => a.facts.wait.p50_ns.cmp(&b.facts.wait.p50_ns),
+        LockColumn::WaitP99 => a.facts.wait.p99_ns.cmp(&b.facts.wait.p99_ns),
+        LockColumn::WaitMax => a.facts.wait.max_ns.cmp(&b.facts.wait.max_ns),
+        LockColumn::HoldP50 => a.facts.hold.p50_ns.cmp(&b.facts.hold.p50_ns),
+        LockColumn::HoldP99 => a.facts.hold.p99_ns.cmp(&b.facts.hold.p99_ns),
+        LockColumn::HoldMax => a.facts.hold.max_ns.cmp(&b.facts.hold.max_ns),
+        LockColumn::Queue => a.facts.queue.cmp(&b.facts.queue),
+    });
+    rows
+}
+
+fn share(row: &LockRow) -> f64 {
+    row.facts.contended_percent.unwrap_or(-1.0)
+}
+
+/// The entry points that match, sorted.
+#[must_use]
+pub fn entries(model: &Model, filter: &Filter, table: &TableState<EntryColumn>) -> Vec<EntryRow> {
+    let mut rows: Vec<EntryRow> = query::entry_rows(model)
+        .into_iter()
+        .map(|facts| EntryRow {
+            module: ENTRY_POINTS
+                .get(usize::from(facts.entry))
+                .map_or("?", |e| e.module),
+            history: half_seconds(&model.ticks, &facts.spark),
+            facts,
+        })
+        .filter(|row| filter.matches(row))
+        .collect();
+    sort(&mut rows, table.descending, |a, b| match table.sort {
+        EntryColumn::Name => a.facts.name.cmp(b.facts.name),
+        EntryColumn::Rate => a.facts.per_second.total_cmp(&b.facts.per_second),
+        EntryColumn::Calls => a.facts.calls.cmp(&b.facts.calls),
+        EntryColumn::InFlight => a.facts.in_flight.cmp(&b.facts.in_flight),
+        EntryColumn::P50 => a.facts.latency.p50_ns.cmp(&b.facts.latency.p50_ns),
+        EntryColumn::P99 => a.facts.latency.p99_ns.cmp(&b.facts.latency.p99_ns),
+        EntryColumn::Max => a.facts.latency.max_ns.cmp(&b.facts.latency.max_ns),
+    });
+    rows
+}
+
+/// Rows that are equal stay in display order, whichever the direction.
+fn sort<T>(rows: &mut [T], descending: bool, compare: impl Fn(&T, &T) -> Ordering) {
+    rows.sort_by(|a, b| {
+        if descending {
+            compare(b, a)
+        } else {
+            compare(a, b)
+        }
+    });
+}
+
+/// The detail of a row.
+#[must_use]
+pub fn detail(model: &Model, view: View, id: u8) -> Option<Detail> {
+    match view {
+        View::Locks => LockDetail::of(model, id).map(Detail::Lock),
+        View::Entries => EntryDetail::of(model, id).map(Detail::Entry),
+    }
+}

@@ -1,0 +1,101 @@
+//! The entry points table.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::widgets::Paragraph;
+
+use super::table::{self, Rows, Spec};
+use crate::format;
+use crate::state::App;
+use crate::state::rows::{EntryColumn, EntryRow};
+
+/// Columns from left to right. Ranks say what goes first when there is little room.
+const COLUMNS: [Spec<EntryColumn>; 10] = [
+    spec(Some(EntryColumn::Name), "", "entry point", (16, 16), 0),
+    spec(None, "", "module", (7, 7), 9),
+    spec(Some(EntryColumn::Rate), "", "calls/s", (8, 8), 1),
+    spec(Some(EntryColumn::Calls), "", "total", (6, 6), 5),
+    spec(Some(EntryColumn::InFlight), "", "inside", (7, 7), 3),
+    spec(Some(EntryColumn::P50), "latency", "p50", (7, 7), 6),
+    spec(Some(EntryColumn::P99), "latency", "p99", (7, 7), 2),
+    spec(Some(EntryColumn::Max), "latency", "max", (7, 7), 4),
+    spec(None, "", "returns", (10, 60), 7),
+    spec(None, "", "activity", (8, 120), 8),
+];
+
+const fn spec(
+    sort: Option<EntryColumn>,
+    over: &'static str,
+    title: &'static str,
+    width: (usize, usize),
+    rank: u8,
+) -> Spec<EntryColumn> {
+    Spec {
+        sort,
+        over,
+        title,
+        width,
+        rank,
+    }
+}
+
+/// Draws the table.
+pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
+    app.page = table::room(area);
+    app.entries.scroll_to(app.page);
+    let rows = app.entry_rows();
+    if rows.is_empty() {
+        frame.render_widget(Paragraph::new(super::empty(app)), area);
+        return;
+    }
+    let longest = rows
+        .iter()
+        .map(|row| row.facts.name.chars().count())
+        .max()
+        .unwrap_or(0);
+    let columns = table::columns(&COLUMNS, longest, &app.entries);
+    let theme = app.theme;
+    table::draw(
+        frame,
+        area,
+        theme,
+        &columns,
+        Rows {
+            first: app.entries.offset,
+            count: rows.len(),
+            selected: app.entries.selected.map(|_| app.entries.index()),
+        },
+        |row, column, width| cell(&rows[row], column, width, app),
+    );
+}
+
+fn cell(row: &EntryRow, column: usize, width: usize, app: &App) -> table::Cell {
+    let theme = app.theme;
+    match column {
+        0 => (row.facts.name.into(), Style::new()),
+        1 => (row.module.into(), theme.dim()),
+        2 => (format::rate(row.facts.per_second), Style::new()),
+        3 => (format::count(row.facts.calls), Style::new()),
+        4 if row.facts.in_flight == 0 => ("0".into(), theme.dim()),
+        4 => (format::count(row.facts.in_flight), theme.warning()),
+        5 => (format::optional(row.facts.latency.p50_ns), theme.hold()),
+        6 => (format::optional(row.facts.latency.p99_ns), theme.hold()),
+        7 => (format::optional(row.facts.latency.max_ns), theme.hold()),
+        8 => (returns(row), Style::new()),
+        _ => (
+            format::sparkline(row.history.iter().copied(), width),
+            theme.good(),
+        ),
+    }
+}
+
+/// `ok 1.2k -EBUSY 3`.
+fn returns(row: &EntryRow) -> String {
+    row.facts
+        .returns
+        .iter()
+        .map(|(code, n)| format!("{code} {}", format::count(*n)))
+        .collect::<Vec<_>>()
+        .join(" ")
+}

@@ -1,0 +1,270 @@
+//! The lines at the top: what is watched, how, and how far the figures can be trusted.
+//!
+//! The difficulty is width: at 80 columns not everything fits. Every line is a list of items, the most important
+//! first; items that do not fit are left out whole, never cut in the middle. EMULATED, PAUSED and drops come first in
+//! their lines and so are always there.
+
+use apscope_collector::frame::Meta;
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+use super::table::cut;
+use crate::format;
+use crate::state::{App, Ending, View};
+
+type Item = Vec<Span<'static>>;
+
+fn item(text: impl Into<String>, style: Style) -> Item {
+    vec![Span::styled(text.into(), style)]
+}
+
+/// As many items as fit, left-aligned, and `right` at the right margin.
+fn row(
+    items: Vec<Item>,
+    right: Item,
+    separator: &'static str,
+    width: u16,
+    dim: Style,
+) -> Line<'static> {
+    let width = usize::from(width);
+    let right_width: usize = right.iter().map(Span::width).sum();
+    let room = width.saturating_sub(right_width + usize::from(right_width > 0));
+    let mut spans: Item = Vec::new();
+    let mut used = 0;
+    for one in items {
+        let own: usize = one.iter().map(Span::width).sum();
+        let gap = if spans.is_empty() {
+            0
+        } else {
+            Span::raw(separator).width()
+        };
+        if used + gap + own > room {
+            continue;
+        }
+        if gap > 0 {
+            spans.push(Span::styled(separator, dim));
+        }
+        used += gap + own;
+        spans.extend(one);
+    }
+    if right_width > 0 && right_width <= width {
+        spans.push(Span::raw(" ".repeat(width - right_width - used)));
+        spans.extend(right);
+    }
+    Line::from(spans)
+}
+
+/// The header, at most `height` lines.
+pub fn lines(app: &App, width: u16, height: usize) -> Vec<Line<'static>> {
+    let mut lines = vec![
+        identity(app, width),
+        figures(app, width),
+        tabs(app, width, height == 3),
+    ];
+    if height > 3 {
+        lines.insert(2, reason(app, width));
+    }
+    if height <= 2 {
+        // The tabs tell less than the figures.
+        lines.truncate(2);
+    }
+    lines.truncate(height);
+    lines
+}
+
+/// Across the screen: the source has died.
+pub fn banner(app: &App) -> Option<String> {
+    match &app.ending {
+        // What to do comes first: a long detail is cut at the margin.
+        Some(Ending::Died(detail)) if detail.trim().is_empty() => {
+            Some(" SOURCE DIED (q quits) ".into())
+        }
+        Some(Ending::Died(detail)) => Some(format!(" SOURCE DIED (q quits): {} ", detail.trim())),
+        _ => None,
+    }
+}
+
+fn identity(app: &App, width: u16) -> Line<'static> {
+    let theme = app.theme;
+    let shown = app.shown();
+    let mut items = vec![item("apscope", theme.title())];
+    let mut right = Item::new();
+    if let Some(meta) = &shown.model.meta {
+        if is_emulated(meta) {
+            items.push(item(" EMULATED ", theme.emulated()));
+        } else {
+            items.push(item(meta.source.clone(), theme.title()));
+        }
+        let what = format!("{} {}", meta.generation, meta.scenario);
+        items.push(item(what.trim().to_owned(), theme.header()));
+        items.push(item(mechanism(meta), Style::new()));
+        if meta.guests > 0 {
+            items.push(item(
+                format!("{} guests × {} vCPUs", meta.guests, meta.vcpus),
+                Style::new(),
+            ));
+        }
+        right = item(
+            format::elapsed(shown.model.last.at_ns.saturating_sub(meta.start_ns)),
+            Style::new(),
+        );
+    } else {
+        items.push(item("waiting for the first frame", theme.dim()));
+    }
+    if let Some(behind) = app.behind_ns() {
+        right.insert(
+            0,
+            Span::styled(
+                format!(" PAUSED {} behind ", format::duration(behind)),
+                theme.paused(),
+            ),
+        );
+        right.insert(1, Span::raw(" "));
+    }
+    row(items, right, " ", width, theme.dim())
+}
+
+/// The data come from the emulated driver, directly or out of a recording.
+pub fn is_emulated(meta: &Meta) -> bool {
+    // Only the emulated driver has scenarios, so a recording of it is recognised too.
+    meta.source == "emulator" || !meta.scenario.is_empty()
+}
+
+/// How it is measured: `eBPF (uprobe-nop5)`.
+fn mechanism(meta: &Meta) -> String {
+    let mut kinds: Vec<&str> = Vec::new();
+    for point in &meta.attach {
+        if point.mechanism != "none" && !kinds.contains(&point.mechanism.as_str()) {
+            kinds.push(&point.mechanism);
+        }
+    }
+    let probe = match meta.probe.as_str() {
+        "ebpf" => "eBPF",
+        "in-process" => "in process",
+        other => other,
+    };
+    match (meta.probe.as_str(), kinds.as_slice()) {
+        ("in-process", _) | (_, []) => probe.to_owned(),
+        (_, kinds) => format!("{probe} {}", kinds.join("+")),
+    }
+}
+
+fn figures(app: &App, width: u16) -> Line<'static> {
+    let theme = app.theme;
+    let shown = app.shown();
+    let loss = &shown.model.loss;
+    let mut items = Vec::new();
+    let dropped = loss.dropped();
+    items.push(if dropped > 0 {
+        item(
+            format!("DROPPED {}", format::grouped(dropped)),
+            theme.alarm(),
+        )
+    } else {
+        item("dropped 0", theme.good())
+    });
+    items.push(match shown.pulse.events_per_second() {
+        Some(rate) => item(format!("{} events/s", format::rate(rate)), Style::new()),
+        None => item("- events/s", theme.dim()),
+    });
+    items.push(if loss.exact() {
+        item("exact", theme.good())
+    } else {
+        item("AT LEAST", theme.warning())
+    });
+    items.push(item(
+        format!("missed {}", format::count(loss.missed)),
+        if loss.missed > 0 {
+            theme.warning()
+        } else {
+            Style::new()
+        },
+    ));
+    if let Some(cpu) = shown.pulse.cpu_percent() {
+        items.push(item(format!("own CPU {cpu:.1}%"), Style::new()));
+    }
+    let missing = shown.model.meta.as_ref().map_or(0, |m| {
+        m.attach.iter().filter(|a| a.mechanism == "none").count()
+    });
+    if missing > 0 {
+        items.push(item(format!("{missing} probes missing"), theme.warning()));
+    }
+    let overhead = &shown.model.overhead;
+    if overhead.ring_bytes_size > 0 {
+        items.push(item(
+            format!(
+                "ring peak {}%",
+                format::percent(overhead.ring_bytes_max, overhead.ring_bytes_size)
+            ),
+            Style::new(),
+        ));
+    }
+    items.push(item(
+        format!("every {}", format::duration(app.interval.as_nanos() as u64)),
+        theme.dim(),
+    ));
+    if !loss.exact() {
+        for (n, what) in [
+            (loss.no_task_slot, "without a task slot"),
+            (loss.overflowed, "overflowed"),
+            (loss.unreadable, "unreadable"),
+        ] {
+            if n > 0 {
+                items.push(item(
+                    format!("{} {what}", format::count(n)),
+                    theme.warning(),
+                ));
+            }
+        }
+    }
+    row(items, Item::new(), " · ", width, theme.dim())
+}
+
+/// Why this source and this probe were chosen.
+fn reason_text(app: &App) -> &str {
+    app.shown()
+        .model
+        .meta
+        .as_ref()
+        .map_or("", |meta| &meta.reason)
+}
+
+fn reason(app: &App, width: u16) -> Line<'static> {
+    Line::styled(cut(reason_text(app), usize::from(width)), app.theme.dim())
+}
+
+/// The views, and the filter or, where it has no line of its own, the reason.
+fn tabs(app: &App, width: u16, with_reason: bool) -> Line<'static> {
+    let theme = app.theme;
+    let mut items = Vec::new();
+    for (view, name) in [(View::Locks, "1 Locks"), (View::Entries, "2 Entry points")] {
+        items.push(item(
+            format!(" {name} "),
+            if view == app.view {
+                theme.selected()
+            } else {
+                theme.dim()
+            },
+        ));
+    }
+    let filter = app.filter();
+    if filter.typing.is_none() && !filter.text.is_empty() {
+        items.push(item(
+            format!("filter: {} ({})", filter.text, rows(app)),
+            theme.warning(),
+        ));
+    } else if with_reason {
+        let used: usize = items.iter().flatten().map(Span::width).sum::<usize>() + items.len();
+        let text = cut(reason_text(app), usize::from(width).saturating_sub(used));
+        items.push(item(text, theme.dim()));
+    }
+    row(items, Item::new(), " ", width, theme.dim())
+}
+
+/// `1 row`, `7 rows`.
+pub fn rows(app: &App) -> String {
+    match app.row_count() {
+        1 => "1 row".into(),
+        n => format!("{n} rows"),
+    }
+}

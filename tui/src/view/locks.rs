@@ -1,0 +1,102 @@
+//! The locks table.
+
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::widgets::Paragraph;
+
+use super::table::{self, Rows, Spec};
+use crate::format;
+use crate::state::App;
+use crate::state::rows::{LockColumn, LockRow};
+
+/// Columns from left to right. Ranks say what goes first when there is little room.
+const COLUMNS: [Spec<LockColumn>; 13] = [
+    spec(Some(LockColumn::Name), "", "lock", (16, 16), 0),
+    spec(None, "", "kind", (11, 11), 1),
+    spec(Some(LockColumn::Rate), "", "acq/s", (6, 6), 2),
+    spec(Some(LockColumn::Contended), "", "cont%", (6, 6), 3),
+    spec(Some(LockColumn::WaitP50), "wait", "p50", (6, 6), 10),
+    spec(Some(LockColumn::WaitP99), "wait", "p99", (6, 6), 4),
+    spec(Some(LockColumn::WaitMax), "wait", "max", (6, 6), 8),
+    spec(Some(LockColumn::HoldP50), "hold", "p50", (6, 6), 11),
+    spec(Some(LockColumn::HoldP99), "hold", "p99", (6, 6), 5),
+    spec(Some(LockColumn::HoldMax), "hold", "max", (6, 6), 9),
+    spec(Some(LockColumn::Queue), "", "queue", (6, 6), 6),
+    spec(None, "", "holder", (9, 24), 7),
+    spec(None, "", "activity", (8, 120), 12),
+];
+
+const fn spec(
+    sort: Option<LockColumn>,
+    over: &'static str,
+    title: &'static str,
+    width: (usize, usize),
+    rank: u8,
+) -> Spec<LockColumn> {
+    Spec {
+        sort,
+        over,
+        title,
+        width,
+        rank,
+    }
+}
+
+/// Draws the table.
+pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
+    app.page = table::room(area);
+    app.locks.scroll_to(app.page);
+    let rows = app.lock_rows();
+    if rows.is_empty() {
+        frame.render_widget(Paragraph::new(super::empty(app)), area);
+        return;
+    }
+    let longest = rows
+        .iter()
+        .map(|row| row.name.chars().count())
+        .max()
+        .unwrap_or(0);
+    let columns = table::columns(&COLUMNS, longest, &app.locks);
+    let theme = app.theme;
+    table::draw(
+        frame,
+        area,
+        theme,
+        &columns,
+        Rows {
+            first: app.locks.offset,
+            count: rows.len(),
+            selected: app.locks.selected.map(|_| app.locks.index()),
+        },
+        |row, column, width| cell(&rows[row], column, width, app),
+    );
+}
+
+fn cell(row: &LockRow, column: usize, width: usize, app: &App) -> table::Cell {
+    let theme = app.theme;
+    match column {
+        0 if row.facts.open_coded => (row.name.clone(), theme.open_coded()),
+        0 => (row.name.clone(), Style::new()),
+        1 if row.facts.open_coded => (row.kind.into(), theme.open_coded()),
+        1 => (row.kind.into(), theme.dim()),
+        2 => (format::rate(row.facts.per_second), Style::new()),
+        3 => (
+            format::percent(row.facts.contended, row.facts.acquisitions),
+            Style::new(),
+        ),
+        4 => (format::optional(row.facts.wait.p50_ns), theme.wait()),
+        5 => (format::optional(row.facts.wait.p99_ns), theme.wait()),
+        6 => (format::optional(row.facts.wait.max_ns), theme.wait()),
+        7 => (format::optional(row.facts.hold.p50_ns), theme.hold()),
+        8 => (format::optional(row.facts.hold.p99_ns), theme.hold()),
+        9 => (format::optional(row.facts.hold.max_ns), theme.hold()),
+        10 if row.facts.queue == 0 => ("0".into(), theme.dim()),
+        10 => (row.facts.queue.to_string(), theme.warning()),
+        11 => (row.holder.clone(), Style::new()),
+        _ => (
+            format::sparkline(row.history.iter().copied(), width),
+            theme.good(),
+        ),
+    }
+}

@@ -1,0 +1,380 @@
+//! Every view at several sizes, against stored pictures; and styles, robustness, cost.
+
+use std::time::{Duration, Instant};
+
+use apscope_collector::frame::{End, Frame, LogLine, Loss, ProgramLoss};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
+use ratatui::style::Color;
+
+use crate::fixture;
+use crate::state::App;
+use crate::theme::Theme;
+
+const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 60)];
+
+fn app(theme: Theme) -> App {
+    let mut app = App::new(theme, Duration::from_millis(100));
+    for number in 0..30 {
+        app.apply(&fixture::frame(number, 8));
+    }
+    app
+}
+
+fn press(app: &mut App, keys: &[KeyCode]) {
+    for key in keys {
+        app.key(KeyEvent::new(*key, KeyModifiers::NONE));
+    }
+}
+
+fn text(app: &mut App, keys: &str) {
+    for c in keys.chars() {
+        press(app, &[KeyCode::Char(c)]);
+    }
+}
+
+fn drawn(app: &mut App, width: u16, height: u16) -> Buffer {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| super::draw(frame, app)).unwrap();
+    terminal.backend().buffer().clone()
+}
+
+fn lines(buffer: &Buffer) -> String {
+    let width = usize::from(buffer.area.width);
+    buffer
+        .content
+        .chunks(width.max(1))
+        .map(|row| {
+            let line: String = row.iter().map(ratatui::buffer::Cell::symbol).collect();
+            line.trim_end().to_owned() + "\n"
+        })
+        .collect()
+}
+
+/// One stored picture for each size.
+fn pictures(name: &str, prepare: impl Fn(&mut App)) {
+    for (width, height) in SIZES {
+        let mut app = app(Theme::COLOUR);
+        prepare(&mut app);
+        let picture = lines(&drawn(&mut app, width, height));
+        assert!(picture.contains("EMULATED"), "{name} at {width}x{height}");
+        insta::assert_snapshot!(format!("{name}-{width}x{height}"), picture);
+    }
+}
+
+#[test]
+fn locks() {
+    pictures("locks", |_| {});
+}
+
+#[test]
+fn lock_detail() {
+    pictures("lock-detail", |app| {
+        text(app, "/kvm_busy");
+        press(app, &[KeyCode::Enter, KeyCode::Enter]);
+        assert!(app.detail_open);
+    });
+}
+
+#[test]
+fn entries() {
+    pictures("entries", |app| text(app, "2"));
+}
+
+#[test]
+fn entry_detail() {
+    pictures("entry-detail", |app| {
+        text(app, "2/name:handle_pqap");
+        press(app, &[KeyCode::Enter, KeyCode::Enter]);
+        assert!(app.detail_open);
+    });
+}
+
+#[test]
+fn help() {
+    pictures("help", |app| text(app, "?"));
+}
+
+#[test]
+fn log() {
+    pictures("log", |app| text(app, "l"));
+}
+
+#[test]
+fn class_names_are_whole_and_marks_are_there_at_80_columns() {
+    let picture = lines(&drawn(&mut app(Theme::COLOUR), 80, 24));
+    for part in [
+        "matrix_dev->guests_lock",
+        "group notifier rwsem",
+        "kvm_busy*",
+        "open-coded",
+        "rwsem read",
+        "wait",
+        "hold",
+    ] {
+        assert!(picture.contains(part), "{part} in\n{picture}");
+    }
+}
+
+#[test]
+fn open_coded_lock_shows_holders_waiters_and_instances() {
+    let mut app = app(Theme::COLOUR);
+    text(&mut app, "/kvm_busy");
+    press(&mut app, &[KeyCode::Enter, KeyCode::Enter]);
+    let picture = lines(&drawn(&mut app, 120, 60));
+    for part in [
+        "qemu/guest-3 (4301)  37.0ms",
+        "SECOND HOLDER",
+        "vcpu1/guest-3 (4311)  29.0ms",
+        "behind qemu/guest-3 (4301)",
+        "woken 3×",
+        "kvm_busy[guest-7]",
+        "lockdep does not see it",
+    ] {
+        assert!(picture.contains(part), "{part} in\n{picture}");
+    }
+}
+
+#[test]
+fn only_the_terminals_own_colours_and_none_with_no_color() {
+    let own = [
+        Color::Reset,
+        Color::Red,
+        Color::Green,
+        Color::Yellow,
+        Color::Blue,
+        Color::Magenta,
+        Color::Cyan,
+    ];
+    for keys in ["", "2", "?", "l", " ", "/wait>", "2/rate>5"] {
+        for (theme, allowed) in [(Theme::COLOUR, &own[..]), (Theme::PLAIN, &own[..1])] {
+            for detail in [false, true] {
+                let mut app = app(theme);
+                app.apply(&dropping(30));
+                if detail {
+                    press(&mut app, &[KeyCode::Enter]);
+                }
+                text(&mut app, keys);
+                let buffer = drawn(&mut app, 120, 40);
+                for cell in &buffer.content {
+                    assert!(allowed.contains(&cell.fg), "{keys}: {cell:?}");
+                    assert!(allowed.contains(&cell.bg), "{keys}: {cell:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn without_colours_the_words_are_the_same() {
+    let mut coloured = app(Theme::COLOUR);
+    let mut plain = app(Theme::PLAIN);
+    assert_eq!(
+        lines(&drawn(&mut coloured, 80, 24)),
+        lines(&drawn(&mut plain, 80, 24))
+    );
+}
+
+fn dropping(number: u64) -> Frame {
+    Frame {
+        loss: Some(Loss {
+            received: 10,
+            missed: 3,
+            programs: vec![ProgramLoss {
+                name: "lock_release".into(),
+                cpu: 1,
+                emitted: 1_244,
+                dropped: 1_234,
+            }],
+            ..Loss::default()
+        }),
+        meta: None,
+        ..fixture::frame(number, 8)
+    }
+}
+
+fn style_of(buffer: &Buffer, word: &str) -> Vec<Color> {
+    let text = lines(buffer);
+    let (y, line) = text
+        .lines()
+        .enumerate()
+        .find(|(_, line)| line.contains(word))
+        .unwrap_or_else(|| panic!("no {word} in\n{text}"));
+    let before = line.find(word).unwrap();
+    let x = line[..before].chars().count();
+    (x..x + word.chars().count())
+        .map(|x| buffer[(x as u16, y as u16)].fg)
+        .collect()
+}
+
+#[test]
+fn drops_are_red_and_inexact_statistics_say_at_least() {
+    let mut app = app(Theme::COLOUR);
+    assert!(
+        style_of(&drawn(&mut app, 80, 24), "dropped 0")
+            .iter()
+            .all(|c| *c != Color::Red)
+    );
+    assert_eq!(style_of(&drawn(&mut app, 80, 24), "exact")[0], Color::Green);
+    app.apply(&dropping(30));
+    let buffer = drawn(&mut app, 80, 24);
+    assert!(
+        style_of(&buffer, "DROPPED 1,234")
+            .iter()
+            .all(|c| *c == Color::Red)
+    );
+    assert_eq!(style_of(&buffer, "AT LEAST")[0], Color::Yellow);
+    assert!(lines(&buffer).contains("missed 3"));
+    // Even where little fits.
+    assert!(lines(&drawn(&mut app, 20, 6)).contains("DROPPED 1,234"));
+}
+
+#[test]
+fn paused_picture_stands_while_data_are_folded() {
+    let mut app = app(Theme::COLOUR);
+    text(&mut app, " ");
+    let before = lines(&drawn(&mut app, 80, 24));
+    assert!(before.contains("PAUSED 0 behind"), "{before}");
+    for number in 30..45 {
+        app.apply(&fixture::frame(number, 8));
+    }
+    let after = lines(&drawn(&mut app, 80, 24));
+    assert!(after.contains("PAUSED 1.50s behind"), "{after}");
+    assert!(after.contains("EMULATED"));
+    assert_eq!(
+        before.lines().skip(1).collect::<Vec<_>>(),
+        after.lines().skip(1).collect::<Vec<_>>()
+    );
+    text(&mut app, " ");
+    let going = lines(&drawn(&mut app, 80, 24));
+    assert!(!going.contains("PAUSED"));
+    assert_ne!(
+        going.lines().nth(5),
+        after.lines().nth(5),
+        "the new data show"
+    );
+}
+
+#[test]
+fn dead_source_leaves_its_figures_under_a_banner() {
+    let mut app = app(Theme::COLOUR);
+    let table = lines(&drawn(&mut app, 80, 24));
+    app.apply(&Frame {
+        end: Some(End {
+            how: "source died".into(),
+            detail: "the emulator was killed by signal 9".into(),
+        }),
+        ..dropping(30)
+    });
+    let picture = lines(&drawn(&mut app, 80, 24));
+    assert!(
+        picture.contains("SOURCE DIED (q quits): the emulator was killed by signal 9"),
+        "{picture}"
+    );
+    assert!(table.contains("kvm_busy*") && picture.contains("kvm_busy*"));
+}
+
+#[test]
+fn hostile_text_does_not_reach_the_terminal() {
+    let mut app = app(Theme::COLOUR);
+    let mut frame = fixture::frame(30, 8);
+    for task in frame.live.iter_mut().flat_map(|live| &mut live.tasks) {
+        task.comm = "\u{1b}[2J\u{7}漢字漢字\u{200d}".into();
+    }
+    frame.log = vec![LogLine {
+        at_ns: 0,
+        level: "warn\u{1b}".into(),
+        text: "a\u{1b}]0;b\u{7}\nc".into(),
+    }];
+    app.apply(&frame);
+    for keys in ["", "l", "?"] {
+        for detail in [false, true] {
+            text(&mut app, keys);
+            if detail {
+                press(&mut app, &[KeyCode::Esc, KeyCode::Enter]);
+            }
+            for cell in &drawn(&mut app, 100, 30).content {
+                assert!(!cell.symbol().contains(char::is_control), "{cell:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_size_can_be_drawn() {
+    let sizes = (1..=12).flat_map(|w| (1..=8).map(move |h| (w, h))).chain([
+        (1, 90),
+        (300, 1),
+        (59, 10),
+        (60, 5),
+        (81, 25),
+        (139, 24),
+        (141, 24),
+        (300, 90),
+    ]);
+    let mut states = Vec::new();
+    for keys in ["", "2", "?", "l", "/wait>x", " "] {
+        for detail in [false, true] {
+            let mut app = app(Theme::COLOUR);
+            if detail {
+                press(&mut app, &[KeyCode::Enter]);
+            }
+            text(&mut app, keys);
+            states.push(app);
+        }
+    }
+    states.push(App::new(Theme::PLAIN, Duration::from_millis(100)));
+    for (width, height) in sizes {
+        for app in &mut states {
+            drawn(app, width, height);
+            // Keys after a resize find sizes that fit.
+            text(app, "jGkg");
+            drawn(app, width, height);
+        }
+    }
+}
+
+#[test]
+fn resizing_keeps_the_selection_on_screen() {
+    let mut app = app(Theme::COLOUR);
+    text(&mut app, "G");
+    for height in [24, 9, 60, 7] {
+        let picture = lines(&drawn(&mut app, 80, height));
+        assert!(picture.contains("rwsem write"), "{height}:\n{picture}");
+    }
+}
+
+/// The most that one redraw may take with 200 guests. Compared with the fastest of many redraws: what the machine does
+/// besides must not count.
+const REDRAW: Duration = Duration::from_millis(4);
+
+#[test]
+fn redraw_with_200_guests_is_cheap() {
+    for keys in ["", "2"] {
+        for detail in [false, true] {
+            let mut app = App::new(Theme::COLOUR, Duration::from_millis(100));
+            for number in 0..5 {
+                app.apply(&fixture::frame(number, 200));
+            }
+            text(&mut app, keys);
+            if detail {
+                press(&mut app, &[KeyCode::Enter]);
+            }
+            let mut terminal = Terminal::new(TestBackend::new(200, 60)).unwrap();
+            let fastest = (5..36)
+                .map(|number| {
+                    app.apply(&fixture::frame(number, 200));
+                    let start = Instant::now();
+                    terminal.draw(|frame| super::draw(frame, &mut app)).unwrap();
+                    start.elapsed()
+                })
+                .min();
+            assert!(
+                fastest <= Some(REDRAW),
+                "{keys:?} detail {detail}: {fastest:?}"
+            );
+        }
+    }
+}

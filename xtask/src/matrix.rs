@@ -1,0 +1,259 @@
+//! `cargo xtask matrix`: is every count exact, for every generation, scenario, seed, probe and ring size?
+//!
+//! Each cell is a run of `apscope export` with the emulated driver's own ground truth beside it, compared number by
+//! number. The table of results, with seeds, commit, kernel and date, goes to `docs/results/exactness.md`.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::apscope::{self, Export, Scratch};
+use crate::compare::{count, differences};
+use crate::failure::Failure;
+use crate::process;
+
+/// The ring that is too small for the traffic: one page.
+const SMALL_RING: u32 = 4096;
+
+/// What to run.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Seeds of each combination: 1 to N
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Length of each run
+    #[arg(long, value_name = "D", default_value = "2s", value_parser = humantime::parse_duration)]
+    duration: Duration,
+    /// Two seeds of half a second: is the matrix itself in order?
+    #[arg(long)]
+    quick: bool,
+    /// Driver generations
+    #[arg(long, value_delimiter = ',', default_value = "v5.13,v5.15")]
+    generations: Vec<String>,
+    /// Scenarios; each must end by itself when its actors are told to stop
+    #[arg(long, value_delimiter = ',', default_value = "steady")]
+    scenarios: Vec<String>,
+    /// Probes
+    #[arg(long, value_delimiter = ',', default_value = "ebpf,in-process")]
+    probes: Vec<String>,
+    /// Use this apscope instead of building one
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// Where the table goes
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "docs/results/exactness.md"
+    )]
+    output: PathBuf,
+}
+
+/// One line of the table: all seeds of one combination.
+#[derive(Debug, Default)]
+struct Row {
+    combination: [String; 4],
+    seeds: u64,
+    acquisitions: u64,
+    contended: u64,
+    calls: u64,
+    emitted: u64,
+    dropped: u64,
+    differences: usize,
+}
+
+/// Runs the matrix and writes the table; a difference is an error that names the first ones.
+pub fn run(root: &Path, mut options: Options) -> Result<(), Failure> {
+    if options.quick {
+        options.seeds = options.seeds.min(2);
+        options.duration = options.duration.min(Duration::from_millis(500));
+    }
+    let binary = apscope::binary(root, options.binary.clone())?;
+    let scratch = Scratch::new()?;
+    let started = Instant::now();
+    let mut rows = Vec::new();
+    let mut found = Vec::new();
+    for generation in &options.generations {
+        for scenario in &options.scenarios {
+            for probe in &options.probes {
+                for ring_bytes in [None, Some(SMALL_RING)] {
+                    let mut row = Row {
+                        combination: [
+                            generation.clone(),
+                            scenario.clone(),
+                            probe.clone(),
+                            ring_bytes.map_or_else(|| "default".into(), |b| format!("{b} B")),
+                        ],
+                        ..Row::default()
+                    };
+                    for seed in 1..=options.seeds {
+                        let export = Export {
+                            generation: Some(generation.clone()),
+                            scenario: scenario.clone(),
+                            seed,
+                            probe: probe.clone(),
+                            ring_bytes,
+                            duration: options.duration,
+                        };
+                        let differing = cell(&export, &binary, scratch.path(), &mut row)?;
+                        let name = format!("{} seed {seed}", row.combination.join(" "));
+                        println!("{name}: {}", verdict(differing.len()));
+                        for difference in differing {
+                            println!("  {difference}");
+                            found.push(format!("{name}: {difference}"));
+                        }
+                    }
+                    rows.push(row);
+                }
+            }
+        }
+    }
+    let table = root.join(&options.output);
+    if let Some(folder) = table.parent() {
+        fs::create_dir_all(folder).map_err(|e| Failure::file("creating", folder, &e))?;
+    }
+    fs::write(&table, markdown(&options, &rows, &found))
+        .map_err(|e| Failure::file("writing", &table, &e))?;
+    println!(
+        "{} runs in {} s, table in {}",
+        rows.iter().map(|r| r.seeds).sum::<u64>(),
+        started.elapsed().as_secs(),
+        table.display()
+    );
+    match found.first() {
+        None => Ok(()),
+        Some(first) => Err(Failure::found(format!(
+            "{} differences from the ground truth; the first is: {first}",
+            found.len()
+        ))),
+    }
+}
+
+/// One run: adds its counts to the row and returns what differs.
+fn cell(
+    export: &Export,
+    binary: &Path,
+    folder: &Path,
+    row: &mut Row,
+) -> Result<Vec<String>, Failure> {
+    let (measured, truth) = export.run(binary, folder)?;
+    let mut found = differences(&measured, &truth);
+    let sum = |list: &str, field: &str| -> u64 {
+        truth[list]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|v| count(&v[field]))
+            .sum()
+    };
+    row.seeds += 1;
+    row.acquisitions += sum("locks", "acquisitions");
+    row.contended += sum("locks", "contended");
+    row.calls += sum("entry_points", "calls");
+    row.emitted += count(&measured["events"]["emitted"]);
+    let dropped = count(&measured["events"]["dropped"]);
+    row.dropped += dropped;
+    // A run without traffic, or a small ring without drops, would prove nothing.
+    if sum("locks", "acquisitions") == 0 {
+        found.push("the truth has no acquisitions".into());
+    }
+    if export.ring_bytes.is_some() && dropped == 0 {
+        found.push("the small ring dropped nothing".into());
+    }
+    row.differences += found.len();
+    Ok(found)
+}
+
+fn verdict(differences: usize) -> String {
+    match differences {
+        0 => "exact".into(),
+        n => format!("{n} differences"),
+    }
+}
+
+fn markdown(options: &Options, rows: &[Row], found: &[String]) -> String {
+    let commit = process::output_of("git", &["describe", "--always", "--dirty", "--abbrev=12"]);
+    let kernel = process::output_of("uname", &["-srm"]);
+    let date = process::output_of("date", &["-u", "+%F"]);
+    let mut text = format!(
+        "# Exactness\n\n\
+         Every count of every lock class, lock instance and entry point against the emulated driver's own ground\n\
+         truth, number by number, and `emitted == received + dropped`. Written by `cargo xtask matrix`.\n\n\
+         | | |\n|---|---|\n| commit | {} |\n| kernel | {} |\n| date | {} |\n| seeds | 1 to {} |\n| each run | {} |\n\n\
+         | generation | scenario | probe | ring | runs | acquisitions | contended | calls | spans emitted | dropped | result |\n\
+         |---|---|---|---|--:|--:|--:|--:|--:|--:|---|\n",
+        commit.unwrap_or_else(|| "unknown".into()),
+        kernel.unwrap_or_else(|| "unknown".into()),
+        date.unwrap_or_else(|| "unknown".into()),
+        options.seeds,
+        humantime::format_duration(options.duration),
+    );
+    for row in rows {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
+            row.combination.join(" | "),
+            row.seeds,
+            row.acquisitions,
+            row.contended,
+            row.calls,
+            row.emitted,
+            row.dropped,
+            verdict(row.differences)
+        );
+    }
+    if !found.is_empty() {
+        text.push_str("\nDifferences:\n\n");
+        for difference in found {
+            let _ = writeln!(text, "* {difference}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_line_for_each_combination_and_names_differences() {
+        let options = Options {
+            seeds: 3,
+            duration: Duration::from_secs(2),
+            quick: false,
+            generations: vec![],
+            scenarios: vec![],
+            probes: vec![],
+            binary: None,
+            output: PathBuf::new(),
+        };
+        let row = Row {
+            combination: ["v5.13", "steady", "ebpf", "4096 B"].map(String::from),
+            seeds: 3,
+            acquisitions: 10,
+            contended: 2,
+            calls: 4,
+            emitted: 14,
+            dropped: 9,
+            differences: 1,
+        };
+        let text = markdown(
+            &options,
+            &[row],
+            &["seed 2: kvm->lock: contended 2, truth 1".into()],
+        );
+        assert!(
+            text.contains(
+                "| v5.13 | steady | ebpf | 4096 B | 3 | 10 | 2 | 4 | 14 | 9 | 1 differences |"
+            ),
+            "{text}"
+        );
+        assert!(text.contains("| seeds | 1 to 3 |"), "{text}");
+        assert!(
+            text.ends_with("* seed 2: kvm->lock: contended 2, truth 1\n"),
+            "{text}"
+        );
+    }
+}
