@@ -6,8 +6,9 @@
 use std::io;
 use std::time::Duration;
 
+use apscope_collector::cli::Failure;
 use apscope_collector::options::RunOptions;
-use apscope_collector::source::{Session, SourceError};
+use apscope_collector::source::Session;
 use crossterm::event::{Event, EventStream};
 use futures_util::StreamExt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,41 +27,13 @@ const KEY_SPACING: Duration = Duration::from_millis(16);
 /// How long an ordered stop of the source may take when the user has already left.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
 
-/// Why the dashboard could not run, or how it ended badly.
-#[derive(Debug)]
-pub enum Failure {
-    /// The source could not start.
-    Source(SourceError),
-    /// The terminal, or the runtime.
-    Io(io::Error),
-    /// The source died while it was watched.
-    Died(String),
-}
-
-impl Failure {
-    /// What, why, and what to try.
-    #[must_use]
-    pub fn lines(&self) -> [String; 3] {
-        match self {
-            Self::Source(e) => [e.what.clone(), e.cause.clone(), e.hint.clone()],
-            Self::Io(e) => [
-                "the dashboard cannot use this terminal".into(),
-                e.to_string(),
-                "another terminal, or standard output into a file for a text summary".into(),
-            ],
-            Self::Died(detail) => [
-                "the source died".into(),
-                detail.clone(),
-                "start again; `apscope record` keeps what was measured up to such a moment".into(),
-            ],
-        }
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
+/// Fails with the terminal's own reason.
+fn terminal_failure(error: &io::Error) -> Failure {
+    Failure::new(
+        "the dashboard cannot use this terminal",
+        error.to_string(),
+        "another terminal, or `--plain` for a text summary",
+    )
 }
 
 /// Runs the dashboard on a source until the user leaves, the time is over, or a signal comes.
@@ -70,11 +43,25 @@ impl From<io::Error> for Failure {
 /// The source cannot start (nothing has been drawn then), the terminal fails, or the source died.
 pub fn run(options: &RunOptions, duration: Option<Duration>, theme: Theme) -> Result<(), Failure> {
     // Before the terminal is taken: errors, and the time this takes, belong to the ordinary screen.
-    let mut session = Session::start(options).map_err(Failure::Source)?;
+    watch(Session::start(options)?, options.interval, duration, theme)
+}
+
+/// Runs the dashboard on a session that has been started.
+///
+/// # Errors
+///
+/// The terminal fails, or the source died.
+pub fn watch(
+    mut session: Session,
+    interval: Duration,
+    duration: Option<Duration>,
+    theme: Theme,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?;
-    let mut app = App::new(theme, options.interval);
+        .build()
+        .map_err(|error| terminal_failure(&error))?;
+    let mut app = App::new(theme, interval);
     let result = runtime.block_on(async {
         let mut guard = Guard::take()?;
         let result = drive(&mut app, &mut session, &mut guard, duration).await;
@@ -85,9 +72,13 @@ pub fn run(options: &RunOptions, duration: Option<Duration>, theme: Theme) -> Re
         let _ = timeout(STOP_LIMIT, drained).await;
         result
     });
-    result?;
+    result.map_err(|error: io::Error| terminal_failure(&error))?;
     match app.ending {
-        Some(Ending::Died(detail)) => Err(Failure::Died(detail)),
+        Some(Ending::Died(detail)) => Err(Failure::new(
+            "the source ended unexpectedly",
+            detail,
+            "again; `apscope record` keeps what is measured up to such a moment",
+        )),
         _ => Ok(()),
     }
 }
@@ -102,7 +93,8 @@ async fn drive(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let deadline = duration.map(|d| Instant::now() + d);
+    // A duration that no clock can reach is no limit.
+    let deadline = duration.and_then(|d| Instant::now().checked_add(d));
     let mut stopping = false;
     let mut open = true;
     // When the next picture is due, if one is.

@@ -5,10 +5,12 @@
 #![forbid(unsafe_code)]
 
 pub mod app;
+pub mod cli;
 pub mod filter;
 #[cfg(test)]
 mod fixture;
 pub mod format;
+pub mod screenshot;
 pub mod snapshot;
 pub mod state;
 pub mod terminal;

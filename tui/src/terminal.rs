@@ -32,7 +32,13 @@ fn give_back() {
         .take()
         .is_some();
     if taken {
-        let _ = execute!(io::stdout(), terminal::LeaveAlternateScreen, cursor::Show);
+        // Cleared first: some terminals bring lines along when they were resized meanwhile.
+        let _ = execute!(
+            io::stdout(),
+            terminal::Clear(terminal::ClearType::All),
+            terminal::LeaveAlternateScreen,
+            cursor::Show
+        );
         let _ = terminal::disable_raw_mode();
         let _ = io::stdout().flush();
     }
