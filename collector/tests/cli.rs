@@ -54,10 +54,10 @@ fn recording(folder: &TempDir, name: &str, frames: &[Frame]) -> PathBuf {
 fn counts_out_of_bounds_are_refused_with_the_limit() {
     let folder = TempDir::new().unwrap();
     for (arguments, limit) in [
-        (&["--guests", "0"][..], "at most 1000"),
-        (&["--guests", "100000"], "at most 1000"),
-        (&["--vcpus", "65"], "at most 64"),
-        (&["--guests", "1000", "--vcpus", "5"], "at most 4000"),
+        (&["--guests", "0"][..], "1 to 1000"),
+        (&["--guests", "100000"], "1 to 1000"),
+        (&["--vcpus", "65"], "1 to 64"),
+        (&["--guests", "1000", "--vcpus", "5"], "4000"),
         (&["--rate", "0"], "at most 1000"),
         (&["--rate", "NaN"], "at most 1000"),
         (&["--rate", "inf"], "at most 1000"),
