@@ -15,6 +15,7 @@ use probe_ebpf::abi::{
     MAX_SERIES, PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAMS, Program, SeriesStats, Span, Task,
     TaskExtremes, VERSION, Word,
 };
+use probe_ebpf::body::order::{self, Acquired};
 use probe_ebpf::body::{Env, Note};
 
 /// `BPF_F_MMAPABLE` (uapi/linux/bpf.h, since Linux 5.5): the collector reads these maps without a system call.
@@ -242,6 +243,12 @@ impl Env for Maps {
     }
 
     #[inline(always)]
+    fn edges(&self, task: &Task, acquired: Acquired, now_ns: u64) -> bool {
+        let _ = task;
+        record_edges(self.id(), acquired.address, acquired.pack(), now_ns) != 0
+    }
+
+    #[inline(always)]
     fn read_u64(&self, address: u64) -> Option<u64> {
         // SAFETY: the helper checks the address.
         unsafe {
@@ -283,6 +290,28 @@ impl Env for Maps {
     fn note(&self, note: Note, value: u64) {
         note_slow(self.ctx, note as u32, value);
     }
+}
+
+/// [`order::record`] for the current task; 0 if an edge found no slot.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn record_edges(id: u64, address: u64, acquired: u64, now_ns: u64) -> u64 {
+    // SAFETY: the value is copied at once, and never changes.
+    let Some(slot) = (unsafe { TASK_SLOTS.get(id as u32) }).copied() else {
+        return 0;
+    };
+    let Some(task) = element(&TASKS, slot) else {
+        return 0;
+    };
+    let maps = Maps {
+        ctx: core::ptr::null_mut(),
+    };
+    u64::from(order::record(
+        &maps,
+        task,
+        Acquired::unpack(address, acquired),
+        now_ns,
+    ))
 }
 
 /// Fills a new task record's identity.

@@ -19,38 +19,36 @@ pub const BUCKETS: usize = REGULAR_BUCKETS + 1;
 /// Buckets of a coarse histogram: bucket `n` counts values `v` with `ilog2(v) == n`, and 0 counts 0 and 1.
 pub const COARSE_BUCKETS: usize = 64;
 
+/// Multiplying a number of the form 2^n - 1 by this puts a value in its top six bits that is different for each n.
+const DE_BRUIJN: u64 = 0x03f7_9d71_b4cb_0a89;
+
+/// The exponent for each of those values.
+static EXPONENTS: [u8; 64] = {
+    let mut table = [0; 64];
+    let mut power = 0;
+    while power < 64 {
+        let ones = u64::MAX >> (63 - power);
+        table[(ones.wrapping_mul(DE_BRUIJN) >> 58) as usize] = power as u8;
+        power += 1;
+    }
+    table
+};
+
 /// Position of the highest set bit; 0 for 0.
 ///
-/// Written as a binary search because the eBPF instruction set has no count-leading-zeros.
+/// The eBPF instruction set has no count-leading-zeros, and each branch would double what the verifier has to look
+/// at, so this has none.
 #[inline(always)]
 #[must_use]
 pub const fn ilog2(value: u64) -> u32 {
-    let mut v = value;
-    let mut r = 0;
-    if v >= 1 << 32 {
-        v >>= 32;
-        r += 32;
-    }
-    if v >= 1 << 16 {
-        v >>= 16;
-        r += 16;
-    }
-    if v >= 1 << 8 {
-        v >>= 8;
-        r += 8;
-    }
-    if v >= 1 << 4 {
-        v >>= 4;
-        r += 4;
-    }
-    if v >= 1 << 2 {
-        v >>= 2;
-        r += 2;
-    }
-    if v >= 2 {
-        r += 1;
-    }
-    r
+    let mut ones = value | 1;
+    ones |= ones >> 1;
+    ones |= ones >> 2;
+    ones |= ones >> 4;
+    ones |= ones >> 8;
+    ones |= ones >> 16;
+    ones |= ones >> 32;
+    EXPONENTS[(ones.wrapping_mul(DE_BRUIJN) >> 58) as usize] as u32
 }
 
 /// Bucket of a value in nanoseconds; always below [`BUCKETS`].

@@ -539,5 +539,14 @@ mod tests {
         let (probes, memory) = Probes::attach(&hello, &instances, &sizes).expect("loads");
         assert_eq!(memory.tasks.len(), 64);
         assert_eq!(probes.runs().len(), PROGRAM_NAMES.len());
+        for name in PROGRAM_NAMES {
+            let program: &UProbe = probes.ebpf.program(name).expect("is there").try_into().expect("is a uprobe");
+            let info = program.info().expect("is loaded");
+            // The verifier's work is what delays the start: a program that it must look at from very many sides
+            // takes seconds to load.
+            let verified = info.verified_instruction_count().unwrap_or(0);
+            println!("{name}: {verified} instructions verified, {} bytes translated", info.size_translated().unwrap_or(0));
+            assert!(verified < 60_000, "{name}: {verified} instructions verified");
+        }
     }
 }

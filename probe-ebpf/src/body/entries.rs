@@ -109,13 +109,14 @@ pub fn leave<E: Env>(env: &E, entry: u8, value: u64) {
 #[inline(always)]
 fn find(task: &Task, entry: u8) -> Option<(u64, &Inside)> {
     let len = task.inside_len.get();
-    let mut found = None;
+    let mut found = MAX_NESTED;
     for (depth, inside) in task.inside.iter().enumerate() {
         if (depth as u64) < len && inside.entry.get() as u8 == entry {
-            found = Some((depth as u64, inside));
+            found = depth;
         }
     }
-    found
+    let depth = super::unknown(task, found);
+    task.inside.get(depth).map(|inside| (depth as u64, inside))
 }
 
 #[inline(always)]

@@ -1,14 +1,14 @@
 //! Acquire and release of mutexes and rwsems, and the flags that a released mutex guards.
 
-use super::order::{self, Acquired};
+use super::order::Acquired;
 use super::{
     Env, Note, add_coarse, add_full, begin, current_entry, emit, end, extreme, failure, innermost,
-    innermost_wait, instance_of, pop_wait, serial,
+    innermost_wait, instance_of, pop_wait, record_order, serial, unknown,
 };
 use crate::abi::{
     self, ENTRY_SETS_FLAG, ENTRY_TESTS_FLAG, HELD_CONTENDED, HELD_IS_GUARD, HELD_SECOND_HOLDER,
-    Held, Info, LOCK_GUARDS_FLAG, LOCK_IS_WAIT_QUEUE, LockInfo, LockKind, MAX_SERIES, Mode,
-    Program, Resolve, SPAN_LOCK, Span, Task, TaskExtremes, WAIT_SLEPT,
+    Held, Info, LOCK_GUARDS_FLAG, LOCK_IS_WAIT_QUEUE, LockInfo, LockKind, MAX_HELD, MAX_SERIES,
+    Mode, Program, Resolve, SPAN_LOCK, Span, Task, TaskExtremes, WAIT_SLEPT,
 };
 
 /// A lock was obtained: runs when the acquisition is complete.
@@ -46,7 +46,7 @@ pub fn acquired<E: Env>(env: &E, address: u64, mode: Mode) {
             kind: info.kind,
             annotated: false,
         };
-        order::record(env, Program::Acquired, task, target, now);
+        record_order(env, Program::Acquired, task, target, now);
     }
     if info.flags & LOCK_GUARDS_FLAG != 0 {
         flags |= HELD_IS_GUARD;
@@ -88,7 +88,7 @@ pub fn contended<E: Env>(env: &E, address: u64, mode: Mode) {
         kind: info.kind,
         annotated: false,
     };
-    order::record(env, Program::Contended, task, target, now);
+    record_order(env, Program::Contended, task, target, now);
     let packed = Info {
         instance,
         series,
@@ -247,7 +247,13 @@ pub(super) fn count_wait<E: Env>(
 
 #[inline(always)]
 fn find_held(task: &Task, address: u64) -> Option<&Held> {
-    task.held.iter().find(|held| held.lock.get() == address)
+    let mut place = MAX_HELD;
+    for (n, held) in task.held.iter().enumerate().rev() {
+        if held.lock.get() == address {
+            place = n;
+        }
+    }
+    task.held.get(unknown(task, place))
 }
 
 #[inline(always)]
@@ -378,7 +384,7 @@ fn annotate<E: Env>(env: &E, task: &Task, now: u64) {
         kind: info.kind,
         annotated: true,
     };
-    order::record(env, Program::Acquired, task, target, now);
+    record_order(env, Program::Acquired, task, target, now);
 }
 
 /// The guard is about to be released: a wait loop goes to sleep, or the flag has changed.
@@ -445,7 +451,7 @@ fn sample_flag<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes, now: u64) 
                 kind: info.kind,
                 annotated: false,
             };
-            order::record(env, Program::Release, task, target, now);
+            record_order(env, Program::Release, task, target, now);
             let packed = Info {
                 instance: info.instance,
                 series,

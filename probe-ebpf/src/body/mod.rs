@@ -66,6 +66,15 @@ pub trait Env {
     fn counters(&self, program: Program) -> Option<&Counters>;
     /// The edge with this key, made on first use; `None` when there is no slot left.
     fn edge(&self, key: u64, now_ns: u64) -> Option<&Edge>;
+    /// Records the order edges of an acquisition: [`order::record`], where it can be called as a function of its own
+    /// (the eBPF verifier looks at a global function once, and at inlined code again for each state it is reached
+    /// in).
+    fn edges(&self, task: &Task, acquired: order::Acquired, now_ns: u64) -> bool
+    where
+        Self: Sized,
+    {
+        order::record(self, task, acquired, now_ns)
+    }
     /// Eight bytes of object memory.
     fn read_u64(&self, address: u64) -> Option<u64>;
     /// One byte of object memory.
@@ -83,6 +92,24 @@ fn instance_of(info: &LockInfo, mode: Mode) -> u32 {
         return NO_INSTANCE;
     }
     info.instance + u32::from(matches!(mode, Mode::Read))
+}
+
+/// Records the order edges of an acquisition, if the task holds anything.
+#[inline(always)]
+fn record_order<E: Env>(
+    env: &E,
+    program: Program,
+    task: &Task,
+    acquired: order::Acquired,
+    now: u64,
+) {
+    let mut any = 0;
+    for held in &task.held {
+        any |= held.lock.get();
+    }
+    if any != 0 && !env.edges(task, acquired, now) {
+        failure(env, program, Note::NoEdgeSlot, acquired.address);
+    }
 }
 
 /// Marks a task record as being changed.
@@ -168,6 +195,14 @@ fn add_coarse(buckets: &[Word; h2::COARSE_BUCKETS], value: u64) {
     if let Some(word) = buckets.get(bucket & (h2::COARSE_BUCKETS - 1)) {
         word.add(1);
     }
+}
+
+/// A small number, as one whose value the eBPF verifier does not know: it would follow every path that knows another
+/// value on its own, to the end of the program.
+#[inline(always)]
+fn unknown(task: &Task, value: usize) -> usize {
+    // The count never gets that far, so this is an exclusive or with 0.
+    opaque(value ^ (task.lost_holds.get() >> 58) as usize)
 }
 
 /// Hides a value's range from the compiler, so that the bound check that the eBPF verifier needs stays.

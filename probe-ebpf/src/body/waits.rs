@@ -1,8 +1,9 @@
 //! Wait queues of open-coded locks: sleeping on the queue is waiting for the flag.
 
-use super::order::{self, Acquired};
+use super::order::Acquired;
 use super::{
-    Env, Note, begin, current_entry, end, failure, innermost_wait, locks, pop_wait, serial,
+    Env, Note, begin, current_entry, end, failure, innermost_wait, locks, pop_wait, record_order,
+    serial,
 };
 use crate::abi::{
     self, Info, LOCK_IS_WAIT_QUEUE, LockInfo, LockKind, MAX_WAITS, Mode, Program, Task, WAIT_SLEPT,
@@ -38,7 +39,7 @@ pub fn prepare<E: Env>(env: &E, queue: u64) {
         kind,
         annotated: false,
     };
-    order::record(env, Program::WaitPrepare, task, target, now);
+    record_order(env, Program::WaitPrepare, task, target, now);
     let packed = Info {
         instance: info.instance,
         series,
