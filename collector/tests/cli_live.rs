@@ -50,8 +50,8 @@ fn child_of(parent: u32) -> Option<u32> {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
         // pid (comm) state ppid
-        let ppid = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?;
-        (ppid.parse() == Ok(parent)).then_some(pid)
+        let parent_of_it = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?;
+        (parent_of_it.parse() == Ok(parent)).then_some(pid)
     })
 }
 
