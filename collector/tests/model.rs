@@ -275,7 +275,7 @@ fn rows_say_who_holds_and_who_waits() {
     assert!((kvm_lock.per_second - 30.0).abs() < 1e-9);
     assert_eq!(kvm_lock.contended_percent, Some(100.0 / 3.0));
     assert_eq!(
-        kvm_lock.holder.as_ref().map(|h| h.who()),
+        kvm_lock.holder.as_ref().map(query::Holder::who),
         Some("sysfs/guest-0 (102)".into())
     );
     assert_eq!(kvm_lock.spark, [3; 20]);

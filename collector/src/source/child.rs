@@ -68,7 +68,8 @@ impl Emulator {
     /// Connects to an emulator that was started on its own.
     pub fn find(pid: u32) -> Result<Self, SourceError> {
         let hint = "start one with `apscope emulate`, and give the pid it prints; it must be the same user's";
-        let failed = |e: io::Error| error(&format!("no emulated driver in process {pid}"), &e, hint);
+        let failed =
+            |e: io::Error| error(&format!("no emulated driver in process {pid}"), &e, hint);
         let address =
             SocketAddr::from_abstract_name(protocol::abstract_name(pid)).map_err(failed)?;
         let stream = UnixStream::connect_addr(&address).map_err(failed)?;
