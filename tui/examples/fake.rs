@@ -6,7 +6,11 @@ use std::time::Duration;
 fn main() {
     let (tx, rx) = tokio::sync::mpsc::channel(64);
     let die = std::env::args().nth(1);
-    if die.as_deref() == Some("uipanic") { let g = apscope_tui::terminal::Guard::take().unwrap(); std::thread::sleep(Duration::from_secs(1)); panic!("ui boom"); }
+    if die.as_deref() == Some("uipanic") {
+        let g = apscope_tui::terminal::Guard::take().unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        panic!("ui boom");
+    }
     let _ = std::thread::Builder::new()
         .name("source".into())
         .spawn(move || {

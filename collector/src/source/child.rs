@@ -151,11 +151,6 @@ impl Emulator {
         self.stream.write_all(&line)
     }
 
-    /// The process is ours, and not one that somebody else started.
-    pub fn is_ours(&self) -> bool {
-        self.child.is_some()
-    }
-
     /// Why it is gone: its exit status and what it said last.
     pub fn epitaph(&mut self) -> String {
         match &mut self.child {
