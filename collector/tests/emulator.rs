@@ -288,3 +288,44 @@ fn every_point_starts_with_a_five_byte_nop() {
     names.dedup();
     assert_eq!(names.len(), hello.points.len());
 }
+
+/// Rows of the first table in a document that has this heading row.
+fn rows<'a>(document: &'a str, heading: &str) -> Vec<(&'a str, &'a str)> {
+    document
+        .lines()
+        .skip_while(|line| *line != heading)
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .filter_map(|line| line.trim_matches('|').split_once('|'))
+        .map(|(name, about)| (name.trim().trim_matches('`'), about.trim()))
+        .collect()
+}
+
+#[test]
+fn the_documents_list_what_there_is() {
+    let (generations, scenarios) = emulator::catalogue();
+    let document = include_str!("../../docs/emulator.md");
+    assert_eq!(
+        rows(document, "| name | what distinguishes it |"),
+        generations
+    );
+    let text = include_str!("../../docs/scenarios.md");
+    assert_eq!(rows(text, "| name | for |"), scenarios);
+    let mut emulator = Controlled::start(args());
+    let hello = emulator.hello();
+    emulator.close().unwrap();
+    for module in ["kernel", "vfio_ap", "kvm"] {
+        let listed = rows(document, "| module | points |")
+            .into_iter()
+            .find(|(name, _)| *name == module)
+            .map(|(_, points)| points)
+            .unwrap();
+        let listed: Vec<&str> = listed
+            .split(", `")
+            .map(|name| name.trim_matches('`').split('(').next().unwrap())
+            .collect();
+        let points = hello.points.iter().filter(|p| p.module == module);
+        let points: Vec<&str> = points.map(|p| p.symbol.as_str()).collect();
+        assert_eq!(listed, points, "{module}");
+    }
+}

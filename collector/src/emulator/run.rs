@@ -284,6 +284,25 @@ mod tests {
     }
 
     #[test]
+    fn a_thousand_guests_start_and_stop() {
+        let run = Run::build(&EmulatorOptions {
+            guests: 1000,
+            vcpus: 4,
+            ..options("v5.13", 1)
+        })
+        .unwrap();
+        assert_eq!(
+            run.hello().unwrap().locks.len(),
+            1 + 1000 * (1 + 4 + 1 + 1 + 1)
+        );
+        run.go().unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        let truth = run.stop();
+        assert_consistent(&truth);
+        assert!(lock(&truth, "vcpu->mutex", "-").acquisitions > 100);
+    }
+
+    #[test]
     fn known_holds_are_measured() {
         let run = Run::build(&EmulatorOptions {
             scenario: "known-holds".into(),
@@ -295,7 +314,10 @@ mod tests {
         let truth = run.stop();
         assert_consistent(&truth);
         let holds = &truth.known_holds_ns;
-        assert!(holds.len() >= 3 && holds.len() % 3 == 0, "{holds:?}");
+        assert!(
+            holds.len() >= 3 && holds.len().is_multiple_of(3),
+            "{holds:?}"
+        );
         assert_eq!(
             holds.len() as u64,
             lock(&truth, "matrix_dev->lock", "-").acquisitions
