@@ -235,3 +235,53 @@ impl Actors {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thread_names_fit() {
+        assert_eq!(thread_name("vcpu2", 3), "vcpu2/guest-3");
+        assert_eq!(thread_name("vcpu63", 999), "vcpu63/g-999");
+        assert_eq!(thread_name("notify", 99), "notify/guest-99");
+        assert_eq!(thread_name("notify", 100), "notify/g-100");
+        for role in ["vcpu0", "vcpu63", "notify", "sysfs", "vfio", "pv"] {
+            assert!(thread_name(role, 999).len() <= COMM_LEN);
+        }
+    }
+
+    #[test]
+    fn an_actor_that_cannot_stop_is_named() {
+        let machine = Machine::build(super::super::driver::GENERATIONS[0], 1, 1);
+        let shared = Arc::new(Shared {
+            machine,
+            stop: Stop::default(),
+            seed: 1,
+            pace: 1.0,
+            known_holds_ns: Mutex::default(),
+            record: false,
+        });
+        let spec = |name: &str, run: fn(&mut Actor)| ActorSpec {
+            name: name.into(),
+            run: Box::new(run),
+        };
+        let mut actors = Actors::start(
+            shared,
+            vec![
+                spec("good/0", |actor| actor.pause_ms(100_000, 100_000)),
+                spec("bad/0", |actor| {
+                    actor.begin("waits for ever");
+                    let lock = &machine::current().matrix_dev.lock;
+                    super::super::points::kernel::mutex_lock(lock);
+                    super::super::points::kernel::mutex_lock(lock);
+                }),
+            ],
+        )
+        .unwrap();
+        assert_eq!(
+            actors.stop(),
+            Ended::Stuck(vec!["bad/0: waits for ever".into()])
+        );
+    }
+}

@@ -197,27 +197,186 @@ mod tests {
         }
     }
 
+    fn lock<'a>(truth: &'a Truth, class: &str, mode: &str) -> &'a protocol::TruthLock {
+        let mut locks = truth.locks.iter();
+        locks
+            .find(|l| l.class == class && l.mode == mode)
+            .unwrap_or_else(|| panic!("no {class} {mode}"))
+    }
+
     #[test]
     fn steady_is_never_stuck_and_uses_everything() {
         for generation in crate::emulator::generations() {
+            let mut slept = 0;
             for seed in 1..=3 {
                 let run = Run::build(&options(generation, seed)).unwrap();
                 run.go().unwrap();
+                run.go().unwrap();
                 std::thread::sleep(Duration::from_secs(2));
                 let truth = run.stop();
-                if std::env::var_os("SHOW").is_some() {
-                    for l in &truth.locks {
-                        println!(
-                            "{generation} {} {} acq {} cont {}",
-                            l.class, l.mode, l.acquisitions, l.contended
-                        );
-                    }
-                    for e in &truth.entry_points {
-                        println!("{} {} {:?} {:?}", e.name, e.calls, e.returns, e.pqap);
-                    }
-                }
                 assert_consistent(&truth);
                 assert_eq!(run.stop(), truth, "the truth does not change after the end");
+                for entry in &truth.entry_points {
+                    assert!(entry.calls > 0, "{generation}: no {}", entry.name);
+                }
+                for lock in &truth.locks {
+                    assert!(lock.acquisitions > 0, "{generation}: no {}", lock.class);
+                }
+                assert!(lock(&truth, "matrix_dev->lock", "-").contended > 0);
+                let flags: Vec<_> = truth
+                    .locks
+                    .iter()
+                    .filter(|l| l.class == "kvm_busy")
+                    .collect();
+                assert_eq!(flags.len(), usize::from(generation == "v5.13"));
+                slept += flags.iter().map(|l| l.contended).sum::<u64>();
+            }
+            assert_eq!(
+                slept > 0,
+                generation == "v5.13",
+                "{slept} waits for kvm_busy"
+            );
+        }
+    }
+
+    #[test]
+    fn the_truth_lists_locks_in_the_order_of_the_names() {
+        for (generation, expected) in [
+            (
+                "v5.13",
+                "matrix_dev->lock -, kvm->lock -, vcpu->mutex -, kvm_busy -, kv->lock -, \
+                 group notifier rwsem write, group notifier rwsem read",
+            ),
+            (
+                "v5.15",
+                "matrix_dev->lock -, kvm->lock -, vcpu->mutex -, pqap_hook_rwsem write, \
+                 pqap_hook_rwsem read, kv->lock -, group notifier rwsem write, \
+                 group notifier rwsem read",
+            ),
+        ] {
+            let run = Run::build(&EmulatorOptions {
+                scenario: "none".into(),
+                ..options(generation, 1)
+            })
+            .unwrap();
+            run.go().unwrap();
+            let truth = run.stop();
+            let names: Vec<String> = truth
+                .locks
+                .iter()
+                .map(|l| format!("{} {}", l.class, l.mode))
+                .collect();
+            assert_eq!(names.join(", "), expected);
+            assert!(truth.locks.iter().all(|l| l.acquisitions == 0));
+            let hello = run.hello().unwrap();
+            let guards: Vec<_> = hello.locks.iter().filter(|l| l.guards_flag).collect();
+            assert_eq!(guards.len(), usize::from(generation == "v5.13"));
+            assert!(
+                hello
+                    .locks
+                    .iter()
+                    .any(|l| l.name == "vcpu->mutex[guest-7/vcpu1]")
+            );
+            let entries: Vec<&str> = truth.entry_points.iter().map(|e| e.name.as_str()).collect();
+            let opens = entries.iter().filter(|e| e.contains("_open")).count();
+            assert_eq!((entries.len(), opens), (19, 1));
+        }
+    }
+
+    #[test]
+    fn a_thousand_guests_start_and_stop() {
+        let run = Run::build(&EmulatorOptions {
+            guests: 1000,
+            vcpus: 4,
+            ..options("v5.13", 1)
+        })
+        .unwrap();
+        assert_eq!(
+            run.hello().unwrap().locks.len(),
+            1 + 1000 * (1 + 4 + 1 + 1 + 1)
+        );
+        run.go().unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        let truth = run.stop();
+        assert_consistent(&truth);
+        assert!(lock(&truth, "vcpu->mutex", "-").acquisitions > 100);
+    }
+
+    #[test]
+    fn known_holds_are_measured() {
+        let run = Run::build(&EmulatorOptions {
+            scenario: "known-holds".into(),
+            ..options("v5.13", 1)
+        })
+        .unwrap();
+        run.go().unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        let truth = run.stop();
+        assert_consistent(&truth);
+        let holds = &truth.known_holds_ns;
+        assert!(
+            holds.len() >= 3 && holds.len().is_multiple_of(3),
+            "{holds:?}"
+        );
+        assert_eq!(
+            holds.len() as u64,
+            lock(&truth, "matrix_dev->lock", "-").acquisitions
+        );
+        assert!(holds.is_sorted());
+        assert!(holds[0] >= 1_000_000 && holds[holds.len() - 1] >= 20_000_000);
+    }
+
+    #[test]
+    fn the_benchmark_only_takes_one_lock() {
+        let run = Run::build(&EmulatorOptions {
+            scenario: "lock-cycle".into(),
+            ..options("v5.15", 1)
+        })
+        .unwrap();
+        run.go().unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        let truth = run.stop();
+        assert_consistent(&truth);
+        assert!(lock(&truth, "matrix_dev->lock", "-").acquisitions > 1000);
+        assert_eq!(lock(&truth, "matrix_dev->lock", "-").contended, 0);
+        assert_eq!(lock(&truth, "kvm->lock", "-").acquisitions, 0);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_operations() {
+        let decisions = |generation: &str, seed| {
+            let run = Run::build_recording(&EmulatorOptions {
+                guests: 2,
+                ..options(generation, seed)
+            })
+            .unwrap();
+            run.go().unwrap();
+            std::thread::sleep(Duration::from_secs(2));
+            run.shared.stop.tell();
+            let decisions = run.decisions();
+            run.stop();
+            decisions
+        };
+        let first = decisions("v5.13", 7);
+        // What happens must not matter, so another generation does as well.
+        for (other, same) in [
+            (decisions("v5.13", 7), true),
+            (decisions("v5.15", 7), true),
+            (decisions("v5.13", 8), false),
+        ] {
+            assert_eq!(
+                first.keys().collect::<Vec<_>>(),
+                other.keys().collect::<Vec<_>>()
+            );
+            for (actor, a) in &first {
+                let b = &other[actor];
+                let n = a.len().min(b.len());
+                assert!(n > 0, "{actor} did nothing");
+                if same {
+                    assert_eq!(a[..n], b[..n], "{actor}");
+                } else if actor.starts_with("vcpu") {
+                    assert_ne!(a[..n], b[..n], "{actor}");
+                }
             }
         }
     }

@@ -87,7 +87,7 @@ impl Bench {
     fn case<R: PartialEq + std::fmt::Debug>(
         &mut self,
         case: &'static str,
-        expected: R,
+        expected: &R,
         f: impl FnOnce(&Guest) -> R,
     ) {
         let guest = self.guest();
@@ -95,7 +95,7 @@ impl Bench {
         let events = record(|| result = Some(f(guest)));
         let done: Vec<String> = events.into_iter().map(|e| self.spell(e)).collect();
         let done = done.join(" ");
-        if result.as_ref() != Some(&expected) {
+        if result.as_ref() != Some(expected) {
             self.failed
                 .push(format!("{case}: returned {result:?}, not {expected:?}"));
         }
@@ -189,7 +189,7 @@ fn write(guest: &Guest, store: Store, text: &str) -> i64 {
 fn drive(bench: &mut Bench) {
     let machine = bench.machine;
     for (name, store, text) in STORES {
-        bench.case(name, 1, |g| write(g, store, text));
+        bench.case(name, &1, |g| write(g, store, text));
     }
     // Errors, the sequence of which is that of success.
     let guest = bench.guest();
@@ -205,64 +205,64 @@ fn drive(bench: &mut Bench) {
         assert_eq!(write(guest, store, text), -i64::from(errno), "{text}");
     }
     assert!(!guest.mdev.matrix.apm.test(16), "undone after the conflict");
-    bench.case("matrix_show", 32, |g| {
+    bench.case("matrix_show", &32, |g| {
         vfio_ap::matrix_show(&g.mdev_device.dev, 0, &mut Page::new(""))
     });
-    bench.case("control_domains_show", 10, |g| {
+    bench.case("control_domains_show", &10, |g| {
         vfio_ap::control_domains_show(&g.mdev_device.dev, 0, &mut Page::new(""))
     });
 
-    bench.case("handle_pqap without a hook", 0, |g| pqap(g, 0, true));
+    bench.case("handle_pqap without a hook", &0, |g| pqap(g, 0, true));
     assert_eq!(
         guest.kvm.vcpus()[0].gpr(1) >> 48,
         1,
         "status in the high word"
     );
-    bench.case("kvm_vfio_set_attr add, device closed", 0, |g| {
+    bench.case("kvm_vfio_set_attr add, device closed", &0, |g| {
         set_group(g, KVM_DEV_VFIO_GROUP_ADD)
     });
-    bench.case("kvm_vfio_set_attr add again", -libc::EEXIST, |g| {
+    bench.case("kvm_vfio_set_attr add again", &-libc::EEXIST, |g| {
         set_group(g, KVM_DEV_VFIO_GROUP_ADD)
     });
-    bench.case("open with a guest", 0, |g| open(machine, g));
+    bench.case("open with a guest", &0, |g| open(machine, g));
     assert!(guest.mdev.kvm.is(Some(guest.kvm)));
     assert!(guest.kvm.crypto.apm.test(1) && guest.kvm.crypto.aqm.test(1));
-    bench.case("release with a guest", (), |g| close(machine, g));
+    bench.case("release with a guest", &(), |g| close(machine, g));
     assert!(guest.mdev.kvm.get().is_none() && guest.kvm.crypto.apm.is_empty());
-    bench.case("kvm_vfio_set_attr del, device closed", 0, |g| {
+    bench.case("kvm_vfio_set_attr del, device closed", &0, |g| {
         set_group(g, KVM_DEV_VFIO_GROUP_DEL)
     });
-    bench.case("kvm_vfio_set_attr del again", -libc::ENOENT, |g| {
+    bench.case("kvm_vfio_set_attr del again", &-libc::ENOENT, |g| {
         set_group(g, KVM_DEV_VFIO_GROUP_DEL)
     });
 
-    bench.case("open", 0, |g| open(machine, g));
-    bench.case("kvm_vfio_set_attr add", 0, |g| {
+    bench.case("open", &0, |g| open(machine, g));
+    bench.case("kvm_vfio_set_attr add", &0, |g| {
         set_group(g, KVM_DEV_VFIO_GROUP_ADD)
     });
     assert_eq!(guest.kvm.users_count.load(Ordering::Relaxed), 2);
     for (name, store, text) in STORES {
         let case: &'static str = format!("{name}, guest running").leak();
-        bench.case(case, EBUSY, |g| write(g, store, text));
+        bench.case(case, &EBUSY, |g| write(g, store, text));
     }
-    bench.case("handle_pqap enable", 0, |g| pqap(g, mkqid(0, 1), true));
-    bench.case("handle_pqap enable again", 7, |g| {
+    bench.case("handle_pqap enable", &0, |g| pqap(g, mkqid(0, 1), true));
+    bench.case("handle_pqap enable again", &7, |g| {
         pqap(g, mkqid(0, 1), true)
     });
-    bench.case("handle_pqap disable", 0, |g| pqap(g, mkqid(0, 1), false));
-    bench.case("handle_pqap unassigned", 1, |g| pqap(g, mkqid(9, 3), true));
+    bench.case("handle_pqap disable", &0, |g| pqap(g, mkqid(0, 1), false));
+    bench.case("handle_pqap unassigned", &1, |g| pqap(g, mkqid(9, 3), true));
     let vcpu = guest.kvm.vcpus()[0];
     vcpu.sie_block.set_eca(false, true);
-    bench.case("handle_pqap without AIV", -libc::EOPNOTSUPP, |_| {
+    bench.case("handle_pqap without AIV", &-libc::EOPNOTSUPP, |_| {
         vfio_ap::handle_pqap(vcpu)
     });
     vcpu.sie_block.set_eca(true, false);
-    bench.case("kvm handle_pqap without APIE", -libc::EOPNOTSUPP, |_| {
+    bench.case("kvm handle_pqap without APIE", &-libc::EOPNOTSUPP, |_| {
         kvm_points::handle_pqap(vcpu)
     });
     vcpu.sie_block.set_eca(true, true);
     vcpu.set_gpr(0, 0);
-    bench.case("kvm handle_pqap TAPQ", -libc::EOPNOTSUPP, |_| {
+    bench.case("kvm handle_pqap TAPQ", &-libc::EOPNOTSUPP, |_| {
         kvm_points::handle_pqap(vcpu)
     });
     for (case, cmd, expected) in [
@@ -270,28 +270,28 @@ fn drive(bench: &mut Bench) {
         ("ioctl GET_INFO", VFIO_DEVICE_GET_INFO, 0),
         ("ioctl unknown", 0, -i64::from(libc::EOPNOTSUPP)),
     ] {
-        bench.case(case, expected, |g| {
+        bench.case(case, &expected, |g| {
             vfio_ap::vfio_ap_mdev_ioctl(g.mdev_device, cmd, 0)
         });
     }
     // A second mdev that is told of the same guest.
     let other = &machine.guests[1];
-    bench.case("group notifier, guest taken", NOTIFY_DONE, |g| {
+    bench.case("group notifier, guest taken", &NOTIFY_DONE, |g| {
         vfio_ap::vfio_ap_mdev_group_notifier(&other.mdev.group_notifier, 1, Some(g.kvm))
     });
-    bench.case("group notifier, other event", NOTIFY_OK, |g| {
+    bench.case("group notifier, other event", &NOTIFY_OK, |g| {
         vfio_ap::vfio_ap_mdev_group_notifier(&g.mdev.group_notifier, 2, None)
     });
     // Where the failure leaves the hook at the other mdev, restore it.
     guest.kvm.crypto.pqap_hook.set(Some(&guest.mdev.pqap_hook));
-    bench.case("kvm_vfio_set_attr del", 0, |g| {
+    bench.case("kvm_vfio_set_attr del", &0, |g| {
         set_group(g, KVM_DEV_VFIO_GROUP_DEL)
     });
-    bench.case("release", (), |g| close(machine, g));
+    bench.case("release", &(), |g| close(machine, g));
     assert_eq!(guest.kvm.users_count.load(Ordering::Relaxed), 1);
 
     guest.kvm.crypto.crycbd.store(0, Ordering::Relaxed);
-    bench.case("group notifier, guest without AP", NOTIFY_OK, |g| {
+    bench.case("group notifier, guest without AP", &NOTIFY_OK, |g| {
         vfio_ap::vfio_ap_mdev_group_notifier(&g.mdev.group_notifier, 1, Some(g.kvm))
     });
     guest
@@ -299,18 +299,18 @@ fn drive(bench: &mut Bench) {
         .crypto
         .crycbd
         .store(CRYCB_FORMAT2, Ordering::Relaxed);
-    bench.case("PV enable", 0, |g| {
+    bench.case("PV enable", &0, |g| {
         kvm_arch_vm_ioctl_pv_command(g.kvm, KVM_PV_ENABLE)
     });
-    bench.case("PV enable again", -libc::EINVAL, |g| {
+    bench.case("PV enable again", &-libc::EINVAL, |g| {
         kvm_arch_vm_ioctl_pv_command(g.kvm, KVM_PV_ENABLE)
     });
-    bench.case("PQAP of a protected guest", 0, |g| {
+    bench.case("PQAP of a protected guest", &0, |g| {
         let vcpu = g.kvm.vcpus()[0];
         vcpu.sie_block.load([aqic(0, true)]);
         kvm_points::kvm_vcpu_ioctl(vcpu, KVM_RUN, 0)
     });
-    bench.case("PV disable", 0, |g| {
+    bench.case("PV disable", &0, |g| {
         kvm_arch_vm_ioctl_pv_command(g.kvm, KVM_PV_DISABLE)
     });
 }
@@ -338,8 +338,8 @@ fn drive_slow(generation: &str, text: &'static str) {
     guest.mdev.matrix.aqm.clear(1);
     bind(&bench);
     assert_eq!(pqap(guest, 0, true), 0);
-    bench.case("handle_pqap disable, slow", 0, |g| pqap(g, 0, false));
-    bench.case("ioctl RESET, slow", 0, |g| {
+    bench.case("handle_pqap disable, slow", &0, |g| pqap(g, 0, false));
+    bench.case("ioctl RESET, slow", &0, |g| {
         vfio_ap::vfio_ap_mdev_ioctl(g.mdev_device, VFIO_DEVICE_RESET, 0)
     });
     bench.finish();
@@ -366,20 +366,20 @@ fn drive_busy(bench: &mut Bench) {
     };
     let before = guest.mdev.truth_busy().read().contended;
     let clearer = busy(before + 1);
-    bench.case("handle_pqap, busy", 0, |g| pqap(g, 0, true));
+    bench.case("handle_pqap, busy", &0, |g| pqap(g, 0, true));
     clearer.join().unwrap();
     let clearer = busy(before + 2);
-    bench.case("ioctl RESET, busy", 0, |g| {
+    bench.case("ioctl RESET, busy", &0, |g| {
         vfio_ap::vfio_ap_mdev_ioctl(g.mdev_device, VFIO_DEVICE_RESET, 0)
     });
     clearer.join().unwrap();
     let clearer = busy(before + 3);
-    bench.case("group notifier NULL, busy", NOTIFY_OK, |g| {
+    bench.case("group notifier NULL, busy", &NOTIFY_OK, |g| {
         vfio_ap::vfio_ap_mdev_group_notifier(&g.mdev.group_notifier, 1, None)
     });
     clearer.join().unwrap();
     guest.mdev.set_kvm_busy();
-    bench.case("assign_adapter_store, busy", EBUSY, |g| {
+    bench.case("assign_adapter_store, busy", &EBUSY, |g| {
         write(g, STORES[0].1, "2")
     });
     guest.mdev.clear_kvm_busy();

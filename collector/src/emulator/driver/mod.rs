@@ -26,6 +26,10 @@ pub type Show = fn(&'static Machine, &'static Device, &mut Page) -> i64;
 
 /// A generation of the driver, with KVM's part of it.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says independently whether the generation has a lock or a function"
+)]
 pub struct Generation {
     /// Kernel release.
     pub name: &'static str,

@@ -12,7 +12,7 @@ pub const KVM_PV_ENABLE: u32 = 0;
 pub const KVM_PV_DISABLE: u32 = 1;
 
 /// `struct kvm_pv_cmd`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 #[repr(C)]
 pub struct KvmPvCmd {
     /// `KVM_PV_*`.

@@ -120,7 +120,7 @@ impl SieBlock {
     /// How long this kick takes to have an effect.
     fn kick_latency(&self) -> Duration {
         let n = self.kicks.fetch_add(1, Ordering::Relaxed);
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             Duration::from_micros(600 + u64::from(n % 5) * 300)
         } else {
             Duration::ZERO

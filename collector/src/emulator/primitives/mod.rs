@@ -13,6 +13,9 @@ pub mod task;
 pub mod trace;
 pub mod waitqueue;
 
+#[cfg(test)]
+mod stress;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use mutex::Mutex;
