@@ -123,7 +123,11 @@ impl EntryTruth {
     /// A PQAP handler has answered (it returned 0): GR0 and GR1 of the guest.
     pub fn leave_pqap(&self, entry: u8, gr0: u64, gr1: u64) {
         let function = (gr0 >> 24) as usize & 0xff;
-        let response = (gr1 >> 16) as usize & 0xff;
+        // The driver stores the status to the low word of GR1 and leaves the high word 0; kvm, where there is no
+        // hook, stores it to the high word.
+        let high = (gr1 >> 32) as u32;
+        let status = if high == 0 { gr1 as u32 } else { high };
+        let response = (status >> 16) as usize & 0xff;
         let slot = function * abi::PQAP_RESPONSES + response;
         if let Some(counter) = self.0[usize::from(entry)].pqap.get(slot) {
             counter.fetch_add(1, Ordering::Relaxed);
@@ -230,7 +234,7 @@ mod tests {
     fn pqap_responses_are_read_from_the_registers() {
         let truth = EntryTruth::default();
         truth.leave_pqap(entry_id::HANDLE_PQAP, 0x0300_1234, 0x8007_0000);
-        truth.leave_pqap(entry_id::HANDLE_PQAP, 0x0f00_0000, 0x000a_0000);
+        truth.leave_pqap(entry_id::HANDLE_PQAP, 0x0f00_0000, 0x000a_0000_0000_0003);
         // Not counted: beyond the functions that are counted apart.
         truth.leave_pqap(entry_id::HANDLE_PQAP, 0xff00_0000, 0);
         // Not a PQAP handler.

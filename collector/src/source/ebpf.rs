@@ -6,8 +6,8 @@ use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf, Stack};
-use aya::programs::UProbe;
-use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
+use aya::programs::{ProgramError, UProbe};
 use aya::{Ebpf, EbpfLoader};
 use probe_ebpf::abi::{
     self, Config, EntryInfo, LOCK_GUARDS_FLAG, LOCK_IS_WAIT_QUEUE, LockInfo, MAX_CPUS,
@@ -40,6 +40,7 @@ pub struct Probes {
     ebpf: Ebpf,
     ring: Option<RingBuf<MapData>>,
     ring_bytes: u32,
+    links: Vec<UProbeLink>,
     /// What was attached where.
     pub attach: Vec<AttachPoint>,
 }
@@ -212,6 +213,19 @@ fn bytes_of<T: Copy, const N: usize>(value: &T) -> [u8; N] {
     unsafe { std::mem::transmute_copy(value) }
 }
 
+impl Drop for Probes {
+    /// Detaches everything at once. The kernel waits for a grace period whenever a uprobe goes, one after the other
+    /// if they go one after the other; together they share it.
+    fn drop(&mut self) {
+        std::thread::scope(|scope| {
+            for link in self.links.drain(..) {
+                // Without a thread it is closed here, which is only slower.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, move || drop(link));
+            }
+        });
+    }
+}
+
 impl Probes {
     /// Loads the programs, fills the maps and attaches to every probe point of the emulator.
     pub fn attach(
@@ -247,7 +261,7 @@ impl Probes {
             .map_err(|e| ProbeError::Load(chain(&e)))?;
         fill(&mut ebpf, hello, instances, sizes)?;
         let memory = map_memory(&ebpf, sizes)?;
-        let attach = attach_all(&mut ebpf, hello)?;
+        let (attach, links) = attach_all(&mut ebpf, hello)?;
         let ring = take(&mut ebpf, "SPANS")?;
         let ring = RingBuf::try_from(ring).map_err(|e| ProbeError::Map {
             map: "SPANS",
@@ -258,6 +272,7 @@ impl Probes {
                 ebpf,
                 ring: Some(ring),
                 ring_bytes: sizes.ring_bytes,
+                links,
                 attach,
             },
             memory,
@@ -430,7 +445,10 @@ pub fn page_size() -> usize {
 }
 
 /// Attaches every program to every point it belongs to.
-fn attach_all(ebpf: &mut Ebpf, hello: &Hello) -> Result<Vec<AttachPoint>, ProbeError> {
+fn attach_all(
+    ebpf: &mut Ebpf,
+    hello: &Hello,
+) -> Result<(Vec<AttachPoint>, Vec<UProbeLink>), ProbeError> {
     let pid = NonZeroU32::new(hello.pid).ok_or(ProbeError::Missing("emulator pid"))?;
     // The path the kernel resolves even if the file has been replaced since the emulator was started.
     let executable = format!("/proc/{pid}/exe");
@@ -441,7 +459,7 @@ fn attach_all(ebpf: &mut Ebpf, hello: &Hello) -> Result<Vec<AttachPoint>, ProbeE
             .load()
             .map_err(|e| ProbeError::Load(format!("{name}: {}", chain(&e))))?;
     }
-    let mut attached = Vec::new();
+    let (mut attached, mut links) = (Vec::new(), Vec::new());
     for point in &hello.points {
         let hooks = attach::hooks(&point.module, &point.symbol);
         for hook in &hooks {
@@ -452,12 +470,14 @@ fn attach_all(ebpf: &mut Ebpf, hello: &Hello) -> Result<Vec<AttachPoint>, ProbeE
                 location: UProbeAttachLocation::AbsoluteOffset(point.file_offset),
                 cookie: Some(u64::from(hook.cookie)),
             };
-            program
+            let failed = |e: ProgramError| ProbeError::Attach {
+                symbol: format!("{} [{}]", point.symbol, point.module),
+                reason: chain(&e),
+            };
+            let link = program
                 .attach(place, &executable, UProbeScope::OneProcess(pid))
-                .map_err(|e| ProbeError::Attach {
-                    symbol: format!("{} [{}]", point.symbol, point.module),
-                    reason: chain(&e),
-                })?;
+                .map_err(failed)?;
+            links.push(program.take_link(link).map_err(failed)?);
         }
         if !hooks.is_empty() {
             attached.push(AttachPoint {
@@ -467,7 +487,7 @@ fn attach_all(ebpf: &mut Ebpf, hello: &Hello) -> Result<Vec<AttachPoint>, ProbeE
             });
         }
     }
-    Ok(attached)
+    Ok((attached, links))
 }
 
 /// The span ring as a map.
@@ -540,13 +560,24 @@ mod tests {
         assert_eq!(memory.tasks.len(), 64);
         assert_eq!(probes.runs().len(), PROGRAM_NAMES.len());
         for name in PROGRAM_NAMES {
-            let program: &UProbe = probes.ebpf.program(name).expect("is there").try_into().expect("is a uprobe");
+            let program: &UProbe = probes
+                .ebpf
+                .program(name)
+                .expect("is there")
+                .try_into()
+                .expect("is a uprobe");
             let info = program.info().expect("is loaded");
             // The verifier's work is what delays the start: a program that it must look at from very many sides
             // takes seconds to load.
             let verified = info.verified_instruction_count().unwrap_or(0);
-            println!("{name}: {verified} instructions verified, {} bytes translated", info.size_translated().unwrap_or(0));
-            assert!(verified < 60_000, "{name}: {verified} instructions verified");
+            println!(
+                "{name}: {verified} instructions verified, {} bytes translated",
+                info.size_translated().unwrap_or(0)
+            );
+            assert!(
+                verified < 60_000,
+                "{name}: {verified} instructions verified"
+            );
         }
     }
 }

@@ -216,8 +216,28 @@ fn register<E: Env>(env: &E, vcpu: u64, n: u64) -> u64 {
 #[inline(always)]
 fn count_response<E: Env>(env: &E, entry: u8, vcpu: u64, gr0: u64) {
     let function = (gr0 >> 24) as u8;
-    let response = (register(env, vcpu, 1) >> 16) as u8;
-    if let Some(word) = env.pqap(entry, function, response) {
+    if let Some(word) = env.pqap(entry, function, response_code(register(env, vcpu, 1))) {
         word.add(1);
+    }
+}
+
+/// Response code of the status that a handler has stored to GR1. The driver's handler stores it to the low word and
+/// leaves the high word 0; kvm's own, where there is no hook, stores it to the high word (priv.c copies the four
+/// status bytes to the start of the register).
+#[inline(always)]
+const fn response_code(gr1: u64) -> u8 {
+    let status = if gr1 >> 32 != 0 { gr1 >> 32 } else { gr1 };
+    (status >> 16) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::response_code;
+
+    #[test]
+    fn the_status_is_in_either_word() {
+        assert_eq!(response_code(0x0000_0000_8001_0000), 1);
+        assert_eq!(response_code(0x0001_0000_0000_0003), 1);
+        assert_eq!(response_code(0), 0);
     }
 }

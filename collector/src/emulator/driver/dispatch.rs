@@ -48,8 +48,8 @@ pub fn call<R: ReturnValue>(
     result
 }
 
-/// Calls a PQAP handler. If it answers the guest (returns 0), the response code is counted too, as it stands in the low
-/// word of GR1 at return.
+/// Calls a PQAP handler. If it answers the guest (returns 0), the response code is counted too, as it stands in
+/// GR1 at return.
 pub fn call_pqap(
     entry: u8,
     vcpu: &'static KvmVcpu,
