@@ -12,9 +12,6 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(version, disable_help_subcommand = true)]
 struct Arguments {
-    #[command(flatten)]
-    globals: Globals,
-
     #[command(subcommand)]
     command: Option<Command>,
 
@@ -24,6 +21,9 @@ struct Arguments {
     /// Print the summary again each second
     #[arg(long, conflicts_with = "file")]
     watch: bool,
+
+    #[command(flatten)]
+    globals: Globals,
 }
 
 fn main() -> ExitCode {

@@ -45,6 +45,8 @@ pub struct Export {
     pub ring_bytes: Option<u32>,
     /// How long.
     pub duration: Duration,
+    /// Further arguments.
+    pub more: Vec<String>,
 }
 
 impl Export {
@@ -62,6 +64,7 @@ impl Export {
             .arg(&out)
             .arg("--truth")
             .arg(&truth)
+            .args(&self.more)
             .stdin(Stdio::null());
         if let Some(generation) = &self.generation {
             command.args(["--generation", generation]);

@@ -2,13 +2,16 @@
 #![forbid(unsafe_code)]
 
 mod apscope;
+mod bench;
 mod compare;
 mod ebpf;
 mod failure;
+mod licences;
 mod matrix;
 mod process;
 mod proto;
 mod s390x;
+mod screenshots;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -33,8 +36,19 @@ enum Command {
         #[arg(long, default_value = "nightly")]
         toolchain: String,
     },
+    /// Measure a cost against a peer
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Check licences and origins of all dependencies against deny.toml, without network
+    Licences,
     /// Compare every count with the emulated driver's ground truth, over seeds, generations, probes and ring sizes
     Matrix(matrix::Options),
+    /// Draw the dashboard's pictures into docs/pictures
+    Screenshots {
+        /// Use this apscope instead of building one
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+    },
     /// Cross-build the workspace for s390x
     S390x {
         /// Also run the unit tests that depend on byte order, under qemu
@@ -62,7 +76,10 @@ fn root() -> PathBuf {
 fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Ebpf { check, toolchain } => ebpf::run(&root(), check, &toolchain),
+        Command::Bench(bench) => bench::run(&root(), bench),
+        Command::Licences => licences::run(&root()),
         Command::Matrix(options) => matrix::run(&root(), options),
+        Command::Screenshots { binary } => screenshots::run(&root(), binary),
         Command::S390x { test, toolchain } => s390x::run(&root(), test, &toolchain),
         Command::Proto { check } => proto::run(&root(), check),
     };

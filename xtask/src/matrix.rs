@@ -95,6 +95,7 @@ pub fn run(root: &Path, mut options: Options) -> Result<(), Failure> {
                             probe: probe.clone(),
                             ring_bytes,
                             duration: options.duration,
+                            more: Vec::new(),
                         };
                         let differing = cell(&export, &binary, scratch.path(), &mut row)?;
                         let name = format!("{} seed {seed}", row.combination.join(" "));

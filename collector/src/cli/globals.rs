@@ -47,7 +47,7 @@ pub struct Globals {
     pub rate: f64,
 
     /// Attach to the emulated driver that runs as this process (see `emulate`) instead of starting one
-    #[arg(long, global = true, value_name = "PID")]
+    #[arg(long, global = true, value_name = "PID", conflicts_with_all = ["generation", "scenario", "seed", "guests", "vcpus", "rate"])]
     pub pid: Option<u32>,
 
     /// How long to measure, for example 30s or 2m

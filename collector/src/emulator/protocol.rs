@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Version of this protocol.
 pub const VERSION: u32 = 1;
 
-/// Name of a stand-alone emulator's socket in the abstract namespace.
+/// Name, in the abstract namespace, of the socket on which an emulator that runs alone accepts collectors.
 pub fn abstract_name(pid: u32) -> String {
     format!("apscope-emulator-{pid}")
 }
@@ -149,6 +149,9 @@ pub struct Truth {
     /// Operations in flight of a run that ended stuck: `thread: operation`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub in_flight: Vec<String>,
+    /// Scenario `known-holds`: the holds that the emulator measured itself, ascending, in nanoseconds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known_holds_ns: Vec<u64>,
 }
 
 /// Counts of one lock class and mode.

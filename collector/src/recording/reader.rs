@@ -17,7 +17,7 @@ const MAX_WINDOW_LOG: u32 = 25;
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The file could not be opened or read.
-    #[error("cannot be read: {0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// The file has no header of ours.
     #[error("not a recording of apscope: {why}")]

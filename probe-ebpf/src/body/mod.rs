@@ -12,6 +12,9 @@ pub mod locks;
 pub mod order;
 pub mod waits;
 
+#[cfg(test)]
+mod tests;
+
 use crate::abi::{
     Coarse, Config, Counters, Edge, EntryInfo, EntryStats, Extremes, Inside, LockInfo, MAX_NESTED,
     MAX_WAITS, Mode, NO_INSTANCE, Program, SeriesStats, Span, Task, TaskExtremes, Waiting, Word,

@@ -1,0 +1,77 @@
+//! Which adapters, domains and queues each guest has.
+//!
+//! The 256 × 256 queues are cut into 1024 cells of 16 adapters and 4 domains, one for each guest, so that guests can
+//! share none by accident. In a cell, queues of the first [`BOUND_ADAPTERS`] adapters and [`BOUND_DOMAINS`] domains are
+//! bound to the driver, and the guest starts with 2 adapters and 2 domains, that is 4 queues.
+
+use super::hardware::{Script, mkqid};
+use super::objects::ApMatrix;
+use crate::options::MAX_GUESTS;
+
+/// Adapters of a cell.
+pub const CELL_ADAPTERS: u16 = 16;
+/// Domains of a cell.
+pub const CELL_DOMAINS: u16 = 4;
+/// Adapters of a cell that are bound to the driver.
+pub const BOUND_ADAPTERS: u16 = 8;
+/// Domains of a cell that are bound to the driver.
+pub const BOUND_DOMAINS: u16 = 3;
+
+const _: () = assert!(MAX_GUESTS <= (256 / CELL_ADAPTERS as u32) * (256 / CELL_DOMAINS as u32));
+
+/// Queues that sometimes need a 20 ms poll: for an interruption to be off, or for a reset to have taken effect, and
+/// sometimes find a reset going on.
+pub const STEADY_SCRIPT: Script = Script {
+    slow_disable_period: 61,
+    slow_disable_tests: 1,
+    slow_reset_period: 23,
+    slow_reset_tests: 1,
+    reset_in_progress_period: 97,
+    fixed_response: None,
+};
+
+/// First adapter of a guest's cell.
+pub fn first_adapter(guest: u32) -> u16 {
+    (guest % 16) as u16 * CELL_ADAPTERS
+}
+
+/// First domain of a guest's cell.
+pub fn first_domain(guest: u32) -> u16 {
+    (guest / 16 % 64) as u16 * CELL_DOMAINS
+}
+
+/// Queues of a guest's cell that are bound to the driver.
+pub fn bound_queues(guest: u32) -> impl Iterator<Item = u16> {
+    let (adapter, domain) = (first_adapter(guest), first_domain(guest));
+    (adapter..adapter + BOUND_ADAPTERS)
+        .flat_map(move |a| (domain..domain + BOUND_DOMAINS).map(move |d| mkqid(a, d)))
+}
+
+/// Assigns what a guest starts with.
+pub fn assign_initial(guest: u32, matrix: &ApMatrix) {
+    let (adapter, domain) = (first_adapter(guest), first_domain(guest));
+    for n in 0..2 {
+        matrix.apm.set(adapter + n);
+        matrix.aqm.set(domain + n);
+        matrix.adm.set(domain + n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_guests_share_a_queue() {
+        let mut seen = std::collections::BTreeSet::new();
+        for guest in 0..MAX_GUESTS {
+            for apqn in bound_queues(guest) {
+                assert!(seen.insert(apqn), "guest {guest} queue {apqn:#06x}");
+            }
+        }
+        assert_eq!(
+            seen.len(),
+            MAX_GUESTS as usize * usize::from(BOUND_ADAPTERS * BOUND_DOMAINS)
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! `struct task_struct` and the scheduler's two verbs: `schedule` and `try_to_wake_up`.
+//!
+//! Each thread has one task structure, made at first use. Its address is what the lock words hold. It stays until
+//! the process ends, as a waker may still hold the pointer when the thread is gone (the kernel counts references).
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use super::futex;
+
+/// Runnable.
+pub const TASK_RUNNING: u32 = 0;
+/// Sleeping, woken only by what it waits for.
+pub const TASK_UNINTERRUPTIBLE: u32 = 2;
+/// Also woken by a fatal signal.
+pub const TASK_WAKEKILL: u32 = 0x100;
+/// Sleeping, woken by what it waits for or by a fatal signal.
+pub const TASK_KILLABLE: u32 = TASK_WAKEKILL | TASK_UNINTERRUPTIBLE;
+/// Both kinds of normal sleep, the mode of `wake_up_all`.
+pub const TASK_NORMAL: u32 = 3;
+
+/// A task. The alignment keeps the low bits of its address free for the flags in the lock words.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct TaskStruct {
+    /// `TASK_*`; also the futex the thread sleeps on.
+    state: AtomicU32,
+    sigkill_pending: AtomicBool,
+    /// Set by the waker of an rwsem reader, with the lock already granted.
+    granted: AtomicBool,
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<&'static TaskStruct>> = const { Cell::new(None) };
+}
+
+/// The calling thread's task.
+pub fn current() -> &'static TaskStruct {
+    CURRENT.with(|cell| {
+        cell.get().unwrap_or_else(|| {
+            let task: &'static TaskStruct = Box::leak(Box::new(TaskStruct {
+                state: AtomicU32::new(TASK_RUNNING),
+                sigkill_pending: AtomicBool::new(false),
+                granted: AtomicBool::new(false),
+            }));
+            cell.set(Some(task));
+            task
+        })
+    })
+}
+
+impl TaskStruct {
+    /// The task's address, as in the owner words.
+    pub fn address(&self) -> u64 {
+        std::ptr::from_ref(self) as u64
+    }
+
+    /// A fatal signal: a killable sleep ends, and killable locks fail from now on. No scenario kills yet.
+    #[cfg(test)]
+    pub fn send_sigkill(&self) {
+        self.sigkill_pending.store(true, Ordering::SeqCst);
+        if self.state.load(Ordering::SeqCst) & TASK_WAKEKILL != 0 {
+            self.try_to_wake_up();
+        }
+    }
+
+    /// Sleeping in `state` would end at once because of a signal.
+    pub fn signal_pending_state(&self, state: u32) -> bool {
+        state & TASK_WAKEKILL != 0 && self.sigkill_pending.load(Ordering::SeqCst)
+    }
+
+    /// Makes the task runnable.
+    pub fn try_to_wake_up(&self) {
+        if self.state.swap(TASK_RUNNING, Ordering::SeqCst) != TASK_RUNNING {
+            futex::wake(&self.state, 1);
+        }
+    }
+
+    /// Hands an rwsem to a queued reader and wakes it.
+    pub(super) fn grant(&self) {
+        self.granted.store(true, Ordering::SeqCst);
+        self.try_to_wake_up();
+    }
+
+    /// The rwsem was handed over.
+    pub(super) fn is_granted(&self) -> bool {
+        self.granted.load(Ordering::SeqCst)
+    }
+
+    /// Before queueing as a reader.
+    pub(super) fn clear_granted(&self) {
+        self.granted.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Announces a sleep, ordered before the test of its condition.
+pub fn set_current_state(state: u32) {
+    current().state.swap(state, Ordering::SeqCst);
+}
+
+/// Sleeps until the state is `TASK_RUNNING` again.
+pub fn schedule() {
+    let task = current();
+    loop {
+        let state = task.state.load(Ordering::SeqCst);
+        if state == TASK_RUNNING {
+            return;
+        }
+        if task.signal_pending_state(state) {
+            task.state.store(TASK_RUNNING, Ordering::SeqCst);
+            return;
+        }
+        futex::wait(&task.state, state, None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_address_leaves_the_low_bits_free() {
+        for _ in 0..8 {
+            let address = std::thread::spawn(|| current().address()).join().unwrap();
+            assert_ne!(address, 0);
+            assert_eq!(address & 63, 0);
+        }
+        assert_eq!(current().address(), current().address());
+    }
+
+    #[test]
+    fn a_wake_before_the_sleep_is_not_lost() {
+        set_current_state(TASK_UNINTERRUPTIBLE);
+        let me = current();
+        std::thread::spawn(move || me.try_to_wake_up())
+            .join()
+            .unwrap();
+        schedule();
+    }
+}
