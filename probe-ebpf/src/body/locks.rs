@@ -37,6 +37,7 @@ pub fn acquired<E: Env>(env: &E, address: u64, mode: Mode) {
         pop_wait(task);
         count_wait(env, extremes, series, instance, entry, wait);
     } else {
+        count_uncontended(env, series, instance, entry);
         let target = Acquired {
             address,
             series,
