@@ -8,8 +8,6 @@ pub const MAX_GUESTS: u32 = 1000;
 pub const MAX_VCPUS: u32 = 64;
 /// Most vCPU threads in one run.
 pub const MAX_VCPU_THREADS: u32 = 4000;
-/// Largest `--rate`.
-pub const MAX_RATE: f64 = 1000.0;
 /// Shortest `--interval`.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Longest `--interval`.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use crate::emulator::Problem;
 use crate::source::SourceError;
 
 /// Exit code of a command that could not do its work.
@@ -68,6 +69,12 @@ impl std::error::Error for Failure {}
 impl From<SourceError> for Failure {
     fn from(error: SourceError) -> Self {
         Self::new(error.what, error.cause, error.hint)
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self::new(problem.what, problem.cause, problem.hint)
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::Failure;
+use crate::emulator;
 use crate::options::{
-    EmulatorOptions, MAX_GUESTS, MAX_INTERVAL, MAX_RATE, MAX_RING_BYTES, MAX_VCPU_THREADS,
-    MAX_VCPUS, MIN_INTERVAL, MIN_RING_BYTES, ProbeChoice, RunOptions, SourceChoice,
+    EmulatorOptions, MAX_INTERVAL, MAX_RING_BYTES, MIN_INTERVAL, MIN_RING_BYTES, ProbeChoice,
+    RunOptions, SourceChoice,
 };
 
 /// Options shared by every command.
@@ -115,40 +116,17 @@ fn bytes(text: &str) -> Result<u64, String> {
 
 /// The run that these options ask for; an error where they are out of bounds.
 pub fn run_options(globals: &Globals) -> Result<RunOptions, Failure> {
-    let within = |option: &str, value: u32, max: u32| {
-        if (1..=max).contains(&value) {
-            return Ok(());
-        }
-        Err(Failure::new(
-            format!("{option} {value} is out of bounds"),
-            format!("{option} is at least 1 and at most {max}"),
-            format!("{option} {}", value.clamp(1, max)),
-        ))
+    let emulator = EmulatorOptions {
+        generation: globals.generation.clone(),
+        scenario: globals.scenario.clone(),
+        seed: globals.seed,
+        guests: globals.guests,
+        vcpus: globals.vcpus,
+        rate: globals.rate,
     };
-    within("--guests", globals.guests, MAX_GUESTS)?;
-    within("--vcpus", globals.vcpus, MAX_VCPUS)?;
-    let threads = globals.guests * globals.vcpus;
-    if threads > MAX_VCPU_THREADS {
-        return Err(Failure::new(
-            format!(
-                "{} guests with {} vCPUs each are too many",
-                globals.guests, globals.vcpus
-            ),
-            format!("they are {threads} threads, at most {MAX_VCPU_THREADS} are run"),
-            format!(
-                "--guests {} --vcpus {}",
-                MAX_VCPU_THREADS / globals.vcpus,
-                globals.vcpus
-            ),
-        ));
-    }
-    // Not a number fails this too.
-    if !(globals.rate > 0.0 && globals.rate <= MAX_RATE) {
-        return Err(Failure::new(
-            format!("--rate {} is out of bounds", globals.rate),
-            format!("--rate is greater than 0 and at most {MAX_RATE}"),
-            "--rate 1",
-        ));
+    // An emulator that runs already has options of its own.
+    if globals.pid.is_none() {
+        emulator::check(&emulator)?;
     }
     if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&globals.interval) {
         return Err(Failure::new(
@@ -178,14 +156,6 @@ pub fn run_options(globals: &Globals) -> Result<RunOptions, Failure> {
             "the pid that `emulate` prints",
         ));
     }
-    let emulator = EmulatorOptions {
-        generation: globals.generation.clone(),
-        scenario: globals.scenario.clone(),
-        seed: globals.seed,
-        guests: globals.guests,
-        vcpus: globals.vcpus,
-        rate: globals.rate,
-    };
     Ok(RunOptions {
         source: globals.source,
         probe: globals.probe,

@@ -18,6 +18,9 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use crate::emulator;
+use crate::emulator::command::EmulateArgs;
+
 pub use export::{ExportArgs, Format, fold_recording};
 pub use failure::{EXIT_FAILED, Failure};
 pub use globals::{Color, Globals, run_options};
@@ -30,6 +33,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Record everything that is measured into a file; ctrl-c ends it cleanly
     Record(RecordArgs),
+    /// Run the emulated driver alone, for collectors to attach to with `--pid`
+    Emulate(EmulateArgs),
 }
 
 /// Runs a command.
@@ -37,5 +42,9 @@ pub fn run(command: &Command, globals: &Globals) -> Result<ExitCode, Failure> {
     match command {
         Command::Export(args) => export::run(args, globals),
         Command::Record(args) => record::run(args, globals),
+        Command::Emulate(args) => {
+            emulator::command::run(args)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }

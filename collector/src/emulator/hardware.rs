@@ -62,11 +62,11 @@ impl ApQueueStatus {
 pub struct Script {
     /// Every how many disabled interruptions the disabling takes effect late.
     pub slow_disable_period: u32,
-    /// Queue tests (20 ms apart) until a late disabling shows.
+    /// Queue tests (20 ms apart) that still show the interruption enabled after a late disabling.
     pub slow_disable_tests: u32,
     /// Every how many resets the queue is emptied late.
     pub slow_reset_period: u32,
-    /// Queue tests until a late reset shows.
+    /// The queue test, counted from 1, that first shows the queue empty after a late reset.
     pub slow_reset_tests: u32,
     /// Every how many resets the first attempt finds a reset going on.
     pub reset_in_progress_period: u32,
@@ -94,7 +94,7 @@ struct Queue {
     irq_enabled: bool,
     /// Queue tests for which the old interruption state still shows.
     disable_pending: u32,
-    /// Queue tests for which the queue is not yet empty.
+    /// Queue tests until the queue is empty, the one that shows it included.
     reset_pending: u32,
     /// The next reset attempt finds this reset going on.
     reset_in_progress: bool,
@@ -154,9 +154,9 @@ impl Hardware {
     /// PQAP(TAPQ): the state of a queue.
     pub fn ap_tapq(&self, apqn: u16) -> ApQueueStatus {
         self.with(apqn, |q| {
+            q.reset_pending = q.reset_pending.saturating_sub(1);
             let status = q.status(AP_RESPONSE_NORMAL);
             q.disable_pending = q.disable_pending.saturating_sub(1);
-            q.reset_pending = q.reset_pending.saturating_sub(1);
             status
         })
     }
@@ -240,9 +240,19 @@ mod tests {
         enable(false);
         let shown: Vec<bool> = (0..3).map(|_| hardware.ap_tapq(0).irq_enabled).collect();
         assert_eq!(shown, [true, true, false]);
-        let reset = || hardware.ap_zapq(0).response_code;
-        let codes: Vec<u8> = (0..4).map(|_| reset()).collect();
+        let codes: Vec<u8> = (0..4).map(|_| hardware.ap_zapq(0).response_code).collect();
         assert_eq!(codes, [0, 2, 0, 0]);
+        hardware.insert(
+            2,
+            Script {
+                slow_reset_period: 1,
+                slow_reset_tests: 2,
+                ..Script::IMMEDIATE
+            },
+        );
+        assert!(!hardware.ap_zapq(2).queue_empty);
+        assert!(!hardware.ap_tapq(2).queue_empty);
+        assert!(hardware.ap_tapq(2).queue_empty);
         assert_eq!(hardware.ap_tapq(1).response_code, AP_RESPONSE_Q_NOT_AVAIL);
     }
 }

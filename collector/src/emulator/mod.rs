@@ -23,6 +23,9 @@ mod run;
 mod scenario;
 mod truth;
 
+#[cfg(test)]
+mod sequences;
+
 use std::fmt;
 
 use crate::options::{EmulatorOptions, MAX_GUESTS, MAX_VCPU_THREADS, MAX_VCPUS};

@@ -15,7 +15,7 @@ use super::protocol::{TruthEntry, TruthInstance, TruthLock};
 #[derive(Debug)]
 struct EntryCounters {
     calls: AtomicU64,
-    /// By code: `ok` or `NOTIFY_DONE` 0, then `errno` or `NOTIFY_*`, the last every other value.
+    /// By code: `ok` 0, then `errno`, the last every other value; a notifier's by place in [`NOTIFY`].
     returns: Vec<AtomicU64>,
     /// `function code * 256 + response code`; empty unless the entry point handles PQAP.
     pqap: Vec<AtomicU64>,
@@ -48,11 +48,22 @@ impl Default for EntryTruth {
     }
 }
 
+/// What a notifier returns (`include/linux/notifier.h`).
+const NOTIFY: [(i64, &str); 4] = [
+    (0, "NOTIFY_DONE"),
+    (1, "NOTIFY_OK"),
+    (0x8002, "NOTIFY_BAD"),
+    (0x8001, "NOTIFY_STOP"),
+];
+
 /// Place of a return value among the codes.
 fn code(kind: ReturnKind, value: i64) -> usize {
     match kind {
         ReturnKind::Void => 0,
-        ReturnKind::Notify => usize::try_from(value).map_or(abi::RETURN_CODES - 1, |v| v & 0xff),
+        ReturnKind::Notify => NOTIFY
+            .iter()
+            .position(|(v, _)| *v == value)
+            .unwrap_or(abi::RETURN_CODES - 1),
         ReturnKind::Int | ReturnKind::Long if value >= 0 => 0,
         ReturnKind::Int | ReturnKind::Long => usize::try_from(value.unsigned_abs())
             .ok()
@@ -65,9 +76,7 @@ fn code(kind: ReturnKind, value: i64) -> usize {
 fn code_name(kind: ReturnKind, n: usize) -> String {
     match (kind, n) {
         (_, n) if n == abi::RETURN_CODES - 1 => "other".into(),
-        (ReturnKind::Notify, 0) => "NOTIFY_DONE".into(),
-        (ReturnKind::Notify, 1) => "NOTIFY_OK".into(),
-        (ReturnKind::Notify, n) => format!("NOTIFY_{n:#x}"),
+        (ReturnKind::Notify, n) => NOTIFY.get(n).map_or("other", |(_, name)| name).into(),
         (_, 0) => "ok".into(),
         (_, n) => errno_name(n),
     }
@@ -111,7 +120,7 @@ impl EntryTruth {
             .fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A PQAP handler returns: GR0 and GR1 of the guest.
+    /// A PQAP handler has answered (it returned 0): GR0 and GR1 of the guest.
     pub fn leave_pqap(&self, entry: u8, gr0: u64, gr1: u64) {
         let function = (gr0 >> 24) as usize & 0xff;
         let response = (gr1 >> 16) as usize & 0xff;

@@ -146,7 +146,7 @@ impl Env for InProcess {
     }
 
     fn read_u64(&self, address: u64) -> Option<u64> {
-        if address == 0 || address % 8 != 0 {
+        if address == 0 || !address.is_multiple_of(8) {
             return None;
         }
         // SAFETY: the bodies read only members of the emulator's objects, in this very process, whose addresses come

@@ -58,6 +58,9 @@ impl SharedRing {
             let first = (position % self.capacity) as usize * RECORD;
             let sequence = atomic(&self.records[first]);
             let state = sequence.load(Ordering::Acquire);
+            if state < position {
+                return false;
+            }
             if state == position {
                 match head.compare_exchange_weak(
                     position,
@@ -77,8 +80,6 @@ impl SharedRing {
                     }
                     Err(now) => position = now,
                 }
-            } else if state < position {
-                return false;
             } else {
                 position = head.load(Ordering::Relaxed);
             }

@@ -28,7 +28,7 @@ pub struct Emulator {
     pub replies: mpsc::UnboundedReceiver<Reply>,
 }
 
-fn error(what: &str, cause: impl ToString, hint: &str) -> SourceError {
+fn error(what: &str, cause: &(impl ToString + ?Sized), hint: &str) -> SourceError {
     SourceError {
         what: what.into(),
         cause: cause.to_string(),
@@ -42,7 +42,7 @@ impl Emulator {
         let failed = |e: io::Error| {
             error(
                 "cannot start the emulated driver",
-                e,
+                &e,
                 "run `apscope emulate` to see why",
             )
         };
@@ -68,7 +68,7 @@ impl Emulator {
     /// Connects to an emulator that was started on its own.
     pub fn find(pid: u32) -> Result<Self, SourceError> {
         let hint = "start one with `apscope emulate`, and give the pid it prints; it must be the same user's";
-        let failed = |e: io::Error| error(&format!("no emulated driver in process {pid}"), e, hint);
+        let failed = |e: io::Error| error(&format!("no emulated driver in process {pid}"), &e, hint);
         let address =
             SocketAddr::from_abstract_name(protocol::abstract_name(pid)).map_err(failed)?;
         let stream = UnixStream::connect_addr(&address).map_err(failed)?;
@@ -79,11 +79,11 @@ impl Emulator {
         let what = "the emulated driver did not start";
         stream
             .set_read_timeout(Some(HELLO_TIMEOUT))
-            .map_err(|e| error(what, e, "try again"))?;
+            .map_err(|e| error(what, &e, "try again"))?;
         let mut reader = BufReader::new(
             stream
                 .try_clone()
-                .map_err(|e| error(what, e, "raise the limit of open files"))?,
+                .map_err(|e| error(what, &e, "raise the limit of open files"))?,
         );
         let first = read_reply(&mut reader);
         let hello = match first {
@@ -96,12 +96,12 @@ impl Emulator {
                 );
                 return Err(error(
                     what,
-                    cause,
+                    &cause,
                     "use the same version of apscope for both",
                 ));
             }
             Ok(Some(Reply::Error { message })) => {
-                return Err(error(what, message, "run `apscope emulate` alone"));
+                return Err(error(what, &message, "run `apscope emulate` alone"));
             }
             Ok(Some(_)) => {
                 return Err(error(
@@ -116,15 +116,15 @@ impl Emulator {
                     .map_or_else(|| "it hung up".to_owned(), last_words);
                 return Err(error(
                     what,
-                    cause,
+                    &cause,
                     "run `apscope emulate` alone to see more",
                 ));
             }
-            Err(e) => return Err(error(what, e, "run `apscope emulate` alone to see more")),
+            Err(e) => return Err(error(what, &e, "run `apscope emulate` alone to see more")),
         };
         stream
             .set_read_timeout(None)
-            .map_err(|e| error(what, e, "try again"))?;
+            .map_err(|e| error(what, &e, "try again"))?;
         let (sender, replies) = mpsc::unbounded_channel();
         std::thread::Builder::new()
             .name("emulator-replies".into())
@@ -135,7 +135,7 @@ impl Emulator {
                     }
                 }
             })
-            .map_err(|e| error(what, e, "raise the limit of threads"))?;
+            .map_err(|e| error(what, &e, "raise the limit of threads"))?;
         Ok(Self {
             stream,
             child,
@@ -149,11 +149,6 @@ impl Emulator {
         let mut line = serde_json::to_vec(request).map_err(io::Error::other)?;
         line.push(b'\n');
         self.stream.write_all(&line)
-    }
-
-    /// The process is ours, and not one that somebody else started.
-    pub fn is_ours(&self) -> bool {
-        self.child.is_some()
     }
 
     /// Why it is gone: its exit status and what it said last.

@@ -168,7 +168,7 @@ fn with_ebpf(mut probes: Probes, memory: Memory, log: LogLines) -> Result<Measur
     let attach = probes.attach.clone();
     // Without a logger the programs' messages are lost, and said to be; measuring goes on.
     let logger = match log.attach(probes.ebpf_mut()) {
-        Ok(logger) => Some(logger),
+        Ok(logger) => Some(Box::new(logger)),
         Err(e) => {
             log.push(
                 "warn",

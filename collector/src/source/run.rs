@@ -36,7 +36,7 @@ pub(super) enum Backend {
         /// Programs and links.
         probes: Box<Probes>,
         /// Receiver of the programs' messages.
-        logger: Option<EbpfLogger<LogLines>>,
+        logger: Option<Box<EbpfLogger<LogLines>>>,
     },
     /// Hooks in the emulator's process.
     InProcess,

@@ -48,7 +48,8 @@ pub fn call<R: ReturnValue>(
     result
 }
 
-/// Calls a PQAP handler, whose response code is counted too, as it stands in GR1 at return.
+/// Calls a PQAP handler. If it answers the guest (returns 0), the response code is counted too, as it stands in the low
+/// word of GR1 at return.
 pub fn call_pqap(
     entry: u8,
     vcpu: &'static KvmVcpu,
@@ -56,7 +57,10 @@ pub fn call_pqap(
 ) -> i32 {
     call(entry, [word(vcpu), 0, 0, 0], |machine| {
         let result = function(machine);
-        machine.entries.leave_pqap(entry, vcpu.gpr(0), vcpu.gpr(1));
+        if result == 0 {
+            let entries = &machine.entries;
+            entries.leave_pqap(entry, vcpu.gpr(0), vcpu.gpr(1));
+        }
         result
     })
 }

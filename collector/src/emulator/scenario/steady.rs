@@ -32,7 +32,11 @@ pub fn actors(machine: &'static Machine) -> Vec<ActorSpec> {
         let mut add = |role: &str, run: Box<dyn FnOnce(&mut Actor) + Send>| {
             specs.push(ActorSpec {
                 name: thread_name(role, guest.number),
-                run,
+                run: Box::new(move |actor| {
+                    // Not all at once.
+                    actor.pause_ms(0, 20);
+                    run(actor);
+                }),
             });
         };
         for vcpu in guest.kvm.vcpus() {
@@ -154,6 +158,10 @@ fn start_and_stop(actor: &mut Actor, machine: &'static Machine, guest: &'static 
             }
         }
         actor.pause_ms(100, 400);
+        if actor.is_stopping() {
+            // The device stays plugged.
+            return;
+        }
         actor.begin("guest stop");
         {
             let _gate = gate(guest);
@@ -249,6 +257,9 @@ fn administer(actor: &mut Actor, guest: &'static Guest) {
 fn reset(actor: &mut Actor, guest: &'static Guest) {
     while !actor.is_stopping() {
         actor.pause_ms(200, 900);
+        if actor.is_stopping() {
+            return;
+        }
         let cmd = match actor.rng.below(10) {
             0 => VFIO_DEVICE_GET_INFO,
             // VFIO_DEVICE_GET_REGION_INFO, which this device does not have.
@@ -272,6 +283,9 @@ fn reset(actor: &mut Actor, guest: &'static Guest) {
 fn convert(actor: &mut Actor, guest: &'static Guest) {
     while !actor.is_stopping() {
         actor.pause_ms(300, 1200);
+        if actor.is_stopping() {
+            return;
+        }
         let length = actor.rng.between(1, 5);
         actor.note(|| format!("convert for {length} ms"));
         actor.begin("KVM_S390_PV_COMMAND");

@@ -4,19 +4,29 @@
 //! write: an increment that is not complete yet arrives with the next frame. The last frame of a run is read when
 //! nothing writes any more.
 
+mod clock;
+mod live;
+mod totals;
+
 use std::collections::{BTreeMap, HashMap};
 
 use probe_ebpf::abi::{
-    self, Coarse, Counters, EDGE_ANNOTATED, EDGE_ASCENDING, EDGE_DESCENDING, EdgeKey, EntryStats,
-    Extremes, HELD_SECOND_HOLDER, Info, LockKind, MAX_ENTRY_POINTS, MAX_NESTED, MAX_SERIES,
-    MAX_WAITS, PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAM_NAMES, PROGRAMS, SeriesStats, Span, Task,
+    self, Counters, EDGE_ANNOTATED, EDGE_ASCENDING, EDGE_DESCENDING, EdgeKey, EntryStats,
+    MAX_ENTRY_POINTS, MAX_SERIES, PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAM_NAMES, PROGRAMS, Span,
     Word,
 };
 use probe_ebpf::h2;
-use probe_ebpf::names::{CLASSES, entry_id};
+use probe_ebpf::names::entry_id;
 
 use super::memory::Memory;
 use crate::frame;
+
+pub use clock::{monotonic_ns, unix_ns};
+use live::text;
+use totals::{
+    MinMax, SeriesTotals, accumulate, add_series, coarse, delta, hist, increments, is_flag,
+    series_delta, undo_steps, untouched,
+};
 
 /// Where spans come from.
 pub trait SpanRing {
@@ -39,24 +49,6 @@ pub struct ProgramRuns {
     pub run_time_ns: u64,
     /// Invocations that the kernel skipped.
     pub missed: u64,
-}
-
-/// Sums of a series over all shards.
-#[derive(Clone)]
-struct SeriesTotals {
-    header: [u64; 7],
-    wait: Vec<u64>,
-    hold: Vec<u64>,
-}
-
-impl SeriesTotals {
-    fn new(buckets: usize) -> Self {
-        Self {
-            header: [0; 7],
-            wait: vec![0; buckets],
-            hold: vec![0; buckets],
-        }
-    }
 }
 
 struct EntryTotals {
@@ -85,80 +77,6 @@ pub struct Reader {
     comms: HashMap<u32, String>,
     number: u64,
     last_cpu_ns: u64,
-}
-
-/// A name from a NUL-padded pair of words.
-fn text(words: &[Word; 2]) -> String {
-    let mut bytes = [0_u8; 16];
-    bytes[..8].copy_from_slice(&words[0].get().to_ne_bytes());
-    bytes[8..].copy_from_slice(&words[1].get().to_ne_bytes());
-    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
-}
-
-/// Increments of `now` over `before`, as sparse columns; updates `before`.
-fn increments(now: &[u64], before: &mut [u64]) -> (Vec<u32>, Vec<u64>, u64) {
-    let (mut steps, mut counts, mut last, mut total) = (Vec::new(), Vec::new(), 0, 0);
-    for (bucket, (now, before)) in now.iter().zip(before.iter_mut()).enumerate() {
-        if now > before {
-            let added = now - *before;
-            steps.push((bucket - last) as u32);
-            counts.push(added);
-            last = bucket;
-            total += added;
-            *before = *now;
-        }
-    }
-    (steps, counts, total)
-}
-
-fn hist(now: &[u64], before: &mut [u64], sum: u64, min: u64, max: u64) -> (frame::Hist, u64) {
-    let (step, count, total) = increments(now, before);
-    (
-        frame::Hist {
-            step,
-            count,
-            sum_ns: sum,
-            min_ns_total: min,
-            max_ns_total: max,
-        },
-        total,
-    )
-}
-
-/// Adds words to sums.
-fn accumulate(sums: &mut [u64], words: &[Word]) {
-    for (sum, word) in sums.iter_mut().zip(words) {
-        *sum += word.get();
-    }
-}
-
-fn is_flag(series: u8) -> bool {
-    CLASSES
-        .get((series >> 1) as usize)
-        .is_some_and(|class| class.kind == LockKind::Flag)
-}
-
-/// Smallest and largest of many tasks' extremes.
-#[derive(Clone, Copy, Default)]
-struct MinMax {
-    inverse_min: u64,
-    max: u64,
-}
-
-impl MinMax {
-    fn take(&mut self, extremes: &Extremes) {
-        self.inverse_min = self.inverse_min.max(extremes.inverse_min.get());
-        self.max = self.max.max(extremes.max.get());
-    }
-
-    fn min(self) -> u64 {
-        if self.inverse_min == 0 {
-            0
-        } else {
-            u64::MAX - self.inverse_min
-        }
-    }
 }
 
 impl Reader {
@@ -280,7 +198,7 @@ impl Reader {
             if let Some(delta) = delta(
                 series as u32,
                 is_flag(series as u8),
-                now,
+                &now,
                 &mut self.series[series],
                 wait,
                 holds[series],
@@ -321,7 +239,7 @@ impl Reader {
 
     fn read_entries(&mut self, latencies: &[MinMax]) -> Vec<frame::EntryDelta> {
         let mut deltas = Vec::new();
-        for entry in 1..MAX_ENTRY_POINTS {
+        for (entry, extremes) in latencies.iter().enumerate().skip(1) {
             let (mut calls, mut unmatched, mut sum) = (0, 0, 0);
             let mut latency = vec![0; h2::BUCKETS];
             let mut returns = vec![0; abi::RETURN_CODES];
@@ -344,7 +262,6 @@ impl Reader {
                 unmatched += unmatched_returns.get();
                 calls += c.get();
             }
-            let extremes = latencies[entry];
             let (hist, finished) = hist(
                 &latency,
                 &mut before.latency,
@@ -436,10 +353,10 @@ impl Reader {
     fn live(&mut self) -> frame::Live {
         let mut tasks = Vec::new();
         for task in self.memory.tasks.iter().take(self.tasks_used) {
-            if let Some(state) = task_state(task) {
-                if !state.holds.is_empty() || !state.waits.is_empty() || !state.inside.is_empty() {
-                    tasks.push(state);
-                }
+            if let Some(state) = live::task_state(task)
+                && (!state.holds.is_empty() || !state.waits.is_empty() || !state.inside.is_empty())
+            {
+                tasks.push(state);
             }
         }
         frame::Live { tasks }
@@ -562,7 +479,7 @@ impl Reader {
         size: u64,
         runs: &BTreeMap<&'static str, ProgramRuns>,
     ) -> frame::Overhead {
-        let cpu_ns = process_cpu_ns();
+        let cpu_ns = clock::process_cpu_ns();
         let collector_cpu_ns = cpu_ns.saturating_sub(self.last_cpu_ns);
         self.last_cpu_ns = cpu_ns;
         let programs = runs.iter().map(|(name, runs)| {
@@ -582,42 +499,6 @@ impl Reader {
     }
 }
 
-/// CPU time of this process so far.
-fn process_cpu_ns() -> u64 {
-    clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID)
-}
-
-/// CLOCK_MONOTONIC: the clock of the probes.
-pub fn monotonic_ns() -> u64 {
-    clock_ns(libc::CLOCK_MONOTONIC)
-}
-
-/// Time since 1970 UTC.
-pub fn unix_ns() -> u64 {
-    clock_ns(libc::CLOCK_REALTIME)
-}
-
-fn clock_ns(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `time` outlives the call. A clock that does not exist leaves it zero.
-    unsafe { libc::clock_gettime(clock, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-fn undo_steps(steps: &[u32]) -> Vec<u32> {
-    let mut sum = 0;
-    steps
-        .iter()
-        .map(|step| {
-            sum += step;
-            sum
-        })
-        .collect()
-}
-
 fn entry_of(
     deltas: &mut BTreeMap<u32, frame::SeriesDelta>,
     series: u32,
@@ -626,218 +507,4 @@ fn entry_of(
         series,
         ..frame::SeriesDelta::default()
     })
-}
-
-fn add_series(sums: &mut SeriesTotals, stats: &SeriesStats) {
-    let SeriesStats {
-        acquisitions,
-        contended,
-        attempts_failed,
-        unmatched_releases,
-        wait_sum,
-        hold_sum,
-        wait,
-        hold,
-    } = stats;
-    accumulate(&mut sums.hold, hold);
-    accumulate(&mut sums.wait, wait);
-    let header = [
-        acquisitions,
-        contended,
-        attempts_failed,
-        unmatched_releases,
-        wait_sum,
-        hold_sum,
-    ];
-    for (sum, word) in sums.header.iter_mut().zip(header) {
-        *sum += word.get();
-    }
-}
-
-fn untouched(stats: &Coarse) -> bool {
-    stats.wait[0].get() == 0
-        && stats.acquisitions.get() == 0
-        && stats.contended.get() == 0
-        && stats.wait_sum.get() == 0
-        && stats.attempts_failed.get() == 0
-        && stats.unmatched_releases.get() == 0
-}
-
-fn coarse(
-    id: u32,
-    flag: bool,
-    stats: &Coarse,
-    before: &mut SeriesTotals,
-) -> Option<frame::CoarseDelta> {
-    let Coarse {
-        acquisitions,
-        contended,
-        attempts_failed,
-        unmatched_releases,
-        wait_sum,
-        hold_sum,
-        wakes,
-        value: _,
-        wait,
-        hold,
-    } = stats;
-    let mut now = SeriesTotals::new(h2::COARSE_BUCKETS);
-    accumulate(&mut now.hold, hold);
-    accumulate(&mut now.wait, wait);
-    let header = [
-        acquisitions,
-        contended,
-        attempts_failed,
-        unmatched_releases,
-        wait_sum,
-        hold_sum,
-        wakes,
-    ];
-    now.header = header.map(Word::get);
-    delta(id, flag, now, before, MinMax::default(), MinMax::default())
-}
-
-/// What has been added to a series, an instance or an entry point since the last tick.
-fn delta(
-    id: u32,
-    flag: bool,
-    now: SeriesTotals,
-    before: &mut SeriesTotals,
-    wait: MinMax,
-    hold: MinMax,
-) -> Option<frame::CoarseDelta> {
-    let mut added = [0; 7];
-    for (added, (now, before)) in added.iter_mut().zip(now.header.iter().zip(&before.header)) {
-        *added = now.saturating_sub(*before);
-    }
-    before.header = now.header;
-    let [
-        acquisitions,
-        contended,
-        attempts_failed,
-        unmatched_releases,
-        wait_sum,
-        hold_sum,
-        wakes,
-    ] = added;
-    let (wait, waits) = hist(&now.wait, &mut before.wait, wait_sum, wait.min(), wait.max);
-    let (hold, holds) = hist(&now.hold, &mut before.hold, hold_sum, hold.min(), hold.max);
-    if added == [0; 7] && waits == 0 && holds == 0 {
-        return None;
-    }
-    Some(frame::CoarseDelta {
-        id,
-        acquisitions: if flag { acquisitions } else { waits },
-        contended,
-        attempts_failed,
-        unmatched_releases,
-        releases: holds + unmatched_releases,
-        wait: Some(wait),
-        hold: Some(hold),
-        wakes,
-    })
-}
-
-fn series_delta(delta: frame::CoarseDelta) -> frame::SeriesDelta {
-    let frame::CoarseDelta {
-        id,
-        acquisitions,
-        contended,
-        attempts_failed,
-        unmatched_releases,
-        releases,
-        wait,
-        hold,
-        wakes: _,
-    } = delta;
-    frame::SeriesDelta {
-        series: id,
-        acquisitions,
-        contended,
-        attempts_failed,
-        unmatched_releases,
-        releases,
-        wait,
-        hold,
-        by_instance: Vec::new(),
-        by_entry: Vec::new(),
-    }
-}
-
-/// A task's record, read whole: again while the task is changing it. `None` if it never holds still.
-fn task_state(task: &Task) -> Option<frame::TaskState> {
-    for _ in 0..8 {
-        let before = task.sequence.get();
-        if before & 1 != 0 {
-            std::hint::spin_loop();
-            continue;
-        }
-        std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
-        let state = copy_task(task);
-        std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
-        if task.sequence.get() == before {
-            return Some(state);
-        }
-    }
-    None
-}
-
-fn copy_task(task: &Task) -> frame::TaskState {
-    let id = task.id.get();
-    let mut holds: Vec<frame::Holding> = task
-        .held
-        .iter()
-        .filter(|held| held.lock.get() != 0)
-        .map(|held| {
-            let info = Info::unpack(held.info.get());
-            frame::Holding {
-                series: u32::from(info.series),
-                instance: info.instance,
-                lock: held.lock.get(),
-                since_ns: held.since.get(),
-                wait_ns: held.wait.get(),
-                serial: held.serial.get(),
-                entry: u32::from(info.entry),
-                second_holder: info.flags & HELD_SECOND_HOLDER != 0,
-                adopted: false,
-                evidence: "probe".into(),
-            }
-        })
-        .collect();
-    holds.sort_by_key(|holding| holding.serial);
-    let waits = task
-        .waits
-        .iter()
-        .take((task.waits_len.get() as usize).min(MAX_WAITS))
-        .map(|waiting| {
-            let info = Info::unpack(waiting.info.get());
-            frame::Waiting {
-                series: u32::from(info.series),
-                instance: info.instance,
-                lock: waiting.lock.get(),
-                since_ns: waiting.since.get(),
-                serial: waiting.serial.get(),
-                entry: u32::from(info.entry),
-                rounds: waiting.rounds.get(),
-                evidence: "probe".into(),
-            }
-        });
-    let inside = task
-        .inside
-        .iter()
-        .take((task.inside_len.get() as usize).min(MAX_NESTED))
-        .map(|inside| frame::Inside {
-            entry: u32::from(inside.entry.get() as u8),
-            since_ns: inside.since.get(),
-            object: inside.object.get(),
-            arg: inside.arg.get(),
-        });
-    frame::TaskState {
-        tid: id as u32,
-        pid: (id >> 32) as u32,
-        comm: text(&task.comm),
-        waits: waits.collect(),
-        inside: inside.collect(),
-        holds,
-    }
 }

@@ -1,0 +1,251 @@
+//! The command line, as its user meets it: errors, files, and the help in docs/cli.md.
+
+mod model_frames;
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use apscope_collector::cli::{docs, plain};
+use apscope_collector::export::json::Origin;
+use apscope_collector::frame::Frame;
+use apscope_collector::model::Model;
+use apscope_collector::recording::Writer;
+use model_frames::run;
+use tempfile::TempDir;
+
+fn apscope(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_apscope-collector"))
+        .current_dir(folder)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// Runs a command that must fail; returns its three lines.
+fn fails(folder: &Path, arguments: &[&str]) -> [String; 3] {
+    let output = apscope(folder, arguments);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+    let mut lines = text.lines();
+    let lines = ["error: ", "cause: ", "try: "].map(|start| {
+        let line = lines.next().unwrap_or_default();
+        line.strip_prefix(start)
+            .unwrap_or_else(|| panic!("{arguments:?}: {text}"))
+            .to_owned()
+    });
+    assert!(lines.iter().all(|line| !line.is_empty()), "{text}");
+    lines
+}
+
+fn recording(folder: &TempDir, name: &str, frames: &[Frame]) -> PathBuf {
+    let path = folder.path().join(name);
+    let mut writer = Writer::new(fs::File::create(&path).unwrap()).unwrap();
+    for frame in frames {
+        writer.push(frame).unwrap();
+    }
+    writer.finish().unwrap();
+    path
+}
+
+#[test]
+fn counts_out_of_bounds_are_refused_with_the_limit() {
+    let folder = TempDir::new().unwrap();
+    for (arguments, limit) in [
+        (&["--guests", "0"][..], "1 to 1000"),
+        (&["--guests", "100000"], "1 to 1000"),
+        (&["--vcpus", "65"], "1 to 64"),
+        (&["--guests", "1000", "--vcpus", "5"], "4000"),
+        (&["--rate", "0"], "at most 1000"),
+        (&["--rate", "NaN"], "at most 1000"),
+        (&["--rate", "inf"], "at most 1000"),
+        (&["--interval", "9ms"], "at least 10ms"),
+        (&["--interval", "61s"], "at most 1m"),
+        (&["--duration", "0s"], "no time"),
+        (&["--pid", "0"], "start at 1"),
+        (&["--ring-bytes", "2048"], "at least 4096"),
+        (&["--ring-bytes", "5000"], "power of two"),
+        (&["--ring-bytes", "2g"], "at most 1073741824"),
+        (&["--ring-bytes", "16000000000g"], "at most 1073741824"),
+    ] {
+        let [_, cause, _] = fails(folder.path(), arguments);
+        assert!(cause.contains(limit), "{arguments:?}: {cause}");
+    }
+    // The hint is what would have been right.
+    let [_, _, hint] = fails(folder.path(), &["--ring-bytes", "5000"]);
+    assert_eq!(hint, "--ring-bytes 8192");
+}
+
+#[test]
+fn what_the_parser_refuses_exits_with_2_too() {
+    let folder = TempDir::new().unwrap();
+    for arguments in [
+        &["--guests", "many"][..],
+        &["--guests", "99999999999"],
+        &["--ring-bytes", "64x"],
+        &["--duration", "5"],
+        &["--pid", "4", "--seed", "3"],
+        &["--probe", "magic"],
+        &["export", "--format", "xml", "-o", "x"],
+        &["record"],
+        &["record", "-o", "x", "-v", "-q"],
+        &["--frobnicate"],
+    ] {
+        let output = apscope(folder.path(), arguments);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text.starts_with("error: "), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_known_before_the_run() {
+    let folder = TempDir::new().unwrap();
+    let live = ["--source", "emulator", "--duration", "1h"];
+    for arguments in [
+        &["export", "--format", "json", "-o", "no/such/folder"][..],
+        &["export", "--format", "json", "-o", "."],
+        &[
+            "export", "--format", "json", "-o", "a", "--truth", "no/such",
+        ],
+        &["record", "-o", "no/such/folder"],
+        &["record", "-o", "a", "--truth", "a"],
+    ] {
+        fails(folder.path(), &[arguments, &live].concat());
+    }
+    // Nothing is left behind.
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_live_export_needs_a_duration() {
+    let folder = TempDir::new().unwrap();
+    let [_, cause, _] = fails(folder.path(), &["export", "--format", "json", "-o", "x"]);
+    assert!(cause.contains("--duration"));
+}
+
+#[test]
+fn a_recording_is_exported() {
+    let folder = TempDir::new().unwrap();
+    let file = recording(&folder, "a.apscope", &run(25));
+    let file = file.to_str().unwrap();
+    let to_file = ["export", file, "--format", "json", "-o", "out.json"];
+    assert!(apscope(folder.path(), &to_file).status.success());
+    let text = fs::read(folder.path().join("out.json")).unwrap();
+    let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(value["locks"][0]["acquisitions"], 75);
+    assert_eq!(value["source"]["kind"], "recording");
+    let output = apscope(
+        folder.path(),
+        &["export", file, "--format", "json", "-o", "-"],
+    );
+    assert_eq!(output.stdout, text);
+    // A shorter document does not keep the rest of a longer file.
+    fs::write(folder.path().join("out.json"), vec![b'x'; 2 * text.len()]).unwrap();
+    assert!(apscope(folder.path(), &to_file).status.success());
+    assert_eq!(fs::read(folder.path().join("out.json")).unwrap(), text);
+}
+
+#[test]
+fn a_damaged_recording_gives_what_is_before_the_damage() {
+    let folder = TempDir::new().unwrap();
+    let file = recording(&folder, "a", &run(25));
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
+    let [what, cause, _] = fails(
+        folder.path(),
+        &["export", "a", "--format", "json", "-o", "b"],
+    );
+    assert!(what.contains("not whole"), "{what}");
+    assert!(cause.contains("after 22 whole frames"), "{cause}");
+    let text = fs::read(folder.path().join("b")).unwrap();
+    let value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    assert_eq!(value["locks"][0]["acquisitions"], 66);
+}
+
+#[test]
+fn what_is_no_recording_costs_no_older_export() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("text"), "not a recording").unwrap();
+    fs::write(folder.path().join("empty"), "").unwrap();
+    fs::write(folder.path().join("old.json"), "precious").unwrap();
+    for file in ["text", "empty", "missing", "."] {
+        let arguments = ["export", file, "--format", "json", "-o", "old.json"];
+        fails(folder.path(), &arguments);
+        fails(
+            folder.path(),
+            &["export", file, "--format", "json", "-o", "new.json"],
+        );
+        fails(folder.path(), &[file]);
+    }
+    let old = fs::read_to_string(folder.path().join("old.json")).unwrap();
+    assert_eq!(old, "precious");
+    assert!(!folder.path().join("new.json").exists());
+    recording(&folder, "no-frames", &[]);
+    let [what, ..] = fails(folder.path(), &["no-frames"]);
+    assert!(what.contains("no frames"), "{what}");
+}
+
+#[test]
+fn a_write_that_fails_is_an_error() {
+    let folder = TempDir::new().unwrap();
+    let file = recording(&folder, "a", &run(25));
+    let file = file.to_str().unwrap();
+    let [what, ..] = fails(
+        folder.path(),
+        &["export", file, "--format", "json", "-o", "/dev/full"],
+    );
+    assert!(what.contains("/dev/full could not be written"), "{what}");
+}
+
+#[test]
+fn a_closed_output_is_no_error_and_no_panic() {
+    let folder = TempDir::new().unwrap();
+    let file = recording(&folder, "a", &run(25));
+    for arguments in [&["export", "--format", "json", "-o", "-"][..], &[]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_apscope-collector"))
+            .args(arguments)
+            .arg(&file)
+            .stdout(OwnedFd::from(writer))
+            .stderr(Stdio::piped())
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success() && output.stderr.is_empty(),
+            "{output:?}"
+        );
+    }
+}
+
+#[test]
+fn the_summary_is_plain() {
+    let folder = TempDir::new().unwrap();
+    let frames = run(25);
+    let file = recording(&folder, "a", &frames);
+    let output = apscope(folder.path(), &[file.to_str().unwrap()]);
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.is_ascii());
+    assert!(text.lines().all(|line| line.len() <= 79), "{text}");
+    let mut model = Model::default();
+    for frame in &frames {
+        model.apply(frame);
+    }
+    assert_eq!(text, plain::render(&model, Origin::Recording));
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn the_page_is_the_help() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md");
+    let expected = docs::page();
+    if std::env::var_os("APSCOPE_UPDATE_DOCS").is_some() {
+        fs::write(&path, &expected).unwrap();
+    }
+    let found = fs::read_to_string(&path).unwrap();
+    assert_eq!(found, expected, "run with APSCOPE_UPDATE_DOCS=1");
+}

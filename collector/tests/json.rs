@@ -1,0 +1,261 @@
+//! The JSON export: its content, and that it is what the published JSON Schema says.
+
+mod model_frames;
+
+use std::collections::BTreeSet;
+
+use apscope_collector::export::json::{Document, Origin};
+use apscope_collector::model::Model;
+use model_frames::run;
+use serde_json::Value;
+
+fn export(frames: u64, origin: Origin) -> Value {
+    let mut model = Model::default();
+    for frame in run(frames) {
+        model.apply(&frame);
+    }
+    let mut text = Vec::new();
+    Document::of(&model, origin).write(&mut text).unwrap();
+    assert!(text.ends_with(b"}\n"));
+    serde_json::from_slice(&text).unwrap()
+}
+
+/// What is wrong with a value, by the keywords that our schema uses; any other keyword is an error.
+fn violations(schema: &Value, root: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
+    let mut wrong = |what: String| found.push(format!("{at}: {what}"));
+    let mut inner: Vec<(String, &Value, &Value)> = Vec::new();
+    for (keyword, rule) in schema.as_object().unwrap() {
+        match keyword.as_str() {
+            "$ref" => {
+                let name = rule.as_str().unwrap().strip_prefix("#/").unwrap();
+                let target = root.pointer(&format!("/{name}")).unwrap();
+                inner.push((at.to_owned(), target, value));
+            }
+            "type" => {
+                let fits = match rule.as_str().unwrap() {
+                    "object" => value.is_object(),
+                    "array" => value.is_array(),
+                    "string" => value.is_string(),
+                    "boolean" => value.is_boolean(),
+                    "integer" => value.is_u64() || value.is_i64(),
+                    other => panic!("type {other}"),
+                };
+                if !fits {
+                    wrong(format!("{value} is not of type {rule}"));
+                }
+            }
+            "const" if value != rule => wrong(format!("{value} is not {rule}")),
+            "enum" if !rule.as_array().unwrap().contains(value) => {
+                wrong(format!("{value} is none of {rule}"));
+            }
+            "minimum" if value.as_i64().is_some_and(|n| n < rule.as_i64().unwrap()) => {
+                wrong(format!("{value} is below {rule}"));
+            }
+            "minItems" if (value.as_array().unwrap().len() as u64) < rule.as_u64().unwrap() => {
+                wrong("too few elements".into());
+            }
+            "maxItems" if value.as_array().unwrap().len() as u64 > rule.as_u64().unwrap() => {
+                wrong("too many elements".into());
+            }
+            "required" => {
+                for name in rule.as_array().unwrap() {
+                    if value.get(name.as_str().unwrap()).is_none() {
+                        wrong(format!("{name} is missing"));
+                    }
+                }
+            }
+            "properties" => {
+                for (name, rule) in rule.as_object().unwrap() {
+                    if let Some(member) = value.get(name) {
+                        inner.push((format!("{at}/{name}"), rule, member));
+                    }
+                }
+            }
+            "additionalProperties" => {
+                let known = schema.get("properties");
+                for (name, member) in value.as_object().unwrap() {
+                    if known.is_some_and(|known| known.get(name).is_some()) {
+                        continue;
+                    }
+                    if *rule == Value::Bool(false) {
+                        wrong(format!("{name} is not in the schema"));
+                    } else {
+                        inner.push((format!("{at}/{name}"), rule, member));
+                    }
+                }
+            }
+            "items" => {
+                for (i, element) in value.as_array().unwrap().iter().enumerate() {
+                    inner.push((format!("{at}/{i}"), rule, element));
+                }
+            }
+            "pattern" => match rule.as_str().unwrap() {
+                "^0x[0-9a-f]+$" => {
+                    let digits = value.as_str().unwrap().strip_prefix("0x");
+                    if !digits.is_some_and(|d| u64::from_str_radix(d, 16).is_ok()) {
+                        wrong(format!("{value} is no address"));
+                    }
+                }
+                _ => {
+                    let time = value.as_str().unwrap().parse::<jiff::Timestamp>();
+                    if time.is_err() {
+                        wrong(format!("{value} is no time"));
+                    }
+                }
+            },
+            "const" | "enum" | "minimum" | "minItems" | "maxItems" => {}
+            "$schema" | "$defs" | "title" | "description" | "format" => {}
+            other => panic!("the schema uses {other}, which this test does not know"),
+        }
+    }
+    for (at, schema, value) in inner {
+        violations(schema, root, value, &at, found);
+    }
+}
+
+fn schema() -> Value {
+    let text = include_str!("../../docs/json.schema.json");
+    serde_json::from_str(text).unwrap()
+}
+
+fn check(value: &Value) -> Vec<String> {
+    let schema = schema();
+    let mut found = Vec::new();
+    violations(&schema, &schema, value, "", &mut found);
+    found
+}
+
+#[test]
+fn exports_are_what_the_schema_says() {
+    for frames in [1, 20] {
+        for origin in [Origin::Live, Origin::Recording] {
+            assert_eq!(check(&export(frames, origin)), [""; 0]);
+        }
+    }
+}
+
+#[test]
+fn the_schema_refuses_what_is_wrong() {
+    let whole = export(2, Origin::Live);
+    let changes: [(&str, Value); 6] = [
+        ("/schema", 2.into()),
+        ("/locks/0/mode", "shared".into()),
+        ("/locks/0/acquisitions", (-1).into()),
+        ("/locks/0/by_instance/0/address", "12".into()),
+        ("/interval/start", "yesterday".into()),
+        ("/locks/0/wait/buckets/0", Value::Array(vec![1.into()])),
+    ];
+    for (path, value) in changes {
+        let mut wrong = whole.clone();
+        *wrong.pointer_mut(path).unwrap() = value;
+        assert_eq!(check(&wrong).len(), 1, "{path}");
+    }
+    let mut wrong = whole;
+    let locks = wrong["locks"][0].as_object_mut().unwrap();
+    locks.remove("hold");
+    locks.insert("holds".into(), 1.into());
+    assert_eq!(check(&wrong).len(), 2);
+}
+
+/// Names of all members, and where: `locks/wait/p50_ns`.
+fn members(value: &Value, at: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Array(elements) => elements.iter().for_each(|e| members(e, at, found)),
+        Value::Object(object) => {
+            // Keys that are data.
+            if at.ends_with("returns") || at.contains("pqap") {
+                return;
+            }
+            for (name, member) in object {
+                found.insert(name.clone());
+                members(member, &format!("{at}/{name}"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_member_is_documented() {
+    let page = include_str!("../../docs/json.md");
+    let mut names = BTreeSet::new();
+    members(&export(20, Origin::Live), "", &mut names);
+    let missing: Vec<_> = names
+        .iter()
+        .filter(|name| !page.contains(&format!("`{name}`")))
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn the_content_is_that_of_the_run() {
+    let value = export(20, Origin::Live);
+    let classes: Vec<_> = value["locks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|lock| format!("{} {}", lock["class"], lock["mode"]).replace('"', ""))
+        .collect();
+    assert_eq!(
+        classes,
+        [
+            "kvm->lock -",
+            "vcpu->mutex -",
+            "pqap_hook_rwsem write",
+            "pqap_hook_rwsem read",
+            "kvm_busy -"
+        ]
+    );
+    let lock = &value["locks"][0];
+    assert_eq!(lock["wait"]["count"], lock["acquisitions"]);
+    assert_eq!(lock["hold"]["count"], 40);
+    assert_eq!(lock["hold"]["p50_ns"], 10);
+    assert_eq!(lock["hold"]["p99_ns"], 20_000);
+    assert_eq!(lock["hold"]["buckets"][0], serde_json::json!([10, 20]));
+    // Instances by their number, those that were never taken too.
+    assert_eq!(lock["by_instance"][0]["name"], "kvm->lock[guest-0]");
+    assert_eq!(lock["by_instance"][0]["acquisitions"], 0);
+    assert_eq!(lock["by_instance"][0]["hold"].get("p50_ns"), None);
+    assert_eq!(lock["by_instance"][1]["acquisitions"], 60);
+    assert_eq!(lock["by_instance"][1].get("wakes"), None);
+    assert_eq!(value["locks"][1]["acquisitions"], 0);
+    assert_eq!(value["locks"][4]["open_coded"], true);
+    assert_eq!(value["locks"][4]["by_instance"][0]["wakes"], 60);
+    assert_eq!(value["events"]["emitted"], 60);
+    assert_eq!(value["events"]["received"], 40);
+    assert_eq!(value["events"]["dropped"], 20);
+    assert_eq!(value["exact"], true);
+    let entries = &value["entry_points"];
+    assert_eq!(entries[0]["name"], "handle_pqap");
+    assert_eq!(entries[0]["pqap"]["AQIC"]["01"], 20);
+    assert_eq!(entries[1]["returns"]["NOTIFY_OK"], 20);
+    assert_eq!(entries[2]["returns"]["-EBUSY"], 20);
+    assert_eq!(entries[2]["in_flight"], 20);
+    assert_eq!(entries[2].get("pqap"), None);
+    let order = &value["order"];
+    assert_eq!(order[1]["held"], "vcpu->mutex");
+    assert_eq!(order[1]["acquired"], "kvm_busy");
+    assert_eq!(order[1]["lockdep_visible"], false);
+    assert_eq!(order[1]["annotated"], true);
+    assert_eq!(value["live"]["waiters"][0]["owner_tid"], 102);
+    assert_eq!(value["interval"]["start"], "2026-01-02T03:04:05Z");
+    assert_eq!(value["interval"]["duration_ns"], 2_000_000_000_u64);
+    assert_eq!(value["source"]["kind"], "emulator");
+    assert_eq!(value["source"]["ended"], "finished");
+    assert_eq!(value["findings"], serde_json::json!([]));
+}
+
+#[test]
+fn an_export_of_a_recording_still_says_emulated() {
+    let value = export(2, Origin::Recording);
+    assert_eq!(value["source"]["kind"], "recording");
+    assert_eq!(value["source"]["emulated"], true);
+}
+
+#[test]
+fn a_model_without_frames_is_an_empty_document() {
+    let document = Document::of(&Model::default(), Origin::Live);
+    let value = serde_json::to_value(document).unwrap();
+    assert_eq!(value["locks"], serde_json::json!([]));
+    assert_eq!(value["interval"]["start"], "1970-01-01T00:00:00Z");
+}
