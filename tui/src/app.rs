@@ -12,7 +12,7 @@ use apscope_collector::source::Session;
 use crossterm::event::{Event, EventStream};
 use futures_util::StreamExt;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use crate::state::keys::Effect;
 use crate::state::{App, Ending};
@@ -24,9 +24,6 @@ use crate::view;
 const DATA_SPACING: Duration = Duration::from_millis(100);
 /// Time between two pictures when keys are held down.
 const KEY_SPACING: Duration = Duration::from_millis(16);
-/// How long an ordered stop of the source may take when the user has already left.
-const STOP_LIMIT: Duration = Duration::from_secs(3);
-
 /// Fails with the terminal's own reason.
 fn terminal_failure(error: &io::Error) -> Failure {
     Failure::new(
@@ -64,14 +61,10 @@ pub fn watch(
     let mut app = App::new(theme, interval);
     let result = runtime.block_on(async {
         let mut guard = Guard::take()?;
-        let result = drive(&mut app, &mut session, &mut guard, duration).await;
-        drop(guard);
-        session.stop();
-        // Unread frames are of no use any more, but the source ends only when they are taken.
-        let drained = async { while session.frames.recv().await.is_some() {} };
-        let _ = timeout(STOP_LIMIT, drained).await;
-        result
+        drive(&mut app, &mut session, &mut guard, duration).await
     });
+    // Not told to stop: an emulator that others watch too goes on, and our own one ends with the connection.
+    drop(session);
     result.map_err(|error: io::Error| terminal_failure(&error))?;
     match app.ending {
         Some(Ending::Died(detail)) => Err(Failure::new(

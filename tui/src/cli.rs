@@ -16,6 +16,8 @@ use crate::{app, screenshot, terminal};
 pub struct Cli {
     #[command(flatten)]
     globals: Globals,
+    #[command(flatten)]
+    top: TopArgs,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -41,16 +43,32 @@ struct TopArgs {
     watch: bool,
 }
 
+impl TopArgs {
+    /// `apscope --plain top` and `apscope top --plain` are the same.
+    fn with(&self, other: &Self) -> Self {
+        Self {
+            plain: self.plain || other.plain,
+            watch: self.watch || other.watch,
+        }
+    }
+}
+
 /// Parses the arguments and runs what they ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => return error_exit(&error),
     };
-    let result = match cli.command.unwrap_or(Command::Top(TopArgs::default())) {
-        Command::Top(args) => top(&cli.globals, &args),
-        Command::Collector(command) => cli::run(&command, &cli.globals),
-        Command::Screenshot(args) => {
+    let result = match cli.command {
+        None => top(&cli.globals, &cli.top),
+        Some(Command::Top(args)) => top(&cli.globals, &args.with(&cli.top)),
+        Some(_) if cli.top != TopArgs::default() => Err(Failure::new(
+            "--plain and --watch belong to the dashboard",
+            "another command was given too",
+            "apscope --plain",
+        )),
+        Some(Command::Collector(command)) => cli::run(&command, &cli.globals),
+        Some(Command::Screenshot(args)) => {
             screenshot::run(&args, &cli.globals).map(|()| ExitCode::SUCCESS)
         }
     };
@@ -104,6 +122,8 @@ mod tests {
             cli.command,
             Some(Command::Top(TopArgs { plain: true, .. }))
         ));
+        let cli = Cli::try_parse_from(["apscope", "--plain", "--watch"]).unwrap();
+        assert!(cli.command.is_none() && cli.top.plain && cli.top.watch);
         assert!(Cli::try_parse_from(["apscope", "top", "--watch"]).is_err());
         assert!(Cli::try_parse_from(["apscope", "tpo"]).is_err());
     }

@@ -13,7 +13,7 @@ use ratatui::buffer::Buffer;
 use tokio::time::{Instant, sleep_until};
 
 use crate::snapshot;
-use crate::state::App;
+use crate::state::{App, Ending};
 use crate::theme::Theme;
 use crate::view;
 
@@ -61,15 +61,25 @@ pub fn run(args: &ScreenshotArgs, globals: &Globals) -> Result<(), Failure> {
     runtime.block_on(async {
         loop {
             tokio::select! {
-                frame = session.frames.recv() => match frame {
-                    Some(frame) => app.apply(&frame),
-                    None => break,
-                },
+                frame = session.frames.recv() => {
+                    let Some(frame) = frame else {
+                        app.closed();
+                        break;
+                    };
+                    app.apply(&frame);
+                }
                 () = sleep_until(end) => break,
             }
         }
     });
-    session.stop();
+    drop(session);
+    if let Some(Ending::Died(detail)) = &app.ending {
+        return Err(Failure::new(
+            "the source ended before the picture was taken",
+            detail.clone(),
+            "again",
+        ));
+    }
     let picture = snapshot::svg(&draw(&mut app, args.view, args.width, args.height));
     std::fs::write(&args.output, picture).map_err(|error| {
         Failure::new(

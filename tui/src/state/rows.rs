@@ -217,12 +217,17 @@ pub fn locks(model: &Model, filter: &Filter, table: &TableState<LockColumn>) -> 
         LockColumn::WaitP50 => a.facts.wait.p50_ns.cmp(&b.facts.wait.p50_ns),
         LockColumn::WaitP99 => a.facts.wait.p99_ns.cmp(&b.facts.wait.p99_ns),
         LockColumn::WaitMax => a.facts.wait.max_ns.cmp(&b.facts.wait.max_ns),
-        LockColumn::HoldP50 => a.facts.hold.p50_ns.cmp(&b.facts.hold.p50_ns),
-        LockColumn::HoldP99 => a.facts.hold.p99_ns.cmp(&b.facts.hold.p99_ns),
-        LockColumn::HoldMax => a.facts.hold.max_ns.cmp(&b.facts.hold.max_ns),
+        LockColumn::HoldP50 => ranked(a, a.facts.hold.p50_ns).cmp(&ranked(b, b.facts.hold.p50_ns)),
+        LockColumn::HoldP99 => ranked(a, a.facts.hold.p99_ns).cmp(&ranked(b, b.facts.hold.p99_ns)),
+        LockColumn::HoldMax => ranked(a, a.facts.hold.max_ns).cmp(&ranked(b, b.facts.hold.max_ns)),
         LockColumn::Queue => a.facts.queue.cmp(&b.facts.queue),
     });
     rows
+}
+
+/// Locks that are held long by design stay out of rankings by hold: they come last.
+fn ranked(row: &LockRow, hold_ns: Option<u64>) -> Option<u64> {
+    hold_ns.filter(|_| !row.facts.long_hold_is_normal)
 }
 
 fn share(row: &LockRow) -> f64 {

@@ -110,6 +110,23 @@ fn s_and_r_sort() {
 }
 
 #[test]
+fn long_holds_by_design_are_not_ranked() {
+    let mut app = app();
+    while app.locks.sort != LockColumn::HoldMax {
+        text(&mut app, "s");
+    }
+    let row = app
+        .lock_rows()
+        .iter()
+        .position(|r| r.facts.series == fixture::VCPU_MUTEX);
+    assert!(
+        row > Some(4),
+        "its holds are the longest by far: {:?}",
+        names(&app)
+    );
+}
+
+#[test]
 fn enter_opens_the_selected_row_and_escape_goes_back_step_by_step() {
     let mut app = app();
     text(&mut app, "/kvm_busy");

@@ -155,8 +155,8 @@ fn beside(left: Vec<Line<'static>>, right: Vec<Line<'static>>, at: usize) -> Vec
 
 fn lock_lists(lock: &LockDetail, theme: Theme, width: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
-    parties(&mut lines, "held by", "nobody", &lock.holders, theme, width);
-    parties(&mut lines, "waiting", "nobody", &lock.waiters, theme, width);
+    parties(&mut lines, "held by", &lock.holders, theme, width, FIRST);
+    parties(&mut lines, "waiting", &lock.waiters, theme, width, FIRST);
     lines.push(Line::default());
     shares(&mut lines, "by entry point", &lock.by_entry, theme, width);
     lines.push(Line::default());
@@ -166,24 +166,30 @@ fn lock_lists(lock: &LockDetail, theme: Theme, width: usize) -> Vec<Line<'static
         "by instance".into()
     };
     shares(&mut lines, &title, &lock.by_instance, theme, width);
+    for (title, all) in [("held by", &lock.holders), ("waiting", &lock.waiters)] {
+        if all.len() > FIRST {
+            lines.push(Line::default());
+            parties(&mut lines, title, all, theme, width, usize::MAX);
+        }
+    }
     lines
 }
 
 fn parties(
     lines: &mut Vec<Line<'static>>,
     title: &'static str,
-    none: &'static str,
     parties: &[Party],
     theme: Theme,
     width: usize,
+    most: usize,
 ) {
     if parties.is_empty() {
         lines.push(Line::from(vec![
             Span::styled(pad(title, 9, false), theme.header()),
-            Span::styled(none, theme.dim()),
+            Span::styled("nobody", theme.dim()),
         ]));
     }
-    for (n, party) in parties.iter().enumerate() {
+    for (n, party) in parties.iter().take(most).enumerate() {
         let title = if n == 0 { title } else { "" };
         // Who and since when are never cut; the instance goes first where there is little room.
         let mut who = format!(
@@ -214,7 +220,16 @@ fn parties(
         }
         lines.push(Line::from(spans));
     }
+    if parties.len() > most {
+        lines.push(Line::styled(
+            format!("{:9}+{} more, see below", "", parties.len() - most),
+            theme.dim(),
+        ));
+    }
 }
+
+/// Holders, and waiters, that stand above the distributions; the whole list is below.
+const FIRST: usize = 4;
 
 fn shares(
     lines: &mut Vec<Line<'static>>,
@@ -284,7 +299,7 @@ fn entry_title(entry: &EntryDetail, theme: Theme, width: u16) -> Vec<Line<'stati
 
 fn entry_lists(entry: &EntryDetail, theme: Theme, width: usize) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
-    parties(&mut lines, "inside", "nobody", &entry.inside, theme, width);
+    parties(&mut lines, "inside", &entry.inside, theme, width, FIRST);
     lines.push(Line::default());
     lines.push(Line::styled("returns", theme.header()));
     let total: u64 = entry.returns.iter().map(|r| r.1).sum();
@@ -306,6 +321,17 @@ fn entry_lists(entry: &EntryDetail, theme: Theme, width: usize) -> Vec<Line<'sta
                 format::grouped(*n)
             )));
         }
+    }
+    if entry.inside.len() > FIRST {
+        lines.push(Line::default());
+        parties(
+            &mut lines,
+            "inside",
+            &entry.inside,
+            theme,
+            width,
+            usize::MAX,
+        );
     }
     lines
 }

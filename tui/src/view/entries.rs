@@ -14,13 +14,13 @@ use crate::state::rows::{EntryColumn, EntryRow};
 const COLUMNS: [Spec<EntryColumn>; 10] = [
     spec(Some(EntryColumn::Name), "", "entry point", (16, 16), 0),
     spec(None, "", "module", (7, 7), 9),
-    spec(Some(EntryColumn::Rate), "", "calls/s", (8, 8), 1),
-    spec(Some(EntryColumn::Calls), "", "total", (6, 6), 5),
-    spec(Some(EntryColumn::InFlight), "", "inside", (7, 7), 3),
-    spec(Some(EntryColumn::P50), "latency", "p50", (7, 7), 6),
-    spec(Some(EntryColumn::P99), "latency", "p99", (7, 7), 2),
-    spec(Some(EntryColumn::Max), "latency", "max", (7, 7), 4),
-    spec(None, "", "returns", (10, 60), 7),
+    spec(Some(EntryColumn::Rate), "", "calls/s", (7, 7), 1),
+    spec(Some(EntryColumn::Calls), "", "total", (6, 6), 7),
+    spec(Some(EntryColumn::InFlight), "", "inside", (6, 6), 3),
+    spec(Some(EntryColumn::P50), "took", "p50", (6, 6), 4),
+    spec(Some(EntryColumn::P99), "took", "p99", (6, 6), 2),
+    spec(Some(EntryColumn::Max), "took", "max", (6, 6), 6),
+    spec(None, "", "returns", (14, 60), 5),
     spec(None, "", "activity", (8, 120), 8),
 ];
 

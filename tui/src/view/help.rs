@@ -31,7 +31,7 @@ const LOCKS: &[(&str, &str)] = &[
     ("acq/s", "acquisitions a second"),
     ("cont%", "share of acquisitions that took the slow path"),
     ("wait", "slow path to acquisition; uncontended counts as 0"),
-    ("hold", "acquisition to release"),
+    ("hold", "acquisition to release; dim where long is normal"),
     ("queue", "tasks waiting now"),
     ("holder", "who has held it longest, +n others"),
 ];
@@ -39,6 +39,7 @@ const LOCKS: &[(&str, &str)] = &[
 const ENTRIES: &[(&str, &str)] = &[
     ("calls/s", "calls started a second"),
     ("inside", "calls that have not returned"),
+    ("took", "call to return"),
     ("returns", "by errno or notifier code"),
     ("latency>20ms", "as a filter: the 99th percentile"),
 ];

@@ -14,15 +14,15 @@ use crate::state::rows::{LockColumn, LockRow};
 const COLUMNS: [Spec<LockColumn>; 13] = [
     spec(Some(LockColumn::Name), "", "lock", (16, 16), 0),
     spec(None, "", "kind", (11, 11), 1),
-    spec(Some(LockColumn::Rate), "", "acq/s", (6, 6), 2),
-    spec(Some(LockColumn::Contended), "", "cont%", (6, 6), 3),
+    spec(Some(LockColumn::Rate), "", "acq/s", (5, 5), 2),
+    spec(Some(LockColumn::Contended), "", "cont%", (5, 5), 3),
     spec(Some(LockColumn::WaitP50), "wait", "p50", (6, 6), 10),
     spec(Some(LockColumn::WaitP99), "wait", "p99", (6, 6), 4),
     spec(Some(LockColumn::WaitMax), "wait", "max", (6, 6), 8),
     spec(Some(LockColumn::HoldP50), "hold", "p50", (6, 6), 11),
     spec(Some(LockColumn::HoldP99), "hold", "p99", (6, 6), 5),
     spec(Some(LockColumn::HoldMax), "hold", "max", (6, 6), 9),
-    spec(Some(LockColumn::Queue), "", "queue", (6, 6), 6),
+    spec(Some(LockColumn::Queue), "", "queue", (5, 5), 6),
     spec(None, "", "holder", (9, 24), 7),
     spec(None, "", "activity", (8, 120), 12),
 ];
@@ -88,9 +88,9 @@ fn cell(row: &LockRow, column: usize, width: usize, app: &App) -> table::Cell {
         4 => (format::optional(row.facts.wait.p50_ns), theme.wait()),
         5 => (format::optional(row.facts.wait.p99_ns), theme.wait()),
         6 => (format::optional(row.facts.wait.max_ns), theme.wait()),
-        7 => (format::optional(row.facts.hold.p50_ns), theme.hold()),
-        8 => (format::optional(row.facts.hold.p99_ns), theme.hold()),
-        9 => (format::optional(row.facts.hold.max_ns), theme.hold()),
+        7 => (format::optional(row.facts.hold.p50_ns), hold(row, app)),
+        8 => (format::optional(row.facts.hold.p99_ns), hold(row, app)),
+        9 => (format::optional(row.facts.hold.max_ns), hold(row, app)),
         10 if row.facts.queue == 0 => ("0".into(), theme.dim()),
         10 => (row.facts.queue.to_string(), theme.warning()),
         11 => (row.holder.clone(), Style::new()),
@@ -98,5 +98,14 @@ fn cell(row: &LockRow, column: usize, width: usize, app: &App) -> table::Cell {
             format::sparkline(row.history.iter().copied(), width),
             theme.good(),
         ),
+    }
+}
+
+/// Holds that are long by design do not catch the eye.
+fn hold(row: &LockRow, app: &App) -> Style {
+    if row.facts.long_hold_is_normal {
+        app.theme.dim()
+    } else {
+        app.theme.hold()
     }
 }

@@ -18,7 +18,7 @@ use crate::theme::Theme;
 pub struct Spec<C: 'static> {
     /// Sorting by it, where that is possible.
     pub sort: Option<C>,
-    /// First line of the header.
+    /// First line of the header; the mark of the order goes behind it.
     pub over: &'static str,
     /// Second line of the header.
     pub title: &'static str,
@@ -37,14 +37,18 @@ pub fn columns<C: state::Column>(
     specs
         .iter()
         .enumerate()
-        .map(|(i, spec)| Column {
-            over: spec.over,
-            title: spec.title,
-            width: if i == 0 { longest } else { spec.width.0 },
-            max: if i == 0 { longest } else { spec.width.1 },
-            rank: spec.rank,
-            right: i > 0 && spec.sort.is_some(),
-            sorted: (spec.sort == Some(table.sort)).then_some(table.descending),
+        .map(|(i, spec)| {
+            let sorted = spec.sort == Some(table.sort);
+            Column {
+                over: spec.over,
+                title: spec.title,
+                width: if i == 0 { longest } else { spec.width.0 },
+                max: if i == 0 { longest } else { spec.width.1 },
+                // An order by something that is not on screen would look like no order.
+                rank: if sorted { spec.rank.min(1) } else { spec.rank },
+                right: i > 0 && spec.sort.is_some(),
+                sorted: sorted.then_some(table.descending),
+            }
         })
         .collect()
 }
@@ -112,7 +116,7 @@ pub fn draw(
                 let c = &columns[i];
                 let text = if upper { c.over } else { c.title };
                 let text = match c.sorted {
-                    Some(descending) if !upper => {
+                    Some(descending) if upper => {
                         format!("{text}{}", if descending { '▼' } else { '▲' })
                     }
                     _ => text.to_owned(),

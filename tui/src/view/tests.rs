@@ -119,6 +119,18 @@ fn class_names_are_whole_and_marks_are_there_at_80_columns() {
 }
 
 #[test]
+fn the_column_that_orders_is_always_on_screen() {
+    let mut app = app(Theme::COLOUR);
+    for _ in 0..10 {
+        text(&mut app, "s");
+        for width in [60, 80] {
+            let picture = lines(&drawn(&mut app, width, 24));
+            assert!(picture.contains('▼') || picture.contains('▲'), "{picture}");
+        }
+    }
+}
+
+#[test]
 fn open_coded_lock_shows_holders_waiters_and_instances() {
     let mut app = app(Theme::COLOUR);
     text(&mut app, "/kvm_busy");
