@@ -45,14 +45,15 @@ fn locks(export: &Value, truth: &Value, found: &mut Vec<String>) {
     for key in keys(&measured, &counted) {
         let (m, c) = (get(&measured, key), get(&counted, key));
         compare_counts(key, m, c, found);
+        let open_coded = m["open_coded"] == true;
         let measured = by_key(&m["by_instance"], name);
         let counted = by_key(&c["by_instance"], name);
         for instance in keys(&measured, &counted) {
             let (m, c) = (get(&measured, instance), get(&counted, instance));
             compare_counts(&format!("{key} {instance}"), m, c, found);
-            histograms(&format!("{key} {instance}"), m, found);
+            histograms(&format!("{key} {instance}"), m, open_coded, found);
         }
-        histograms(key, m, found);
+        histograms(key, m, open_coded, found);
     }
 }
 
@@ -66,7 +67,7 @@ fn compare_counts(of: &str, measured: &Value, counted: &Value, found: &mut Vec<S
 }
 
 /// An open-coded lock's waits and holds are its transitions, so only real locks have a wait for every acquisition.
-fn histograms(of: &str, lock: &Value, found: &mut Vec<String>) {
+fn histograms(of: &str, lock: &Value, open_coded: bool, found: &mut Vec<String>) {
     for side in ["wait", "hold"] {
         let histogram = &lock[side];
         let buckets: u64 = histogram["buckets"]
@@ -82,7 +83,7 @@ fn histograms(of: &str, lock: &Value, found: &mut Vec<String>) {
             ));
         }
     }
-    if lock["kind"] == "flag" || lock["open_coded"] == true {
+    if open_coded {
         return;
     }
     let waits = count(&lock["wait"]["count"]);
@@ -226,7 +227,10 @@ mod tests {
                 { "class": "kvm_busy", "kind": "flag", "open_coded": true, "mode": "-", "acquisitions": 2,
                   "contended": 1, "releases": 2, "attempts_failed": 0,
                   "wait": { "count": 1, "buckets": [[127, 1]] }, "hold": { "count": 2, "buckets": [[63, 2]] },
-                  "by_instance": [] } ],
+                  "by_instance": [
+                    { "name": "kvm_busy[guest-0]", "acquisitions": 2, "contended": 1, "releases": 2,
+                      "attempts_failed": 0, "wait": { "count": 1, "buckets": [[127, 1]] },
+                      "hold": { "count": 2, "buckets": [[63, 2]] } } ] } ],
             "entry_points": [
                 { "name": "handle_pqap", "calls": 4, "in_flight": 0, "returns": { "ok": 3, "-EBUSY": 1 },
                   "pqap": { "AQIC": { "00": 3, "01": 1 } } } ]
@@ -242,7 +246,9 @@ mod tests {
                   "by_instance": [ { "name": "kvm->lock[guest-0]", "acquisitions": 5, "contended": 1,
                                      "releases": 5, "attempts_failed": 0 } ] },
                 { "class": "kvm_busy", "mode": "-", "acquisitions": 2, "contended": 1, "releases": 2,
-                  "attempts_failed": 0, "by_instance": [] } ],
+                  "attempts_failed": 0,
+                  "by_instance": [ { "name": "kvm_busy[guest-0]", "acquisitions": 2, "contended": 1,
+                                     "releases": 2, "attempts_failed": 0 } ] } ],
             "entry_points": [
                 { "name": "handle_pqap", "calls": 4, "returns": { "ok": 3, "-EBUSY": 1 },
                   "pqap": { "AQIC": { "00": 3, "01": 1 } } } ]
