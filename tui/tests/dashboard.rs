@@ -11,6 +11,7 @@ use std::time::Duration;
 
 const APSCOPE: &str = env!("CARGO_BIN_EXE_apscope");
 const RUN: &str = "--source emulator --probe in-process --guests 2";
+const ATTACH: &str = "--source emulator --probe in-process --pid";
 const ENTER: &str = "\x1b[?1049h";
 const LEAVE: &str = "\x1b[?1049l";
 const SHOW_CURSOR: &str = "\x1b[?25h";
@@ -30,6 +31,34 @@ fn in_terminal(columns: u16, lines: u16, environment: &str, arguments: &str) -> 
         .stderr(Stdio::piped())
         .spawn()
         .expect("`script` of util-linux")
+}
+
+/// An emulator on its own, gone at the end of the test whatever happens.
+struct Emulator(Child);
+
+impl Emulator {
+    fn start() -> Self {
+        let mut child = Command::new(APSCOPE)
+            .args(["emulate", "--guests", "2"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // It says that it runs.
+        let mut said = String::new();
+        BufReader::new(child.stderr.as_mut().unwrap())
+            .read_line(&mut said)
+            .unwrap();
+        assert!(said.contains("EMULATED"), "{said}");
+        Self(child)
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn output(child: Child) -> String {
@@ -80,26 +109,17 @@ fn a_duration_ends_it_and_no_color_means_none() {
 
 #[test]
 fn a_dead_source_leaves_its_picture_and_exit_code_2() {
-    let mut emulator = Command::new(APSCOPE)
-        .args(["emulate", "--guests", "2"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // It says that it runs.
-    let mut said = String::new();
-    BufReader::new(emulator.stderr.as_mut().unwrap())
-        .read_line(&mut said)
-        .unwrap();
-    let pid = emulator.id();
-    let mut child = in_terminal(100, 30, "", &format!("{RUN} --pid {pid}"));
+    let mut emulator = Emulator::start();
+    let pid = emulator.0.id();
+    let mut child = in_terminal(100, 30, "", &format!("{ATTACH} {pid}"));
     sleep(Duration::from_secs(3));
-    emulator.kill().unwrap();
-    emulator.wait().unwrap();
+    emulator.0.kill().unwrap();
+    emulator.0.wait().unwrap();
     sleep(Duration::from_secs(2));
     child.stdin.as_mut().unwrap().write_all(b"q").unwrap();
     let text = output(child);
     assert_given_back(&text);
-    assert!(text.contains("SOURCE DIED"), "{said:?} {text:?}");
+    assert!(text.contains("SOURCE DIED"), "{text:?}");
     assert!(text.contains("error: "), "{text:?}");
     assert!(text.contains("cause: ") && text.contains("try: "));
     assert!(text.ends_with("rc=2\r\n"), "{text:?}");
@@ -107,25 +127,14 @@ fn a_dead_source_leaves_its_picture_and_exit_code_2() {
 
 #[test]
 fn leaving_does_not_end_an_emulator_that_was_there_before() {
-    let mut emulator = Command::new(APSCOPE)
-        .args(["emulate", "--guests", "2"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut said = String::new();
-    BufReader::new(emulator.stderr.as_mut().unwrap())
-        .read_line(&mut said)
-        .unwrap();
-    let mut child = in_terminal(80, 24, "", &format!("{RUN} --pid {}", emulator.id()));
+    let mut emulator = Emulator::start();
+    let mut child = in_terminal(80, 24, "", &format!("{ATTACH} {}", emulator.0.id()));
     sleep(Duration::from_secs(2));
     child.stdin.as_mut().unwrap().write_all(b"q").unwrap();
     let text = output(child);
-    assert!(text.ends_with("rc=0\r\n"), "{said:?} {text:?}");
+    assert!(text.ends_with("rc=0\r\n"), "{text:?}");
     sleep(Duration::from_millis(300));
-    let still = emulator.try_wait().unwrap();
-    emulator.kill().unwrap();
-    emulator.wait().unwrap();
-    assert_eq!(still, None);
+    assert_eq!(emulator.0.try_wait().unwrap(), None);
 }
 
 #[test]
