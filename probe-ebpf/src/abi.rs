@@ -147,6 +147,9 @@ pub const LOCK_GUARDS_FLAG: u8 = 1;
 /// The address is that of a wait queue; [`LockInfo::target`] is the flag's address.
 pub const LOCK_IS_WAIT_QUEUE: u8 = 2;
 
+/// The only lock of its class: statistics by class are those of the instance, and no others are kept.
+pub const LOCK_IS_ONLY_INSTANCE: u8 = 4;
+
 /// What is known about a traced address. Value of the map `LOCKS`, keyed by address.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -332,6 +335,8 @@ pub const HELD_SECOND_HOLDER: u8 = 1;
 pub const HELD_CONTENDED: u8 = 2;
 /// The lock guards an open-coded flag.
 pub const HELD_IS_GUARD: u8 = 4;
+/// As [`LOCK_IS_ONLY_INSTANCE`].
+pub const HELD_IS_ONLY_INSTANCE: u8 = 8;
 
 /// Packed facts of a holding or a waiting, see [`Info`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -89,6 +89,9 @@ static FREE_EDGES: Stack<u32> = Stack::with_max_entries(1, 0);
 static EDGES: Array<Edge> = Array::with_max_entries(1, MMAPABLE);
 #[map]
 static COUNTERS: Array<Counters> = Array::with_max_entries((MAX_CPUS * PROGRAMS) as u32, MMAPABLE);
+/// By CPU: thread id and slot of the task that was seen there last, as one word, so that it is right or not at all.
+#[map]
+static LAST_TASK: Array<Word> = Array::with_max_entries(MAX_CPUS as u32, 0);
 #[map]
 static NOTES: Array<Word> = Array::with_max_entries(8, 0);
 #[map]
@@ -109,7 +112,7 @@ impl Maps {
 
 /// An element of an array map; `None` beyond its end.
 #[inline(always)]
-fn element<T>(map: &Array<T>, index: u32) -> Option<&T> {
+fn element<T>(map: &'static Array<T>, index: u32) -> Option<&'static T> {
     // SAFETY: elements of an array map live as long as the program; shared fields are `Word`s.
     map.get_ptr(index).map(|p| unsafe { &*p })
 }
@@ -118,6 +121,14 @@ fn element<T>(map: &Array<T>, index: u32) -> Option<&T> {
 fn shard() -> u32 {
     // SAFETY: the helper has no precondition.
     unsafe { bpf_get_smp_processor_id() & (*config()).shard_mask }
+}
+
+/// The current CPU's element of [`LAST_TASK`].
+#[inline(always)]
+fn last_task() -> Option<&'static Word> {
+    // SAFETY: the helper has no precondition.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    element(&LAST_TASK, cpu & (MAX_CPUS as u32 - 1))
 }
 
 /// The configuration, hidden from the compiler: it is written after compilation.
@@ -183,10 +194,31 @@ impl Env for Maps {
 
     #[inline(always)]
     fn task(&self) -> Option<(&Task, &TaskExtremes)> {
+        if let Some(present) = self.present_task() {
+            return Some(present);
+        }
         let id = self.id();
         let slot = slot_of(&TASK_SLOTS, &FREE_TASKS, id as u32, |slot| {
-            name_task(slot, id)
+            name_task(slot, id);
         })?;
+        Some((element(&TASKS, slot)?, element(&EXTREMES, slot)?))
+    }
+
+    #[inline(always)]
+    fn present_task(&self) -> Option<(&Task, &TaskExtremes)> {
+        let tid = self.id() as u32;
+        let last = last_task();
+        let cached = last.map_or(0, Word::get);
+        let slot = if (cached >> 32) as u32 == tid {
+            cached as u32
+        } else {
+            // SAFETY: the value is copied at once, and never changes.
+            let slot = unsafe { TASK_SLOTS.get(tid) }.copied()?;
+            if let Some(last) = last {
+                last.set((u64::from(tid) << 32) | u64::from(slot));
+            }
+            slot
+        };
         Some((element(&TASKS, slot)?, element(&EXTREMES, slot)?))
     }
 

@@ -1,7 +1,6 @@
 //! Maps and helpers for probe bodies that run in the emulator's own process.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use probe_ebpf::abi::{
@@ -11,14 +10,14 @@ use probe_ebpf::abi::{
 use probe_ebpf::body::{Env, Note};
 
 use super::ring::SharedRing;
-use super::table::Table;
+use super::table::{Addresses, Table};
 use crate::source::memory::Memory;
 use crate::source::reader::monotonic_ns;
 
 /// What the probe bodies work on.
 pub struct InProcess {
     pub(super) config: Config,
-    pub(super) locks: HashMap<u64, LockInfo>,
+    pub(super) locks: Addresses,
     pub(super) entries: [EntryInfo; MAX_ENTRY_POINTS],
     pub(super) memory: Memory,
     pub(super) ring: SharedRing,
@@ -84,7 +83,7 @@ impl Env for InProcess {
     }
 
     fn lock(&self, address: u64) -> Option<LockInfo> {
-        self.locks.get(&address).copied()
+        self.locks.get(address)
     }
 
     fn entry_info(&self, entry: u8) -> Option<EntryInfo> {
@@ -97,6 +96,10 @@ impl Env for InProcess {
             self.memory.tasks.get(slot)?,
             self.memory.extremes.get(slot)?,
         ))
+    }
+
+    fn present_task(&self) -> Option<(&Task, &TaskExtremes)> {
+        self.task()
     }
 
     fn series(&self, series: u8) -> Option<&SeriesStats> {

@@ -11,7 +11,7 @@ use probe_ebpf::body::{entries, locks, waits};
 use super::env::InProcess;
 use super::layout::Layout;
 use super::ring::SharedRing;
-use super::table::Table;
+use super::table::{Addresses, Table};
 use crate::emulator::protocol::Hello;
 use crate::source::instances::Instances;
 use crate::source::memory::Mapping;
@@ -107,7 +107,7 @@ pub fn enable(hello: &Hello, ring_bytes: u32) -> Result<i32, String> {
     ring.clear();
     let env = InProcess {
         config: ebpf::config_for(hello, &sizes),
-        locks: ebpf::addresses(hello, &instances).into_iter().collect(),
+        locks: Addresses::new(&ebpf::addresses(hello, &instances)),
         entries: crate::attach::entry_info(ebpf::has_flag(hello)),
         memory: views.memory,
         ring,

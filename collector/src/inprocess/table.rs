@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use probe_ebpf::abi::LockInfo;
+
 /// Keys to slots. Key 0 is not allowed.
 pub struct Table {
     keys: Vec<AtomicU64>,
@@ -75,6 +77,42 @@ impl Table {
                 PENDING => std::thread::yield_now(),
                 u64::MAX => return None,
                 slot => return Some((slot - 1) as u32),
+            }
+        }
+    }
+}
+
+/// What is known about each traced address; never changes.
+pub struct Addresses {
+    /// Open addressing; address 0 marks a free place.
+    places: Vec<(u64, Option<LockInfo>)>,
+}
+
+impl Addresses {
+    /// A table of these addresses.
+    pub fn new(known: &[(u64, LockInfo)]) -> Self {
+        let len = (known.len() * 2 + 1).next_power_of_two();
+        let mut places = vec![(0, None); len];
+        for (address, info) in known {
+            let mut place = hash(*address) as usize & (len - 1);
+            while places[place].0 != 0 && places[place].0 != *address {
+                place = (place + 1) & (len - 1);
+            }
+            places[place] = (*address, Some(*info));
+        }
+        Self { places }
+    }
+
+    /// What is known about an address.
+    #[inline]
+    pub fn get(&self, address: u64) -> Option<LockInfo> {
+        let mask = self.places.len() - 1;
+        let mut place = hash(address) as usize & mask;
+        loop {
+            match self.places[place] {
+                (0, _) => return None,
+                (present, info) if present == address => return info,
+                _ => place = (place + 1) & mask,
             }
         }
     }

@@ -212,7 +212,7 @@ fn last_words(child: &mut Child) -> String {
         match child.try_wait() {
             Ok(Some(status)) => break Some(status),
             Ok(None) if start.elapsed() < Duration::from_secs(1) => {
-                std::thread::sleep(Duration::from_millis(5))
+                std::thread::sleep(Duration::from_millis(5));
             }
             _ => break None,
         }

@@ -77,7 +77,6 @@ pub(super) fn start(options: &RunOptions) -> Result<Source, SourceError> {
         &format!("{reason}; {probe_reason}"),
         attach,
     );
-    let series = instances.all.iter().map(|i| i.series as u8).collect();
     emulator.send(&Request::Go).map_err(|e| SourceError {
         what: "the emulated driver did not start".into(),
         cause: e.to_string(),
@@ -89,7 +88,7 @@ pub(super) fn start(options: &RunOptions) -> Result<Source, SourceError> {
         ring,
         log,
         meta,
-        reader: Reader::new(memory, sizes.shards, series),
+        reader: Reader::new(memory, sizes.shards, &instances),
     })
 }
 

@@ -10,8 +10,8 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink,
 use aya::programs::{ProgramError, UProbe};
 use aya::{Ebpf, EbpfLoader};
 use probe_ebpf::abi::{
-    self, Config, EntryInfo, LOCK_GUARDS_FLAG, LOCK_IS_WAIT_QUEUE, LockInfo, MAX_CPUS,
-    MAX_ENTRY_POINTS, MAX_SERIES, PROGRAM_NAMES, PROGRAMS, Span,
+    self, Config, EntryInfo, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LOCK_IS_WAIT_QUEUE, LockInfo,
+    MAX_CLASSES, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES, PROGRAM_NAMES, PROGRAMS, Span,
 };
 use probe_ebpf::names::CLASSES;
 
@@ -177,11 +177,14 @@ pub fn addresses(hello: &Hello, instances: &Instances) -> Vec<(u64, LockInfo)> {
         let kind = CLASSES
             .get(lock.class as usize)
             .map_or(0, |class| class.kind as u8);
-        let flags = if lock.guards_flag {
+        let mut flags = if lock.guards_flag {
             LOCK_GUARDS_FLAG
         } else {
             0
         };
+        if instances.only[lock.class as usize & (MAX_CLASSES - 1)] {
+            flags |= LOCK_IS_ONLY_INSTANCE;
+        }
         let info = LockInfo {
             target: 0,
             instance: *slot,

@@ -1,6 +1,6 @@
 //! Lock instances of a run: names and slots.
 
-use probe_ebpf::abi::{LockKind, Mode, series};
+use probe_ebpf::abi::{LockKind, MAX_CLASSES, Mode, series};
 use probe_ebpf::names::{CLASSES, mode_name};
 
 use crate::emulator::protocol::Hello;
@@ -13,6 +13,8 @@ pub struct Instances {
     pub first_slots: Vec<u32>,
     /// Every slot, by id.
     pub all: Vec<frame::Instance>,
+    /// By class: it has a single lock, and is no flag (whose instance keeps its last value).
+    pub only: [bool; MAX_CLASSES],
 }
 
 impl Instances {
@@ -23,6 +25,10 @@ impl Instances {
         for lock in &hello.locks {
             this.first_slots.push(this.all.len() as u32);
             let kind = CLASSES.get(lock.class as usize).map(|class| class.kind);
+            let of_class = hello.locks.iter().filter(|other| other.class == lock.class);
+            if let Some(only) = this.only.get_mut(lock.class as usize) {
+                *only = kind != Some(LockKind::Flag) && of_class.take(2).count() == 1;
+            }
             for mode in modes(kind) {
                 this.all.push(frame::Instance {
                     id: this.all.len() as u32,

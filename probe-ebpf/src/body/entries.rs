@@ -94,7 +94,7 @@ pub fn leave<E: Env>(env: &E, entry: u8, value: u64) {
         start_ns: since,
         duration_ns: latency,
         extra: arg,
-        tid: env.id() as u32,
+        tid: task.id.get() as u32,
         instance: NO_INSTANCE,
         result: value as i32,
         kind: SPAN_ENTRY,

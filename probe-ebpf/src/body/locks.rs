@@ -6,9 +6,10 @@ use super::{
     innermost_wait, instance_of, pop_wait, record_order, serial, unknown,
 };
 use crate::abi::{
-    self, ENTRY_SETS_FLAG, ENTRY_TESTS_FLAG, HELD_CONTENDED, HELD_IS_GUARD, HELD_SECOND_HOLDER,
-    Held, Info, LOCK_GUARDS_FLAG, LOCK_IS_WAIT_QUEUE, LockInfo, LockKind, MAX_HELD, MAX_SERIES,
-    Mode, Program, Resolve, SPAN_LOCK, Span, Task, TaskExtremes, WAIT_SLEPT,
+    self, ENTRY_SETS_FLAG, ENTRY_TESTS_FLAG, HELD_CONTENDED, HELD_IS_GUARD, HELD_IS_ONLY_INSTANCE,
+    HELD_SECOND_HOLDER, Held, Info, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LOCK_IS_WAIT_QUEUE,
+    LockInfo, LockKind, MAX_HELD, MAX_SERIES, Mode, NO_INSTANCE, Program, Resolve, SPAN_LOCK, Span,
+    Task, TaskExtremes, WAIT_SLEPT,
 };
 
 /// A lock was obtained: runs when the acquisition is complete.
@@ -19,8 +20,10 @@ pub fn acquired<E: Env>(env: &E, address: u64, mode: Mode) {
     };
     let series = abi::series(info.class, mode);
     let instance = instance_of(&info, mode);
+    let only = info.flags & LOCK_IS_ONLY_INSTANCE != 0;
+    let counted = if only { NO_INSTANCE } else { instance };
     let Some((task, extremes)) = env.task() else {
-        count_uncontended(env, series, instance, 0);
+        count_uncontended(env, series, counted, 0);
         failure(env, Program::Acquired, Note::NoTaskSlot, env.id());
         return;
     };
@@ -28,16 +31,16 @@ pub fn acquired<E: Env>(env: &E, address: u64, mode: Mode) {
     let now = env.now();
     begin(task);
     let mut wait = 0;
-    let mut flags = 0;
+    let mut flags = if only { HELD_IS_ONLY_INSTANCE } else { 0 };
     if let Some(waiting) = innermost_wait(task)
         && waiting.lock.get() == address
     {
         wait = now.saturating_sub(waiting.since.get());
         flags |= HELD_CONTENDED;
         pop_wait(task);
-        count_wait(env, extremes, series, instance, entry, wait);
+        count_wait(env, extremes, series, counted, entry, wait);
     } else {
-        count_uncontended(env, series, instance, entry);
+        count_uncontended(env, series, counted, entry);
         let target = Acquired {
             address,
             series,
@@ -73,7 +76,12 @@ pub fn contended<E: Env>(env: &E, address: u64, mode: Mode) {
     let instance = instance_of(&info, mode);
     let task = env.task();
     let entry = task.map_or(0, |(task, _)| current_entry(task));
-    count_contended(env, series, instance, entry);
+    let counted = if info.flags & LOCK_IS_ONLY_INSTANCE != 0 {
+        NO_INSTANCE
+    } else {
+        instance
+    };
+    count_contended(env, series, counted, entry);
     let Some((task, _)) = task else {
         failure(env, Program::Contended, Note::NoTaskSlot, env.id());
         return;
@@ -110,7 +118,9 @@ pub fn failed<E: Env>(env: &E, address: u64, mode: Mode) {
     if let Some(stats) = env.series(series) {
         stats.attempts_failed.add(1);
     }
-    if let Some(stats) = env.instance(instance_of(&info, mode)) {
+    if info.flags & LOCK_IS_ONLY_INSTANCE == 0
+        && let Some(stats) = env.instance(instance_of(&info, mode))
+    {
         stats.attempts_failed.add(1);
     }
     let Some((task, _)) = env.task() else {
@@ -132,22 +142,20 @@ pub fn failed<E: Env>(env: &E, address: u64, mode: Mode) {
 /// A lock is about to be released: runs at the entry of the release.
 #[inline(always)]
 pub fn release<E: Env>(env: &E, address: u64, mode: Mode) {
-    let Some(info) = traced(env, address) else {
+    // A lock that the task holds is a traced one: most releases need no look at the table of locks.
+    let Some((task, extremes)) = env.present_task() else {
+        unmatched(env, mode, address);
         return;
     };
-    let Some((task, extremes)) = env.task() else {
-        unmatched(env, &info, mode, address);
-        failure(env, Program::Release, Note::NoTaskSlot, env.id());
+    let Some(held) = find_held(task, address) else {
+        unmatched(env, mode, address);
         return;
     };
     let now = env.now();
-    if info.flags & LOCK_GUARDS_FLAG != 0 {
+    if Info::unpack(held.info.get()).flags & HELD_IS_GUARD != 0 {
         sample_flag(env, task, extremes, now);
     }
-    match find_held(task, address) {
-        Some(held) => finish_hold(env, task, extremes, held, now),
-        None => unmatched(env, &info, mode, address),
-    }
+    finish_hold(env, task, extremes, held, now);
 }
 
 /// What is known about the address of a lock; wait queues are not locks.
@@ -157,12 +165,18 @@ fn traced<E: Env>(env: &E, address: u64) -> Option<LockInfo> {
     (info.flags & LOCK_IS_WAIT_QUEUE == 0).then_some(info)
 }
 
+/// A release by a task that is not known to hold the lock.
 #[inline(always)]
-fn unmatched<E: Env>(env: &E, info: &LockInfo, mode: Mode, address: u64) {
+fn unmatched<E: Env>(env: &E, mode: Mode, address: u64) {
+    let Some(info) = traced(env, address) else {
+        return;
+    };
     if let Some(stats) = env.series(abi::series(info.class, mode)) {
         stats.unmatched_releases.add(1);
     }
-    if let Some(stats) = env.instance(instance_of(info, mode)) {
+    if info.flags & LOCK_IS_ONLY_INSTANCE == 0
+        && let Some(stats) = env.instance(instance_of(&info, mode))
+    {
         stats.unmatched_releases.add(1);
     }
     failure(env, Program::Release, Note::UnexpectedRelease, address);
@@ -292,7 +306,9 @@ fn finish_hold<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes, held: &Hel
         add_full(&stats.hold, duration);
         stats.hold_sum.add(duration);
     }
-    if let Some(stats) = env.instance(info.instance) {
+    if info.flags & HELD_IS_ONLY_INSTANCE == 0
+        && let Some(stats) = env.instance(info.instance)
+    {
         add_coarse(&stats.hold, duration);
         stats.hold_sum.add(duration);
     }
@@ -309,7 +325,7 @@ fn finish_hold<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes, held: &Hel
         start_ns: since,
         duration_ns: duration,
         extra: wait,
-        tid: env.id() as u32,
+        tid: task.id.get() as u32,
         instance: info.instance,
         result: 0,
         kind: SPAN_LOCK,

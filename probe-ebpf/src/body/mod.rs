@@ -52,6 +52,8 @@ pub trait Env {
     fn entry_info(&self, entry: u8) -> Option<EntryInfo>;
     /// The current task's record, made on first use; `None` when there is no slot left.
     fn task(&self) -> Option<(&Task, &TaskExtremes)>;
+    /// The current task's record, if it has one.
+    fn present_task(&self) -> Option<(&Task, &TaskExtremes)>;
     /// Statistics of a lock series in the current shard.
     fn series(&self, series: u8) -> Option<&SeriesStats>;
     /// Statistics of an entry point in the current shard.

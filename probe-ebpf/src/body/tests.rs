@@ -239,6 +239,9 @@ impl Env for Fake {
             .get(self.current.get() as usize)
             .map(|(task, extremes)| (&**task, &**extremes))
     }
+    fn present_task(&self) -> Option<(&Task, &TaskExtremes)> {
+        self.task()
+    }
     fn series(&self, series: u8) -> Option<&SeriesStats> {
         self.series.get(series as usize).map(|s| &**s)
     }

@@ -18,14 +18,15 @@ use probe_ebpf::abi::{
 use probe_ebpf::h2;
 use probe_ebpf::names::entry_id;
 
+use super::instances::Instances;
 use super::memory::Memory;
 use crate::frame;
 
 pub use clock::{monotonic_ns, unix_ns};
 use live::text;
 use totals::{
-    MinMax, SeriesTotals, accumulate, add_series, coarse, delta, hist, increments, is_flag,
-    series_delta, undo_steps, untouched,
+    MinMax, SeriesTotals, accumulate, add_series, as_instance, coarse, delta, hist, increments,
+    is_flag, series_delta, undo_steps, untouched,
 };
 
 /// Where spans come from.
@@ -67,6 +68,8 @@ pub struct Reader {
     entries: Vec<EntryTotals>,
     instances: HashMap<usize, SeriesTotals>,
     instance_series: Vec<u8>,
+    /// The instance of a series that has only one: its statistics are the series'.
+    only_instance: Vec<Option<u32>>,
     by_entry: HashMap<usize, SeriesTotals>,
     pqap: Vec<u64>,
     edges: Vec<u64>,
@@ -80,8 +83,17 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader of memory with this many shards; `instance_series` gives the series of each instance slot.
-    pub fn new(memory: Memory, shards: u32, instance_series: Vec<u8>) -> Self {
+    /// A reader of memory with this many shards.
+    pub fn new(memory: Memory, shards: u32, instances: &Instances) -> Self {
+        let instance_series: Vec<u8> = instances.all.iter().map(|i| i.series as u8).collect();
+        let only_instance = (0..MAX_SERIES)
+            .map(|series| {
+                let slot = instance_series
+                    .iter()
+                    .position(|s| usize::from(*s) == series)?;
+                instances.only.get(series >> 1)?.then_some(slot as u32)
+            })
+            .collect();
         let counters = vec![[0; 7]; memory.counters.len()];
         let edges = vec![0; memory.edges.len()];
         let pqap = vec![0; memory.pqap.len()];
@@ -100,6 +112,7 @@ impl Reader {
                 .collect(),
             instances: HashMap::new(),
             instance_series,
+            only_instance,
             by_entry: HashMap::new(),
             pqap,
             edges,
@@ -179,6 +192,9 @@ impl Reader {
     fn read_series(&mut self, waits: &[MinMax], holds: &[MinMax]) -> Vec<frame::SeriesDelta> {
         let mut deltas = BTreeMap::new();
         for series in 0..MAX_SERIES {
+            if !self.instance_series.contains(&(series as u8)) {
+                continue;
+            }
             let mut now = SeriesTotals::new(h2::BUCKETS);
             for shard in 0..self.shards {
                 let Some(stats) = self.memory.series.get(shard * MAX_SERIES + series) else {
@@ -203,11 +219,22 @@ impl Reader {
                 wait,
                 holds[series],
             ) {
-                deltas.insert(series as u32, series_delta(delta));
+                let mut delta = series_delta(delta);
+                if let Some(slot) = self.only_instance[series] {
+                    delta.by_instance.push(as_instance(slot, &delta));
+                }
+                deltas.insert(series as u32, delta);
             }
         }
         for slot in 0..self.instance_series.len() {
             let series = self.instance_series[slot];
+            if self
+                .only_instance
+                .get(series as usize)
+                .is_some_and(Option::is_some)
+            {
+                continue;
+            }
             let Some(stats) = self.memory.instances.get(slot) else {
                 continue;
             };

@@ -241,3 +241,27 @@ pub(super) fn series_delta(delta: frame::CoarseDelta) -> frame::SeriesDelta {
         by_entry: Vec::new(),
     }
 }
+
+/// What has been added to the only instance of a series.
+pub(super) fn as_instance(slot: u32, delta: &frame::SeriesDelta) -> frame::CoarseDelta {
+    frame::CoarseDelta {
+        id: slot,
+        acquisitions: delta.acquisitions,
+        contended: delta.contended,
+        attempts_failed: delta.attempts_failed,
+        unmatched_releases: delta.unmatched_releases,
+        releases: delta.releases,
+        wait: delta.wait.as_ref().map(coarsened),
+        hold: delta.hold.as_ref().map(coarsened),
+        wakes: 0,
+    }
+}
+
+/// A full-resolution histogram in coarse buckets: no bucket of the one crosses a bound of the other.
+fn coarsened(hist: &frame::Hist) -> frame::Hist {
+    let mut counts = [0; h2::COARSE_BUCKETS];
+    for (bucket, count) in hist.buckets() {
+        counts[h2::ilog2(h2::lower_bound(bucket)) as usize] += count;
+    }
+    frame::Hist::from_buckets(counts.into_iter().enumerate(), hist.sum_ns, 0, 0)
+}
