@@ -168,6 +168,40 @@ pub struct LockInfo {
     pub reserved: u8,
 }
 
+impl LockInfo {
+    /// All but the target as one word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        let Self {
+            target: _,
+            instance,
+            class,
+            kind,
+            flags,
+            reserved: _,
+        } = self;
+        ((instance as u64) << 32)
+            | ((class as u64) << 24)
+            | ((kind as u64) << 16)
+            | ((flags as u64) << 8)
+    }
+
+    /// The inverse of [`LockInfo::pack`], with a target of 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack(word: u64) -> Self {
+        Self {
+            target: 0,
+            instance: (word >> 32) as u32,
+            class: (word >> 24) as u8,
+            kind: (word >> 16) as u8,
+            flags: (word >> 8) as u8,
+            reserved: 0,
+        }
+    }
+}
+
 /// The flag's owner entry points: sets and clears the flag.
 pub const ENTRY_SETS_FLAG: u8 = 1;
 /// Tests the flag and waits while it is set.
@@ -428,6 +462,25 @@ pub struct Inside {
     pub arg: Word,
 }
 
+/// Places in [`Task::known`].
+pub const KNOWN: usize = 4;
+
+/// A copy of a lock's entry in `LOCKS`, which costs less to look at. Locks do not change while they are traced.
+#[repr(C)]
+pub struct Known {
+    /// Address; 0 for none.
+    pub address: Word,
+    /// [`LockInfo::pack`].
+    pub info: Word,
+}
+
+/// Place of an address in [`Task::known`].
+#[inline(always)]
+#[must_use]
+pub const fn known_place(address: u64) -> usize {
+    ((address >> 4) ^ (address >> 9)) as usize & (KNOWN - 1)
+}
+
 /// Live state of one task. Element of the map `TASKS`; written by that task alone.
 #[repr(C)]
 pub struct Task {
@@ -445,6 +498,12 @@ pub struct Task {
     pub waits_len: Word,
     /// Valid elements of `inside`, the innermost last; larger than [`MAX_NESTED`] when calls were lost.
     pub inside_len: Word,
+    /// Valid elements of `held`.
+    pub held_len: Word,
+    /// Place in `held` of the latest acquisition: where the next release most often finds its lock.
+    pub latest: Word,
+    /// What this task has lately learned of traced addresses, by [`known_place`].
+    pub known: [Known; KNOWN],
     /// Locks held, in any order (their serial numbers tell it), with free places between them.
     pub held: [Held; MAX_HELD],
     /// Locks waited for.
@@ -713,7 +772,9 @@ const _: () = {
     assert!(offset_of!(Inside, object) == 16);
     assert!(offset_of!(Inside, first) == 24);
     assert!(offset_of!(Inside, arg) == 32);
-    assert!(size_of::<Task>() == 64 + 40 * MAX_HELD + 40 * MAX_WAITS + 40 * MAX_NESTED);
+    assert!(
+        size_of::<Task>() == 80 + 16 * KNOWN + 40 * MAX_HELD + 40 * MAX_WAITS + 40 * MAX_NESTED
+    );
     assert!(offset_of!(Task, sequence) == 0);
     assert!(offset_of!(Task, id) == 8);
     assert!(offset_of!(Task, comm) == 16);
@@ -721,9 +782,15 @@ const _: () = {
     assert!(offset_of!(Task, lost_holds) == 40);
     assert!(offset_of!(Task, waits_len) == 48);
     assert!(offset_of!(Task, inside_len) == 56);
-    assert!(offset_of!(Task, held) == 64);
-    assert!(offset_of!(Task, waits) == 64 + 40 * MAX_HELD);
-    assert!(offset_of!(Task, inside) == 64 + 40 * MAX_HELD + 40 * MAX_WAITS);
+    assert!(offset_of!(Task, held_len) == 64);
+    assert!(offset_of!(Task, latest) == 72);
+    assert!(offset_of!(Task, known) == 80);
+    assert!(offset_of!(Task, held) == 80 + 16 * KNOWN);
+    assert!(offset_of!(Task, waits) == 80 + 16 * KNOWN + 40 * MAX_HELD);
+    assert!(offset_of!(Task, inside) == 80 + 16 * KNOWN + 40 * MAX_HELD + 40 * MAX_WAITS);
+    assert!(size_of::<Known>() == 16);
+    assert!(offset_of!(Known, address) == 0);
+    assert!(offset_of!(Known, info) == 8);
     assert!(size_of::<Extremes>() == 16);
     assert!(offset_of!(Extremes, inverse_min) == 0);
     assert!(offset_of!(Extremes, max) == 8);

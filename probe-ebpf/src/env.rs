@@ -223,6 +223,15 @@ impl Env for Maps {
     }
 
     #[inline(always)]
+    fn last_task(&self) -> Option<&Task> {
+        let cached = last_task()?.get();
+        if (cached >> 32) as u32 != self.id() as u32 {
+            return None;
+        }
+        element(&TASKS, cached as u32)
+    }
+
+    #[inline(always)]
     fn series(&self, series: u8) -> Option<&SeriesStats> {
         element(&SERIES, shard() * MAX_SERIES as u32 + u32::from(series))
     }

@@ -48,11 +48,8 @@ pub fn lock_acquired(ctx: ProbeContext) -> u32 {
 /// `mutex_unlock(lock)`, `up_read(sem)`, `up_write(sem)`; the cookie is the mode.
 #[uprobe]
 pub fn lock_release(ctx: ProbeContext) -> u32 {
-    locks::release(
-        &Maps::new(&ctx),
-        argument(&ctx, 0),
-        Mode::from_u8(cookie(&ctx)),
-    );
+    let mode = || Mode::from_u8(cookie(&ctx));
+    locks::release(&Maps::new(&ctx), argument(&ctx, 0), mode);
     0
 }
 

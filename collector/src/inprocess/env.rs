@@ -102,6 +102,10 @@ impl Env for InProcess {
         self.task()
     }
 
+    fn last_task(&self) -> Option<&Task> {
+        self.task().map(|(task, _)| task)
+    }
+
     fn series(&self, series: u8) -> Option<&SeriesStats> {
         self.memory
             .series

@@ -39,7 +39,7 @@ pub fn lock_acquired(lock: u64, mode: Mode) {
 /// The lock is about to be released.
 #[inline]
 pub fn lock_release(lock: u64, mode: Mode) {
-    with(|env| locks::release(env, lock, mode));
+    with(|env| locks::release(env, lock, || mode));
 }
 
 /// The slow path was entered.

@@ -15,7 +15,7 @@ use crate::abi::{
 /// A lock was obtained: runs when the acquisition is complete.
 #[inline(always)]
 pub fn acquired<E: Env>(env: &E, address: u64, mode: Mode) {
-    let Some(info) = traced(env, address) else {
+    let Some(info) = known(env, address) else {
         return;
     };
     let series = abi::series(info.class, mode);
@@ -139,16 +139,17 @@ pub fn failed<E: Env>(env: &E, address: u64, mode: Mode) {
     }
 }
 
-/// A lock is about to be released: runs at the entry of the release.
+/// A lock is about to be released: runs at the entry of the release. The mode is asked for only if the acquisition was
+/// not seen.
 #[inline(always)]
-pub fn release<E: Env>(env: &E, address: u64, mode: Mode) {
+pub fn release<E: Env>(env: &E, address: u64, mode: impl Fn() -> Mode) {
     // A lock that the task holds is a traced one: most releases need no look at the table of locks.
     let Some((task, extremes)) = env.present_task() else {
-        unmatched(env, mode, address);
+        unmatched(env, mode(), address);
         return;
     };
     let Some(held) = find_held(task, address) else {
-        unmatched(env, mode, address);
+        unmatched(env, mode(), address);
         return;
     };
     let now = env.now();
@@ -163,6 +164,25 @@ pub fn release<E: Env>(env: &E, address: u64, mode: Mode) {
 fn traced<E: Env>(env: &E, address: u64) -> Option<LockInfo> {
     let info = env.lock(address)?;
     (info.flags & LOCK_IS_WAIT_QUEUE == 0).then_some(info)
+}
+
+/// As [`traced`], from the current task's own memory where it can be had without a search.
+#[inline(always)]
+fn known<E: Env>(env: &E, address: u64) -> Option<LockInfo> {
+    let place = env
+        .last_task()
+        .and_then(|task| task.known.get(abi::known_place(address)));
+    if let Some(place) = place
+        && place.address.get() == address
+    {
+        return Some(LockInfo::unpack(place.info.get()));
+    }
+    let info = traced(env, address)?;
+    if let Some(place) = place {
+        place.info.set(info.pack());
+        place.address.set(address);
+    }
+    Some(info)
 }
 
 /// A release by a task that is not known to hold the lock.
@@ -259,15 +279,26 @@ pub(super) fn count_wait<E: Env>(
     }
 }
 
+/// The place in `held` that has this address, 0 for a free one; [`MAX_HELD`] if there is none.
 #[inline(always)]
-fn find_held(task: &Task, address: u64) -> Option<&Held> {
+fn place_of(task: &Task, address: u64) -> usize {
     let mut place = MAX_HELD;
     for (n, held) in task.held.iter().enumerate().rev() {
         if held.lock.get() == address {
             place = n;
         }
     }
-    task.held.get(unknown(task, place))
+    unknown(task, place)
+}
+
+#[inline(always)]
+fn find_held(task: &Task, address: u64) -> Option<&Held> {
+    let latest = task.latest.get() as usize & (MAX_HELD - 1);
+    let latest = task.held.get(latest)?;
+    if latest.lock.get() == address {
+        return Some(latest);
+    }
+    task.held.get(place_of(task, address))
 }
 
 #[inline(always)]
@@ -280,16 +311,34 @@ fn push_held<E: Env>(
     wait: u64,
     info: Info,
 ) {
-    if let Some(held) = find_held(task, 0) {
-        held.since.set(now);
-        held.wait.set(wait);
-        held.serial.set(serial(task));
-        held.info.set(info.pack());
-        held.lock.set(address);
-    } else {
+    // Most tasks release in reverse order, so the place after the latest, or the latest itself, is free.
+    let held_len = task.held_len.get();
+    let mut place = held_len as usize & (MAX_HELD - 1);
+    if task.held.get(place).is_none_or(|held| held.lock.get() != 0) {
+        place = place_of(task, 0);
+    }
+    let Some(held) = task.held.get(place) else {
         task.lost_holds.set(task.lost_holds.get() + 1);
         failure(env, program, Note::Overflow, address);
-    }
+        return;
+    };
+    held.since.set(now);
+    held.wait.set(wait);
+    held.serial.set(serial(task));
+    held.info.set(info.pack());
+    held.lock.set(address);
+    task.held_len.set(held_len + 1);
+    task.latest.set(place as u64);
+}
+
+/// Frees a place in `held`. What is left is most often in the place before.
+#[inline(always)]
+fn free_held(task: &Task, held: &Held) {
+    held.lock.set(0);
+    let held_len = task.held_len.get() - 1;
+    task.held_len.set(held_len);
+    task.latest
+        .set(held_len.wrapping_sub(1) & (MAX_HELD as u64 - 1));
 }
 
 /// Ends a hold: statistics, span, and the record.
@@ -299,7 +348,7 @@ fn finish_hold<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes, held: &Hel
     let wait = held.wait.get();
     let info = Info::unpack(held.info.get());
     begin(task);
-    held.lock.set(0);
+    free_held(task, held);
     end(task);
     let duration = now.saturating_sub(since);
     if let Some(stats) = env.series(info.series) {
@@ -489,7 +538,7 @@ pub(super) fn forget_second_holds(task: &Task, entry: u8) {
         if held.lock.get() != 0 {
             let info = Info::unpack(held.info.get());
             if info.entry == entry && info.flags & HELD_SECOND_HOLDER != 0 {
-                held.lock.set(0);
+                free_held(task, held);
             }
         }
     }

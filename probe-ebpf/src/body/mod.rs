@@ -54,6 +54,8 @@ pub trait Env {
     fn task(&self) -> Option<(&Task, &TaskExtremes)>;
     /// The current task's record, if it has one.
     fn present_task(&self) -> Option<(&Task, &TaskExtremes)>;
+    /// The current task's record, if it can be had without a search.
+    fn last_task(&self) -> Option<&Task>;
     /// Statistics of a lock series in the current shard.
     fn series(&self, series: u8) -> Option<&SeriesStats>;
     /// Statistics of an entry point in the current shard.
@@ -105,11 +107,7 @@ fn record_order<E: Env>(
     acquired: order::Acquired,
     now: u64,
 ) {
-    let mut any = 0;
-    for held in &task.held {
-        any |= held.lock.get();
-    }
-    if any != 0 && !env.edges(task, acquired, now) {
+    if task.held_len.get() != 0 && !env.edges(task, acquired, now) {
         failure(env, program, Note::NoEdgeSlot, acquired.address);
     }
 }

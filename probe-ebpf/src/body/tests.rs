@@ -242,6 +242,10 @@ impl Env for Fake {
     fn present_task(&self) -> Option<(&Task, &TaskExtremes)> {
         self.task()
     }
+    fn last_task(&self) -> Option<&Task> {
+        self.task().map(|(task, _)| task)
+    }
+
     fn series(&self, series: u8) -> Option<&SeriesStats> {
         self.series.get(series as usize).map(|s| &**s)
     }
@@ -298,7 +302,7 @@ fn an_uncontended_cycle_is_one_acquisition_with_wait_0_and_one_hold() {
     let env = Fake::new();
     locks::acquired(env.at(1000), KVM_LOCK, Mode::Exclusive);
     assert_eq!(env.held(0), [KVM_LOCK]);
-    locks::release(env.at(1500), KVM_LOCK, Mode::Exclusive);
+    locks::release(env.at(1500), KVM_LOCK, || Mode::Exclusive);
     let stats = env.stats(class_id::KVM_LOCK, Mode::Exclusive);
     assert_eq!(
         (stats.wait[0].get(), sum(&stats.wait), stats.contended.get()),
@@ -369,7 +373,7 @@ fn an_interrupted_wait_is_a_failed_attempt() {
 #[test]
 fn a_release_without_acquisition_has_no_hold() {
     let env = Fake::new();
-    locks::release(&env, KVM_LOCK, Mode::Exclusive);
+    locks::release(&env, KVM_LOCK, || Mode::Exclusive);
     let stats = env.stats(class_id::KVM_LOCK, Mode::Exclusive);
     assert_eq!((stats.unmatched_releases.get(), sum(&stats.hold)), (1, 0));
     assert_eq!(*env.notes.borrow(), [Note::UnexpectedRelease]);
@@ -389,9 +393,9 @@ fn an_unknown_lock_is_left_alone() {
 fn readers_and_writers_are_series_of_their_own() {
     let env = Fake::new();
     locks::acquired(&env, RWSEM, Mode::Read);
-    locks::release(&env, RWSEM, Mode::Read);
+    locks::release(&env, RWSEM, || Mode::Read);
     locks::acquired(&env, RWSEM, Mode::Write);
-    locks::release(&env, RWSEM, Mode::Write);
+    locks::release(&env, RWSEM, || Mode::Write);
     for mode in [Mode::Read, Mode::Write] {
         assert_eq!(sum(&env.stats(class_id::PQAP_HOOK_RWSEM, mode).hold), 1);
     }
@@ -419,9 +423,9 @@ fn edges_come_from_every_held_lock_and_release_order_is_free() {
         env.edge_count(class_id::KVM_LOCK, class_id::PQAP_HOOK_RWSEM, 0),
         1
     );
-    locks::release(&env, KVM_LOCK, Mode::Exclusive);
-    locks::release(&env, GUARD, Mode::Exclusive);
-    locks::release(&env, RWSEM, Mode::Write);
+    locks::release(&env, KVM_LOCK, || Mode::Exclusive);
+    locks::release(&env, GUARD, || Mode::Exclusive);
+    locks::release(&env, RWSEM, || Mode::Write);
     assert!(env.held(0).is_empty());
     assert_eq!(sum(&env.stats(class_id::KVM_LOCK, Mode::Exclusive).hold), 1);
 }
@@ -448,8 +452,8 @@ fn two_instances_of_a_class_say_in_which_order() {
     for (first, second) in [(VCPU_MUTEX, VCPU_MUTEX + 8), (VCPU_MUTEX + 8, VCPU_MUTEX)] {
         locks::acquired(&env, first, Mode::Exclusive);
         locks::acquired(&env, second, Mode::Exclusive);
-        locks::release(&env, second, Mode::Exclusive);
-        locks::release(&env, first, Mode::Exclusive);
+        locks::release(&env, second, || Mode::Exclusive);
+        locks::release(&env, first, || Mode::Exclusive);
     }
     assert_eq!(
         env.edge_count(class_id::VCPU_MUTEX, class_id::VCPU_MUTEX, EDGE_ASCENDING),
@@ -484,7 +488,7 @@ fn without_a_task_slot_acquisitions_are_still_counted_and_the_loss_too() {
     let env = Fake::new();
     env.task_is(9);
     locks::acquired(&env, KVM_LOCK, Mode::Exclusive);
-    locks::release(&env, KVM_LOCK, Mode::Exclusive);
+    locks::release(&env, KVM_LOCK, || Mode::Exclusive);
     let stats = env.stats(class_id::KVM_LOCK, Mode::Exclusive);
     assert_eq!(
         (stats.wait[0].get(), stats.unmatched_releases.get()),
@@ -502,7 +506,7 @@ fn a_full_ring_counts_what_it_drops() {
     env.ring.set(1);
     for _ in 0..3 {
         locks::acquired(&env, KVM_LOCK, Mode::Exclusive);
-        locks::release(&env, KVM_LOCK, Mode::Exclusive);
+        locks::release(&env, KVM_LOCK, || Mode::Exclusive);
     }
     let counters = &env.counters[Program::Release as usize];
     assert_eq!(
@@ -524,13 +528,13 @@ fn set_kvm(env: &Fake, start: u64) {
     );
     locks::acquired(env, GUARD, Mode::Exclusive);
     env.set_flag(1);
-    locks::release(env.at(start + 10), GUARD, Mode::Exclusive);
+    locks::release(env.at(start + 10), GUARD, || Mode::Exclusive);
 }
 
 fn finish_set_kvm(env: &Fake, end: u64) {
     locks::acquired(env, GUARD, Mode::Exclusive);
     env.set_flag(0);
-    locks::release(env.at(end), GUARD, Mode::Exclusive);
+    locks::release(env.at(end), GUARD, || Mode::Exclusive);
     entries::leave(env, entry_id::GROUP_NOTIFIER, 1);
 }
 
@@ -540,7 +544,7 @@ fn a_flag_is_a_lock_held_between_its_transitions() {
     set_kvm(&env, 1000);
     assert_eq!(env.held(0), [FLAG]);
     locks::acquired(&env, KVM_LOCK, Mode::Exclusive);
-    locks::release(&env, KVM_LOCK, Mode::Exclusive);
+    locks::release(&env, KVM_LOCK, || Mode::Exclusive);
     finish_set_kvm(&env, 1510);
     let stats = env.stats(class_id::KVM_BUSY, Mode::Exclusive);
     assert_eq!(
@@ -570,7 +574,7 @@ fn set_and_clear_inside_one_critical_section_is_no_hold() {
     locks::acquired(&env, GUARD, Mode::Exclusive);
     env.set_flag(1);
     env.set_flag(0);
-    locks::release(&env, GUARD, Mode::Exclusive);
+    locks::release(&env, GUARD, || Mode::Exclusive);
     assert_eq!(
         env.stats(class_id::KVM_BUSY, Mode::Exclusive)
             .acquisitions
@@ -614,7 +618,7 @@ fn a_setter_that_only_saw_the_flag_set_by_another_is_no_holder_in_the_end() {
     // -EPERM: the guard is released with the flag still set by task 0.
     entries::enter(&env, entry_id::GROUP_NOTIFIER, [NOTIFIER_BLOCK, 1, KVM, 0]);
     locks::acquired(&env, GUARD, Mode::Exclusive);
-    locks::release(&env, GUARD, Mode::Exclusive);
+    locks::release(&env, GUARD, || Mode::Exclusive);
     entries::leave(&env, entry_id::GROUP_NOTIFIER, 0);
     assert!(env.held(1).is_empty());
     finish_set_kvm(env.task_is(0), 1500);
@@ -635,7 +639,7 @@ fn sleeping_on_the_wait_queue_is_waiting_for_the_flag() {
     entries::enter(&env, entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0]);
     locks::acquired(&env, GUARD, Mode::Exclusive);
     waits::prepare(env.at(2000), QUEUE);
-    locks::release(&env, GUARD, Mode::Exclusive);
+    locks::release(&env, GUARD, || Mode::Exclusive);
     assert!(!env.held(1).contains(&FLAG), "a waiter is no holder");
     // Woken in vain, and queueing for the guard: two waits on the stack.
     locks::contended(env.at(2100), GUARD, Mode::Exclusive);
@@ -643,7 +647,7 @@ fn sleeping_on_the_wait_queue_is_waiting_for_the_flag() {
     locks::acquired(env.at(2200), GUARD, Mode::Exclusive);
     waits::prepare(&env, QUEUE);
     assert_eq!(env.tasks[1].0.waits[0].rounds.get(), 2);
-    locks::release(&env, GUARD, Mode::Exclusive);
+    locks::release(&env, GUARD, || Mode::Exclusive);
     finish_set_kvm(env.task_is(0), 2500);
     waits::wake(&env, QUEUE);
     env.task_is(1);
@@ -686,7 +690,7 @@ fn a_test_that_finds_the_flag_clear_leaves_an_annotated_edge() {
     locks::acquired(&env, VCPU_MUTEX, Mode::Exclusive);
     entries::enter(&env, entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0]);
     locks::acquired(&env, GUARD, Mode::Exclusive);
-    locks::release(&env, GUARD, Mode::Exclusive);
+    locks::release(&env, GUARD, || Mode::Exclusive);
     entries::leave(&env, entry_id::HANDLE_PQAP, 0);
     assert_eq!(
         env.edge_count(class_id::VCPU_MUTEX, class_id::KVM_BUSY, EDGE_ANNOTATED),
