@@ -1,6 +1,5 @@
 //! The bodies against plain memory: a clock that is set by hand, tasks that are switched by hand.
 
-use std::boxed::Box;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::vec::Vec;
@@ -17,9 +16,9 @@ use crate::h2;
 use crate::names::{class_id, entry_id};
 
 /// A value of all zeroes.
-fn zeroed<T>() -> Box<T> {
+fn zeroed<T>() -> T {
     // SAFETY: used only for types made of `Word`s, for which all zeroes is a value.
-    unsafe { Box::<T>::new_zeroed().assume_init() }
+    unsafe { core::mem::zeroed() }
 }
 
 struct Fake {
@@ -28,14 +27,14 @@ struct Fake {
     current: Cell<u32>,
     locks: BTreeMap<u64, LockInfo>,
     entries: BTreeMap<u8, EntryInfo>,
-    tasks: Vec<(Box<Task>, Box<TaskExtremes>)>,
-    series: Vec<Box<SeriesStats>>,
-    entry_stats: Vec<Box<EntryStats>>,
-    instances: Vec<Box<Coarse>>,
-    by_entry: Vec<Box<Coarse>>,
+    tasks: Vec<(Task, TaskExtremes)>,
+    series: Vec<SeriesStats>,
+    entry_stats: Vec<EntryStats>,
+    instances: Vec<Coarse>,
+    by_entry: Vec<Coarse>,
     pqap: Vec<Word>,
-    counters: Vec<Box<Counters>>,
-    edges: Vec<Box<Edge>>,
+    counters: Vec<Counters>,
+    edges: Vec<Edge>,
     edge_slots: RefCell<BTreeMap<u64, usize>>,
     memory: RefCell<BTreeMap<u64, u64>>,
     spans: RefCell<Vec<Span>>,
@@ -237,7 +236,7 @@ impl Env for Fake {
     fn task(&self) -> Option<(&Task, &TaskExtremes)> {
         self.tasks
             .get(self.current.get() as usize)
-            .map(|(task, extremes)| (&**task, &**extremes))
+            .map(|(task, extremes)| (task, extremes))
     }
     fn present_task(&self) -> Option<(&Task, &TaskExtremes)> {
         self.task()
@@ -247,25 +246,24 @@ impl Env for Fake {
     }
 
     fn series(&self, series: u8) -> Option<&SeriesStats> {
-        self.series.get(series as usize).map(|s| &**s)
+        self.series.get(series as usize)
     }
     fn entry_stats(&self, entry: u8) -> Option<&EntryStats> {
-        self.entry_stats.get(entry as usize).map(|s| &**s)
+        self.entry_stats.get(entry as usize)
     }
     fn instance(&self, slot: u32) -> Option<&Coarse> {
-        self.instances.get(slot as usize).map(|s| &**s)
+        self.instances.get(slot as usize)
     }
     fn by_entry(&self, series: u8, entry: u8) -> Option<&Coarse> {
         self.by_entry
             .get(series as usize * abi::MAX_ENTRY_POINTS + entry as usize)
-            .map(|s| &**s)
     }
     fn pqap(&self, entry: u8, function: u8, response: u8) -> Option<&Word> {
         self.pqap
             .get(abi::pqap_index(entry, function, response) as usize)
     }
     fn counters(&self, program: Program) -> Option<&Counters> {
-        self.counters.get(program as usize).map(|s| &**s)
+        self.counters.get(program as usize)
     }
     fn edge(&self, key: u64, now_ns: u64) -> Option<&Edge> {
         let mut slots = self.edge_slots.borrow_mut();
