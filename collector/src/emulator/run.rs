@@ -78,7 +78,13 @@ impl Run {
 
     /// The description for the collector.
     pub fn hello(&self) -> Result<Hello, Problem> {
-        let (executable, points) = points_table::read()?;
+        let (executable, mut points) = points_table::read()?;
+        // Every generation's functions are in the binary; only those of this one are ever called.
+        let present = self.machine.generation.entry_points();
+        points.retain(|point| {
+            crate::attach::entry_point(&point.module, &point.symbol)
+                .is_none_or(|id| present.contains(&id))
+        });
         Ok(Hello {
             version: protocol::VERSION,
             pid: std::process::id(),
