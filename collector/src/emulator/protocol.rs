@@ -119,7 +119,7 @@ pub enum Reply {
     },
     /// Answer to [`Request::Stop`]: all actors have stopped (or could not, see `truth.ended`).
     Stopped {
-        /// Ground truth, as DESIGN's JSON.
+        /// Ground truth.
         truth: Box<Truth>,
     },
     /// The emulator cannot go on.

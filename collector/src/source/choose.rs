@@ -53,7 +53,7 @@ pub(super) fn start(options: &RunOptions) -> Result<Source, SourceError> {
             });
         }
         (SourceChoice::Auto, _) => "no vfio_ap driver on this machine",
-        (SourceChoice::Emulator, _) => "asked for",
+        (SourceChoice::Emulator, _) => "emulated driver asked for",
     };
     let mut emulator = match options.pid {
         Some(pid) => Emulator::find(pid)?,
@@ -89,6 +89,7 @@ pub(super) fn start(options: &RunOptions) -> Result<Source, SourceError> {
         log,
         meta,
         reader: Reader::new(memory, sizes.shards, &instances),
+        warned: [(0, 0); 6],
     })
 }
 

@@ -15,10 +15,13 @@ use super::ebpf::Probes;
 use super::log_lines::LogLines;
 use super::reader::{self, Reader, SpanRing};
 use crate::emulator::protocol::{Reply, Request, Truth};
-use crate::frame::{End, Frame, Meta};
+use crate::frame::{End, Frame, Loss, Meta};
 
 /// How long actors may take to finish their operations, the emulator's own deadline included.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A kind of loss is told about once in this time.
+const WARN_INTERVAL_NS: u64 = 1_000_000_000;
 
 /// What a session asks of its source.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +53,8 @@ pub(super) struct Source {
     pub(super) log: LogLines,
     pub(super) meta: Meta,
     pub(super) reader: Reader,
+    /// Of each kind of loss: how much was not yet said, and when something was said last.
+    pub(super) warned: [(u64, u64); 6],
 }
 
 impl Source {
@@ -128,8 +133,45 @@ impl Source {
         let runs = self.backend.runs();
         let (now, unix) = (reader::monotonic_ns(), reader::unix_ns());
         let mut frame = self.reader.frame(self.ring.as_mut(), now, unix, &runs);
+        if let Some(loss) = &frame.loss {
+            self.warn(loss, now);
+        }
         frame.log = self.log.take();
         frame
+    }
+
+    /// Says what the probes could not keep, at most once a second for each kind.
+    fn warn(&mut self, loss: &Loss, now: u64) {
+        let kinds = [
+            (
+                loss.missed,
+                "invocations were skipped by the kernel: statistics are \"at least\"",
+            ),
+            (
+                loss.no_task_slot,
+                "invocations found no task slot: statistics are \"at least\"",
+            ),
+            (
+                loss.no_edge_slot,
+                "order edges found no slot: the lock order is incomplete",
+            ),
+            (
+                loss.overflowed,
+                "held locks, waits or nested calls did not fit into a task's record",
+            ),
+            (loss.unreadable, "reads of object memory failed"),
+            (
+                loss.unmatched,
+                "releases of locks whose acquisition was not seen",
+            ),
+        ];
+        for ((count, text), (waiting, last)) in kinds.into_iter().zip(&mut self.warned) {
+            *waiting += count;
+            if *waiting != 0 && now.saturating_sub(*last) >= WARN_INTERVAL_NS {
+                self.log.push("warn", &format!("{waiting} {text}"));
+                (*waiting, *last) = (0, now);
+            }
+        }
     }
 
     /// Reads everything once more and sends it as the last frame.
