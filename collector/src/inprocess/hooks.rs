@@ -15,7 +15,7 @@ use super::table::{Addresses, Table};
 use crate::emulator::protocol::Hello;
 use crate::source::instances::Instances;
 use crate::source::memory::Mapping;
-use crate::source::{self, ebpf};
+use crate::source::{self, tables};
 
 static ENABLED: AtomicBool = AtomicBool::new(false);
 static MEASURE: OnceLock<InProcess> = OnceLock::new();
@@ -106,9 +106,9 @@ pub fn enable(hello: &Hello, ring_bytes: u32) -> Result<i32, String> {
     let ring = SharedRing::new(views.ring_control, views.ring);
     ring.clear();
     let env = InProcess {
-        config: ebpf::config_for(hello, &sizes),
-        locks: Addresses::new(&ebpf::addresses(hello, &instances)),
-        entries: crate::attach::entry_info(ebpf::has_flag(hello)),
+        config: tables::config(hello, &sizes),
+        locks: Addresses::new(&tables::addresses(hello, &instances)),
+        entries: crate::attach::entry_info(tables::has_flag(hello)),
         memory: views.memory,
         ring,
         tasks: Table::new(sizes.tasks),

@@ -12,6 +12,7 @@ mod log_lines;
 pub mod memory;
 pub mod reader;
 mod run;
+pub mod tables;
 
 pub(crate) use choose::sizes;
 

@@ -1,5 +1,7 @@
 //! The eBPF programs: loaded, sized, attached to an emulated driver, and read.
 
+mod error;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU32;
@@ -10,28 +12,31 @@ use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink,
 use aya::programs::{ProgramError, UProbe};
 use aya::{Ebpf, EbpfLoader};
 use probe_ebpf::abi::{
-    self, Config, EntryInfo, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LOCK_IS_WAIT_QUEUE, LockInfo,
-    MAX_CLASSES, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES, PROGRAM_NAMES, PROGRAMS, Span,
+    self, Config, EntryInfo, LockInfo, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES, PROGRAM_NAMES,
+    PROGRAMS, Span,
 };
-use probe_ebpf::names::CLASSES;
 
 use super::budget::Sizes;
 use super::instances::Instances;
 use super::memory::{Mapping, Memory, Shared, View};
 use super::reader::{ProgramRuns, SpanRing};
+use super::tables;
 use crate::attach;
 use crate::emulator::protocol::Hello;
 use crate::frame::AttachPoint;
 
+pub use error::ProbeError;
+use error::{chain, missing_capabilities};
+
 #[cfg(target_arch = "x86_64")]
 const OBJECT: &[u8] =
-    aya::include_bytes_aligned!("../../../probe-ebpf/objects/apscope-probes-x86_64.o");
+    aya::include_bytes_aligned!("../../../../probe-ebpf/objects/apscope-probes-x86_64.o");
 #[cfg(target_arch = "aarch64")]
 const OBJECT: &[u8] =
-    aya::include_bytes_aligned!("../../../probe-ebpf/objects/apscope-probes-aarch64.o");
+    aya::include_bytes_aligned!("../../../../probe-ebpf/objects/apscope-probes-aarch64.o");
 #[cfg(target_arch = "s390x")]
 const OBJECT: &[u8] =
-    aya::include_bytes_aligned!("../../../probe-ebpf/objects/apscope-probes-s390x.o");
+    aya::include_bytes_aligned!("../../../../probe-ebpf/objects/apscope-probes-s390x.o");
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "s390x")))]
 const OBJECT: &[u8] = &[];
 
@@ -40,172 +45,10 @@ pub struct Probes {
     ebpf: Ebpf,
     ring: Option<RingBuf<MapData>>,
     ring_bytes: u32,
-    links: Vec<UProbeLink>,
+    /// Attached while they are here.
+    _links: Vec<UProbeLink>,
     /// What was attached where.
     pub attach: Vec<AttachPoint>,
-}
-
-/// Why eBPF cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ProbeError {
-    /// No object for this machine.
-    #[error("no eBPF object for this architecture ({})", std::env::consts::ARCH)]
-    NoObject,
-    /// The process may not use eBPF.
-    #[error("eBPF not permitted: {missing} missing")]
-    NotPermitted {
-        /// Names of the capabilities.
-        missing: String,
-    },
-    /// The object was built for another version of the ABI.
-    #[error(
-        "the eBPF object has ABI version {found}, this program {}",
-        abi::VERSION
-    )]
-    Version {
-        /// The object's version.
-        found: u32,
-    },
-    /// The kernel refused the object.
-    #[error("eBPF load failed: {0}")]
-    Load(String),
-    /// A map or program that must be there is not.
-    #[error("the eBPF object has no {0}")]
-    Missing(&'static str),
-    /// A program could not be attached.
-    #[error("attaching {symbol}: {reason}")]
-    Attach {
-        /// The probe point.
-        symbol: String,
-        /// The kernel's answer.
-        reason: String,
-    },
-    /// A map could not be read or written.
-    #[error("map {map}: {reason}")]
-    Map {
-        /// The map.
-        map: &'static str,
-        /// The kernel's answer.
-        reason: String,
-    },
-}
-
-/// Error text with its causes: aya's outermost messages say little.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        cause = inner.source();
-    }
-    // A verifier log is thousands of lines; its end says what was refused.
-    let lines: Vec<&str> = text.lines().collect();
-    if lines.len() > 12 {
-        lines[lines.len() - 12..].join("\n")
-    } else {
-        text
-    }
-}
-
-/// Capabilities that eBPF tracing needs and this process lacks; empty if it has them.
-fn missing_capabilities() -> String {
-    const CAP_SYS_ADMIN: u32 = 21;
-    const CAP_PERFMON: u32 = 38;
-    const CAP_BPF: u32 = 39;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(u64::MAX);
-    let has = |bit: u32| effective & (1 << bit) != 0 || effective & (1 << CAP_SYS_ADMIN) != 0;
-    let mut missing = Vec::new();
-    if !has(CAP_BPF) {
-        missing.push("CAP_BPF");
-    }
-    if !has(CAP_PERFMON) {
-        missing.push("CAP_PERFMON");
-    }
-    missing.join(" and ")
-}
-
-fn config(hello: &Hello, sizes: &Sizes) -> Config {
-    let o = &hello.offsets;
-    Config {
-        version: abi::VERSION,
-        shard_mask: sizes.shards - 1,
-        user_memory: 1,
-        tgid: 0,
-        ring_wake_bytes: sizes.ring_bytes / 2,
-        edge_slots: sizes.edges,
-        task_slots: sizes.tasks,
-        instance_slots: sizes.instances,
-        mdev_flag: o.mdev_flag,
-        mdev_notifier: o.mdev_notifier,
-        mdev_hook: o.mdev_hook,
-        device_driver_data: o.device_driver_data,
-        mdev_device_driver_data: o.mdev_device_driver_data,
-        vcpu_kvm: o.vcpu_kvm,
-        vcpu_run: o.vcpu_run,
-        kvm_hook: o.kvm_hook,
-        run_gprs: o.run_gprs,
-        has_flag: u32::from(has_flag(hello)),
-    }
-}
-
-/// The generation has the open-coded lock.
-#[must_use]
-pub fn has_flag(hello: &Hello) -> bool {
-    hello.locks.iter().any(|lock| lock.wait_queue.is_some())
-}
-
-/// The configuration for an emulator, as both kinds of probes need it.
-#[must_use]
-pub fn config_for(hello: &Hello, sizes: &Sizes) -> Config {
-    config(hello, sizes)
-}
-
-/// Every traced address: locks, flags and their wait queues.
-#[must_use]
-pub fn addresses(hello: &Hello, instances: &Instances) -> Vec<(u64, LockInfo)> {
-    let mut all = Vec::with_capacity(hello.locks.len());
-    for (lock, slot) in hello.locks.iter().zip(&instances.first_slots) {
-        let kind = CLASSES
-            .get(lock.class as usize)
-            .map_or(0, |class| class.kind as u8);
-        let mut flags = if lock.guards_flag {
-            LOCK_GUARDS_FLAG
-        } else {
-            0
-        };
-        if instances.only[lock.class as usize & (MAX_CLASSES - 1)] {
-            flags |= LOCK_IS_ONLY_INSTANCE;
-        }
-        let info = LockInfo {
-            target: 0,
-            instance: *slot,
-            class: lock.class,
-            kind,
-            flags,
-            reserved: 0,
-        };
-        all.push((lock.address, info));
-        if let Some(queue) = lock.wait_queue {
-            all.push((
-                queue,
-                LockInfo {
-                    target: lock.address,
-                    flags: LOCK_IS_WAIT_QUEUE,
-                    ..info
-                },
-            ));
-        }
-    }
-    all
 }
 
 /// A value's bytes, for maps whose types live in a crate that knows nothing of aya.
@@ -214,19 +57,6 @@ fn bytes_of<T: Copy, const N: usize>(value: &T) -> [u8; N] {
     // SAFETY: the sizes are equal; the types passed here (LockInfo, EntryInfo, Config) have no padding, which the
     // ABI's assertions on every offset show.
     unsafe { std::mem::transmute_copy(value) }
-}
-
-impl Drop for Probes {
-    /// Detaches everything at once. The kernel waits for a grace period whenever a uprobe goes, one after the other
-    /// if they go one after the other; together they share it.
-    fn drop(&mut self) {
-        std::thread::scope(|scope| {
-            for link in self.links.drain(..) {
-                // Without a thread it is closed here, which is only slower.
-                let _ = std::thread::Builder::new().spawn_scoped(scope, move || drop(link));
-            }
-        });
-    }
 }
 
 impl Probes {
@@ -244,7 +74,7 @@ impl Probes {
             return Err(ProbeError::NotPermitted { missing });
         }
         check_version()?;
-        let config: [u8; size_of::<Config>()] = bytes_of(&config(hello, sizes));
+        let config: [u8; size_of::<Config>()] = bytes_of(&tables::config(hello, sizes));
         let mut ebpf = EbpfLoader::new()
             .btf(None)
             .override_global("CONFIG", &config[..], true)
@@ -275,7 +105,7 @@ impl Probes {
                 ebpf,
                 ring: Some(ring),
                 ring_bytes: sizes.ring_bytes,
-                links,
+                _links: links,
                 attach,
             },
             memory,
@@ -383,7 +213,7 @@ fn fill(
     let map = ebpf.map_mut("LOCKS").ok_or(ProbeError::Missing("LOCKS"))?;
     let mut locks: HashMap<_, u64, [u8; size_of::<LockInfo>()]> =
         HashMap::try_from(map).map_err(failed("LOCKS"))?;
-    for (address, info) in addresses(hello, instances) {
+    for (address, info) in tables::addresses(hello, instances) {
         locks
             .insert(address, bytes_of(&info), 0)
             .map_err(failed("LOCKS"))?;
@@ -393,7 +223,10 @@ fn fill(
         .ok_or(ProbeError::Missing("ENTRY_INFO"))?;
     let mut entries: Array<_, [u8; size_of::<EntryInfo>()]> =
         Array::try_from(map).map_err(failed("ENTRY_INFO"))?;
-    for (id, info) in attach::entry_info(has_flag(hello)).iter().enumerate() {
+    for (id, info) in attach::entry_info(tables::has_flag(hello))
+        .iter()
+        .enumerate()
+    {
         entries
             .set(id as u32, bytes_of(info), 0)
             .map_err(failed("ENTRY_INFO"))?;

@@ -1,0 +1,82 @@
+//! What both kinds of probes are told of an emulated driver before it starts.
+
+use probe_ebpf::abi::{
+    self, Config, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LOCK_IS_WAIT_QUEUE, LockInfo,
+    MAX_CLASSES,
+};
+use probe_ebpf::names::CLASSES;
+
+use super::budget::Sizes;
+use super::instances::Instances;
+use crate::emulator::protocol::Hello;
+
+/// The configuration of the probe bodies.
+#[must_use]
+pub fn config(hello: &Hello, sizes: &Sizes) -> Config {
+    let o = &hello.offsets;
+    Config {
+        version: abi::VERSION,
+        shard_mask: sizes.shards - 1,
+        user_memory: 1,
+        tgid: 0,
+        ring_wake_bytes: sizes.ring_bytes / 2,
+        edge_slots: sizes.edges,
+        task_slots: sizes.tasks,
+        instance_slots: sizes.instances,
+        mdev_flag: o.mdev_flag,
+        mdev_notifier: o.mdev_notifier,
+        mdev_hook: o.mdev_hook,
+        device_driver_data: o.device_driver_data,
+        mdev_device_driver_data: o.mdev_device_driver_data,
+        vcpu_kvm: o.vcpu_kvm,
+        vcpu_run: o.vcpu_run,
+        kvm_hook: o.kvm_hook,
+        run_gprs: o.run_gprs,
+        has_flag: u32::from(has_flag(hello)),
+    }
+}
+
+/// The generation has the open-coded lock.
+#[must_use]
+pub fn has_flag(hello: &Hello) -> bool {
+    hello.locks.iter().any(|lock| lock.wait_queue.is_some())
+}
+
+/// Every traced address: locks, flags and their wait queues.
+#[must_use]
+pub fn addresses(hello: &Hello, instances: &Instances) -> Vec<(u64, LockInfo)> {
+    let mut all = Vec::with_capacity(hello.locks.len());
+    for (lock, slot) in hello.locks.iter().zip(&instances.first_slots) {
+        let kind = CLASSES
+            .get(lock.class as usize)
+            .map_or(0, |class| class.kind as u8);
+        let mut flags = if lock.guards_flag {
+            LOCK_GUARDS_FLAG
+        } else {
+            0
+        };
+        if instances.only[lock.class as usize & (MAX_CLASSES - 1)] {
+            flags |= LOCK_IS_ONLY_INSTANCE;
+        }
+        let info = LockInfo {
+            target: 0,
+            instance: *slot,
+            class: lock.class,
+            kind,
+            flags,
+            reserved: 0,
+        };
+        all.push((lock.address, info));
+        if let Some(queue) = lock.wait_queue {
+            all.push((
+                queue,
+                LockInfo {
+                    target: lock.address,
+                    flags: LOCK_IS_WAIT_QUEUE,
+                    ..info
+                },
+            ));
+        }
+    }
+    all
+}
