@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::process::{Background, emulator_at_work, is_alive, kill, wait_for};
@@ -48,8 +49,8 @@ fn a_killed_in_process_collector_leaves_no_emulator() {
     });
 }
 
-/// Kills the emulated driver of a collector after `ready`, and says how the collector ended.
-fn bereaved(place: &Place, arguments: &str, ready: impl Fn(&Place) -> bool) -> Output {
+/// Kills the emulated driver of a collector once it is at work and `ready` is true, and says how the collector ended.
+fn bereaved(place: &Place, arguments: &str, mut ready: impl FnMut(&Place) -> bool) -> Output {
     let mut collector = place.start(arguments);
     let emulator = emulator_at_work(&mut collector);
     wait_for("enough is measured", || ready(place).then_some(()));
@@ -92,8 +93,11 @@ fn a_killed_emulator_costs_an_export_nothing() {
         let arguments = format!(
             "export --format json -o out.json --truth truth.json --probe {probe} --duration 1h {GUESTS}"
         );
-        let started = std::time::Instant::now();
-        let output = bereaved(&place, &arguments, |_| started.elapsed().as_secs() >= 1);
+        let mut at_work_since = None;
+        let output = bereaved(&place, &arguments, |_| {
+            let since = at_work_since.get_or_insert_with(Instant::now);
+            since.elapsed() > Duration::from_millis(500)
+        });
         says_that_the_driver_died(&output);
         is_intact(&place.json("out.json"), probe);
     }
