@@ -33,7 +33,7 @@ fn announced(child: &mut Child) {
 #[test]
 fn a_running_emulator_is_measured_from_then_on() {
     for probe in PROBES {
-        let Some(_guard) = bpf::guard_for(probe) else {
+        let Some(_permit) = bpf::permitted_with(probe) else {
             continue;
         };
         let place = Place::new();

@@ -15,7 +15,7 @@ const GUESTS: &str = "--source emulator --guests 4 --vcpus 2";
 
 #[test]
 fn a_killed_collector_leaves_no_program_and_no_emulator() {
-    let Some(_guard) = bpf::permitted() else {
+    let Some(_permit) = bpf::permitted() else {
         return;
     };
     let place = Place::new();
@@ -86,7 +86,7 @@ fn is_intact(export: &Value, probe: &str) {
 #[test]
 fn a_killed_emulator_costs_an_export_nothing() {
     for probe in PROBES {
-        let Some(_guard) = bpf::guard_for(probe) else {
+        let Some(_permit) = bpf::permitted_with(probe) else {
             continue;
         };
         let place = Place::new();
@@ -106,7 +106,7 @@ fn a_killed_emulator_costs_an_export_nothing() {
 #[test]
 fn a_killed_emulator_costs_a_recording_nothing() {
     for probe in PROBES {
-        let Some(_guard) = bpf::guard_for(probe) else {
+        let Some(_permit) = bpf::permitted_with(probe) else {
             continue;
         };
         let place = Place::new();

@@ -35,7 +35,7 @@ fn steady(probe: &str, generation: &str, seed: u64, more: &str) -> Value {
 
 #[test]
 fn counts_equal_the_truth_with_ebpf() {
-    let Some(_guard) = bpf::permitted() else {
+    let Some(_permit) = bpf::permitted() else {
         return;
     };
     for (generation, seed) in [("v5.13", 7), ("v5.15", 8)] {
@@ -61,7 +61,7 @@ fn a_ring_that_overflows_costs_spans_but_no_count() {
         ("in-process", "v5.13"),
         ("in-process", "v5.15"),
     ] {
-        let Some(_guard) = bpf::guard_for(probe) else {
+        let Some(_permit) = bpf::permitted_with(probe) else {
             continue;
         };
         let export = steady(probe, generation, 5, "--rate 8 --ring-bytes 4096");
@@ -83,7 +83,7 @@ fn a_ring_that_overflows_costs_spans_but_no_count() {
 #[test]
 fn percentiles_are_those_of_the_known_holds() {
     for probe in PROBES {
-        let Some(_guard) = bpf::guard_for(probe) else {
+        let Some(_permit) = bpf::permitted_with(probe) else {
             continue;
         };
         let (export, truth) = Place::new().export(&format!(
@@ -111,12 +111,12 @@ fn percentiles_are_those_of_the_known_holds() {
         assert!(number(&hold["sum_ns"]) >= holds.iter().sum());
         for (name, percent) in [("p50_ns", 50), ("p90_ns", 90), ("p99_ns", 99)] {
             let rank = (holds.len() * percent).div_ceil(100);
-            let held = holds[rank - 1];
-            let most = (held + noise) + (held + noise) / 32;
+            let truth = holds[rank - 1];
+            let most = (truth + noise) + (truth + noise) / 32;
             let told = number(&hold[name]);
             assert!(
-                (held..=most).contains(&told),
-                "{probe} {name}: {told}, truth {held}, noise {noise}"
+                (truth..=most).contains(&told),
+                "{probe} {name}: {told}, truth {truth}, noise {noise}"
             );
         }
     }

@@ -64,7 +64,7 @@ fn seen_live(place: &Place) -> (usize, usize) {
 #[test]
 fn kvm_busy_is_a_lock_in_v5_13() {
     for probe in PROBES {
-        let Some(_guard) = bpf::guard_for(probe) else {
+        let Some(_permit) = bpf::permitted_with(probe) else {
             continue;
         };
         let (place, export) = recorded(probe, "v5.13");
@@ -100,7 +100,7 @@ fn kvm_busy_is_a_lock_in_v5_13() {
 #[test]
 fn kvm_busy_is_not_in_v5_15() {
     for probe in PROBES {
-        let Some(_guard) = bpf::guard_for(probe) else {
+        let Some(_permit) = bpf::permitted_with(probe) else {
             continue;
         };
         let (place, export) = recorded(probe, "v5.15");

@@ -10,9 +10,12 @@ use aya::programs::{ProgramError, loaded_programs};
 /// Attaching and detaching uprobes takes seconds, so that tests that do it at once would measure each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
+/// The right to measure with a probe, until it is dropped.
+pub struct Permit(Option<MutexGuard<'static, ()>>);
+
 /// The right to use eBPF until it is dropped; `None` where it is not permitted, which is printed. With
 /// `APSCOPE_REQUIRE_BPF` in the environment that is a failure.
-pub fn permitted() -> Option<MutexGuard<'static, ()>> {
+pub fn permitted() -> Option<Permit> {
     if let Some(Err(ProgramError::SyscallError(error))) = loaded_programs().next()
         && error.io_error.kind() == ErrorKind::PermissionDenied
     {
@@ -24,15 +27,15 @@ pub fn permitted() -> Option<MutexGuard<'static, ()>> {
         return None;
     }
     // A test that has failed leaves nothing that another one could stumble over.
-    Some(ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner))
+    let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    Some(Permit(Some(guard)))
 }
 
-/// Like [`permitted`], where it is only needed for one of the two probes: the guard for that one is `None`.
-pub fn guard_for(probe: &str) -> Option<Option<MutexGuard<'static, ()>>> {
-    if probe == "ebpf" {
-        permitted().map(Some)
-    } else {
-        Some(None)
+/// The right to measure with this probe; in process it needs none.
+pub fn permitted_with(probe: &str) -> Option<Permit> {
+    match probe {
+        "ebpf" => permitted(),
+        _ => Some(Permit(None)),
     }
 }
 
