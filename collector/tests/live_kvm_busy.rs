@@ -11,12 +11,13 @@ use support::truth::differences;
 use support::{PROBES, Place, bpf, lock, number};
 
 /// Records a run and exports the recording, which must equal the truth. Returns the place, the recording `r` in it, and
-/// the export.
+/// the export. At ten times the scenario's rate the flag is waited for during a quarter of the run, so that readings
+/// every 10 ms meet waiters many times.
 fn recorded(probe: &str, generation: &str) -> (Place, Value) {
     let place = Place::new();
     place.run(&format!(
         "record -o r --truth truth.json --source emulator --probe {probe} --generation {generation} --seed 3 \
-         --guests 4 --vcpus 2 --duration 2s --interval 10ms"
+         --guests 4 --vcpus 2 --rate 10 --duration 2s --interval 10ms"
     ));
     place.run("export r --format json -o out.json");
     let (export, truth) = (place.json("out.json"), place.json("truth.json"));
