@@ -1,0 +1,129 @@
+//! Collectors that come to an emulated driver that runs already, and what is refused.
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::Child;
+
+use serde_json::Value;
+use support::process::{Background, is_alive, wait_for};
+use support::truth::count;
+use support::{PROBES, Place, bpf, failure, lock, number};
+
+/// An emulator of its own that has been at work for a while.
+fn emulator(place: &Place, arguments: &str) -> Background {
+    let mut child = place.start(&format!("emulate {arguments}"));
+    announced(&mut child);
+    Background(child)
+}
+
+/// Waits until it has said that it runs, with its pid.
+fn announced(child: &mut Child) {
+    let pid = format!("pid {}", child.id());
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert!(
+        line.starts_with("EMULATED") && line.contains(&pid),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_running_emulator_is_measured_from_then_on() {
+    for probe in PROBES {
+        let Some(_permit) = bpf::permitted_with(probe) else {
+            continue;
+        };
+        let place = Place::new();
+        let mut emulator = emulator(
+            &place,
+            "--generation v5.15 --guests 3 --vcpus 1 --seed 9 --truth truth.json",
+        );
+        let pid = emulator.0.id();
+        place.run(&format!(
+            "export --pid {pid} --probe {probe} --duration 1s --format json -o out.json"
+        ));
+        // The collector stops the actors at its end, so the emulator is through too.
+        let ended = wait_for("the emulator ends", || emulator.0.try_wait().unwrap());
+        assert!(ended.success(), "{ended}");
+        let (export, truth) = (place.json("out.json"), place.json("truth.json"));
+        let source = &export["source"];
+        assert_eq!(source["pid"], pid);
+        assert_eq!(source["probe"], probe);
+        assert_eq!(source["generation"], "v5.15");
+        assert_eq!((number(&source["guests"]), number(&source["seed"])), (3, 9));
+        assert_eq!(truth["ended"], "finished");
+        is_a_part(&export, &truth);
+    }
+}
+
+/// What a collector has seen that came late: something of each lock that is taken all the time, and no more than there
+/// was. The truth leaves out what the generation does not have; its counts are 0.
+fn is_a_part(export: &Value, truth: &Value) {
+    for class in ["matrix_dev->lock", "vcpu->mutex"] {
+        assert!(number(&lock(export, class).unwrap()["acquisitions"]) > 0);
+    }
+    for measured in export["locks"].as_array().unwrap() {
+        let same =
+            |lock: &&Value| lock["class"] == measured["class"] && lock["mode"] == measured["mode"];
+        let counted = truth["locks"].as_array().unwrap().iter().find(same);
+        let counted = counted.unwrap_or(&Value::Null);
+        for name in ["acquisitions", "contended", "releases"] {
+            assert!(
+                count(&measured[name]) <= count(&counted[name]),
+                "{measured}"
+            );
+        }
+        assert_eq!(
+            number(&measured["releases"]),
+            number(&measured["hold"]["count"]) + number(&measured["unmatched_releases"]),
+            "{measured}"
+        );
+    }
+    for measured in export["entry_points"].as_array().unwrap() {
+        let same = |entry: &&Value| entry["name"] == measured["name"];
+        let counted = truth["entry_points"].as_array().unwrap().iter().find(same);
+        let counted = counted.unwrap_or(&Value::Null);
+        assert!(
+            count(&measured["calls"]) <= count(&counted["calls"]),
+            "{measured}"
+        );
+    }
+}
+
+#[test]
+fn a_process_that_is_no_emulator_is_refused() {
+    let place = Place::new();
+    let own = std::process::id();
+    let output = place
+        .command(&format!("--pid {own} --duration 1s"))
+        .output()
+        .unwrap();
+    let [what, ..] = failure(&output);
+    assert!(what.contains(&own.to_string()), "{what}");
+    assert!(is_alive(own));
+}
+
+#[test]
+fn names_and_counts_that_cannot_be_are_refused_before_the_run() {
+    let place = Place::new();
+    let live = "--source emulator --duration 1h --format json -o out.json";
+    for (arguments, known) in [
+        (format!("export --generation v9 {live}"), "v5.13"),
+        (format!("export --scenario riot {live}"), "steady"),
+        (format!("export --vcpus 0 {live}"), "1 to 64"),
+        ("emulate --generation v9".into(), "v5.13"),
+        ("emulate --scenario riot".into(), "steady"),
+        ("emulate --guests 0".into(), "1 to 1000"),
+        ("emulate --guests 100000".into(), "1 to 1000"),
+        ("emulate --vcpus 0".into(), "1 to 64"),
+        ("emulate --truth no/such/folder".into(), "No such file"),
+    ] {
+        let output = place.command(&arguments).output().unwrap();
+        let lines = failure(&output).join("\n");
+        assert!(lines.contains(known), "{arguments}: {lines}");
+    }
+    assert!(!place.path("out.json").exists());
+}
