@@ -82,6 +82,8 @@ pub struct RunOptions {
     pub emulator: EmulatorOptions,
     /// Attach to this emulator instead of starting one.
     pub pid: Option<u32>,
+    /// The ground truth is wanted: an emulator found by `pid` is stopped for it, which otherwise goes on.
+    pub truth: bool,
     /// Time between frames.
     pub interval: Duration,
     /// Size of the span ring in bytes: a power of two, at least one page.
@@ -95,6 +97,7 @@ impl Default for RunOptions {
             probe: ProbeChoice::Auto,
             emulator: EmulatorOptions::default(),
             pid: None,
+            truth: false,
             interval: Duration::from_millis(100),
             ring_bytes: 8 << 20,
         }

@@ -79,6 +79,30 @@ impl Word {
             .store(value, core::sync::atomic::Ordering::Relaxed);
     }
 
+    /// Stores a value before everything that this task writes afterwards, and after everything it wrote before, as
+    /// others see it. For sequence counters.
+    #[inline(always)]
+    pub fn set_ordered(&self, value: u64) {
+        // x86-64 and s390x do not reorder stores; aarch64 needs a full barrier, which an exchange is.
+        #[cfg(all(target_arch = "bpf", not(bpf_target_arch = "aarch64")))]
+        self.set(value);
+        #[cfg(all(target_arch = "bpf", bpf_target_arch = "aarch64"))]
+        // SAFETY: the cell is valid and aligned.
+        unsafe {
+            core::intrinsics::atomic_xchg::<u64, { core::intrinsics::AtomicOrdering::SeqCst }>(
+                self.0.get(),
+                value,
+            );
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            use core::sync::atomic::{AtomicU64, Ordering, fence};
+            // SAFETY: the cell is valid and aligned, and only accessed atomically.
+            unsafe { AtomicU64::from_ptr(self.0.get()) }.store(value, Ordering::Release);
+            fence(Ordering::Release);
+        }
+    }
+
     /// Adds to the cell, atomically. Returns nothing: Linux 5.10 has no fetching atomics for eBPF.
     #[inline(always)]
     pub fn add(&self, value: u64) {
@@ -355,7 +379,7 @@ pub struct Coarse {
     pub hold_sum: Word,
     /// Wake-ups of the wait queue (flags only).
     pub wakes: Word,
-    /// Last sampled value (flags only).
+    /// Last sampled value plus 1 (flags only); 0 before the first sample.
     pub value: Word,
     /// Waits by [`h2::ilog2`]; of flags, only those that slept.
     pub wait: [Word; h2::COARSE_BUCKETS],
@@ -369,6 +393,8 @@ pub const HELD_SECOND_HOLDER: u8 = 1;
 pub const HELD_CONTENDED: u8 = 2;
 /// The lock guards an open-coded flag.
 pub const HELD_IS_GUARD: u8 = 4;
+/// The flag was set when it was first looked at: by this task, or by one that set it before anybody looked.
+pub const HELD_UNCERTAIN: u8 = 16;
 /// As [`LOCK_IS_ONLY_INSTANCE`].
 pub const HELD_IS_ONLY_INSTANCE: u8 = 8;
 

@@ -57,6 +57,9 @@ static CONFIG: Config = Config {
     has_flag: 0,
 };
 
+/// 0 until every program is attached: a release must not be seen before the acquisition can be.
+#[map]
+static GATE: Array<Word> = Array::with_max_entries(1, 0);
 #[map]
 static LOCKS: HashMap<u64, LockInfo> = HashMap::with_max_entries(1, 0);
 #[map]
@@ -103,10 +106,10 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// For the program that was called with this context.
+    /// For the program that was called with this context; `None` while not all programs are attached.
     #[inline(always)]
-    pub fn new(ctx: &impl EbpfContext) -> Self {
-        Self { ctx: ctx.as_ptr() }
+    pub fn open(ctx: &impl EbpfContext) -> Option<Self> {
+        (element(&GATE, 0)?.get() != 0).then(|| Self { ctx: ctx.as_ptr() })
     }
 }
 

@@ -37,8 +37,11 @@ fn argument(ctx: &ProbeContext, n: usize) -> u64 {
 /// `lock_acquired(lock, mode)`: the acquisition is complete.
 #[uprobe]
 pub fn lock_acquired(ctx: ProbeContext) -> u32 {
+    let Some(maps) = Maps::open(&ctx) else {
+        return 0;
+    };
     locks::acquired(
-        &Maps::new(&ctx),
+        &maps,
         argument(&ctx, 0),
         Mode::from_u8(argument(&ctx, 1) as u8),
     );
@@ -48,27 +51,32 @@ pub fn lock_acquired(ctx: ProbeContext) -> u32 {
 /// `mutex_unlock(lock)`, `up_read(sem)`, `up_write(sem)`; the cookie is the mode.
 #[uprobe]
 pub fn lock_release(ctx: ProbeContext) -> u32 {
+    let Some(maps) = Maps::open(&ctx) else {
+        return 0;
+    };
     let mode = || Mode::from_u8(cookie(&ctx));
-    locks::release(&Maps::new(&ctx), argument(&ctx, 0), mode);
+    locks::release(&maps, argument(&ctx, 0), mode);
     0
 }
 
 /// `__mutex_lock_slowpath(lock)`, `rwsem_down_*_slowpath(sem)`; the cookie is the mode.
 #[uprobe]
 pub fn lock_contended(ctx: ProbeContext) -> u32 {
-    locks::contended(
-        &Maps::new(&ctx),
-        argument(&ctx, 0),
-        Mode::from_u8(cookie(&ctx)),
-    );
+    let Some(maps) = Maps::open(&ctx) else {
+        return 0;
+    };
+    locks::contended(&maps, argument(&ctx, 0), Mode::from_u8(cookie(&ctx)));
     0
 }
 
 /// `lock_attempt_failed(lock, mode)`.
 #[uprobe]
 pub fn lock_failed(ctx: ProbeContext) -> u32 {
+    let Some(maps) = Maps::open(&ctx) else {
+        return 0;
+    };
     locks::failed(
-        &Maps::new(&ctx),
+        &maps,
         argument(&ctx, 0),
         Mode::from_u8(argument(&ctx, 1) as u8),
     );
@@ -78,41 +86,56 @@ pub fn lock_failed(ctx: ProbeContext) -> u32 {
 /// An entry point is called; the cookie is its id.
 #[uprobe]
 pub fn entry_enter(ctx: ProbeContext) -> u32 {
+    let Some(maps) = Maps::open(&ctx) else {
+        return 0;
+    };
     let args = [
         argument(&ctx, 0),
         argument(&ctx, 1),
         argument(&ctx, 2),
         argument(&ctx, 3),
     ];
-    entries::enter(&Maps::new(&ctx), cookie(&ctx), args);
+    entries::enter(&maps, cookie(&ctx), args);
     0
 }
 
 /// An entry point returns; the cookie is its id.
 #[uretprobe]
 pub fn entry_return(ctx: RetProbeContext) -> u32 {
-    entries::leave(&Maps::new(&ctx), cookie(&ctx), ctx.ret());
+    let Some(maps) = Maps::open(&ctx) else {
+        return 0;
+    };
+    entries::leave(&maps, cookie(&ctx), ctx.ret());
     0
 }
 
 /// `prepare_to_wait_event(queue, ...)`.
 #[uprobe]
 pub fn wait_prepare(ctx: ProbeContext) -> u32 {
-    waits::prepare(&Maps::new(&ctx), argument(&ctx, 0));
+    let Some(maps) = Maps::open(&ctx) else {
+        return 0;
+    };
+    waits::prepare(&maps, argument(&ctx, 0));
     0
 }
 
 /// `finish_wait(queue, ...)`.
 #[uprobe]
 pub fn wait_finish(ctx: ProbeContext) -> u32 {
-    waits::finish(&Maps::new(&ctx), argument(&ctx, 0));
+    let Some(maps) = Maps::open(&ctx) else {
+        return 0;
+    };
+    waits::finish(&maps, argument(&ctx, 0));
     0
 }
 
 /// `__wake_up(queue, ...)`.
 #[uprobe]
 pub fn wait_wake(ctx: ProbeContext) -> u32 {
-    waits::wake(&Maps::new(&ctx), argument(&ctx, 0));
+    let Some(maps) = Maps::open(&ctx) else {
+        return 0;
+    };
+    waits::wake(&maps, argument(&ctx, 0));
     0
 }
 

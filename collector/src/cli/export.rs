@@ -40,7 +40,8 @@ pub enum Format {
 }
 
 pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Failure> {
-    let options = run_options(globals)?;
+    let mut options = run_options(globals)?;
+    options.truth = args.truth.is_some();
     different(&args.output, args.truth.as_deref())?;
     if let Some(file) = &args.file {
         let output = Output::open(&args.output)?;

@@ -161,6 +161,7 @@ pub fn run_options(globals: &Globals) -> Result<RunOptions, Failure> {
         probe: globals.probe,
         emulator,
         pid: globals.pid,
+        truth: false,
         interval: globals.interval,
         ring_bytes: ring_bytes(globals.ring_bytes)?,
     })

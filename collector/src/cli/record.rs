@@ -26,7 +26,8 @@ pub struct RecordArgs {
 }
 
 pub(super) fn run(args: &RecordArgs, globals: &Globals) -> Result<ExitCode, Failure> {
-    let options = run_options(globals)?;
+    let mut options = run_options(globals)?;
+    options.truth = args.truth.is_some();
     different(&args.output, args.truth.as_deref())?;
     let mut output = Output::open(&args.output)?;
     let truth = args.truth.as_deref().map(Output::open).transpose()?;

@@ -402,7 +402,7 @@ pub struct LogLine {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct End {
-    /// finished, stuck, source died, interrupted.
+    /// finished, stuck, source died, interrupted, left (an emulator that goes on).
     #[prost(string, tag = "1")]
     pub how: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]

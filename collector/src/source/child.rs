@@ -152,6 +152,36 @@ impl Emulator {
         self.stream.write_all(&line)
     }
 
+    /// The next answer; `None` if the emulator is gone or does not answer in time.
+    pub fn wait_reply(&mut self) -> Option<Reply> {
+        let start = Instant::now();
+        loop {
+            match self.replies.try_recv() {
+                Ok(reply) => return Some(reply),
+                Err(mpsc::error::TryRecvError::Disconnected) => return None,
+                Err(mpsc::error::TryRecvError::Empty) if start.elapsed() > HELLO_TIMEOUT => {
+                    return None;
+                }
+                Err(mpsc::error::TryRecvError::Empty) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+    }
+
+    /// It was started by this process, and ends with it.
+    pub fn is_ours(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// The process has ended, or has closed the connection.
+    pub fn is_gone(&mut self) -> bool {
+        match &mut self.child {
+            Some(child) => !matches!(child.try_wait(), Ok(None)),
+            None => self.replies.is_closed(),
+        }
+    }
+
     /// Why it is gone: its exit status and what it said last.
     pub fn epitaph(&mut self) -> String {
         match &mut self.child {

@@ -83,6 +83,7 @@ pub(super) fn start(options: &RunOptions) -> Result<Source, SourceError> {
         hint: "try again".into(),
     })?;
     Ok(Source {
+        stops_emulator: options.truth || emulator.is_ours(),
         emulator,
         backend,
         ring,
@@ -121,7 +122,7 @@ fn backend(
                 })?;
                 return Ok((measured, "eBPF permitted".into()));
             }
-            Err(e) if options.probe == ProbeChoice::Ebpf => {
+            Err(e) if options.probe == ProbeChoice::Ebpf && !emulator.is_gone() => {
                 return Err(SourceError {
                     what: "cannot measure with eBPF".into(),
                     cause: e.to_string(),
@@ -134,6 +135,13 @@ fn backend(
             }
         }
     };
+    if emulator.is_gone() {
+        return Err(SourceError {
+            what: "the emulated driver ended before it was measured".into(),
+            cause: emulator.epitaph(),
+            hint: "run `apscope emulate` alone to see whether it works".into(),
+        });
+    }
     let failed = |cause: String| SourceError {
         what: "cannot measure in process".into(),
         cause,
@@ -144,7 +152,7 @@ fn backend(
             ring_bytes: options.ring_bytes,
         })
         .map_err(|e| failed(e.to_string()))?;
-    let fd = match emulator.replies.blocking_recv() {
+    let fd = match emulator.wait_reply() {
         Some(Reply::Memory { fd }) => fd,
         Some(Reply::Error { message }) => return Err(failed(message)),
         Some(_) => return Err(failed("unexpected answer".into())),

@@ -75,10 +75,12 @@ impl Session {
         let thread = std::thread::Builder::new()
             .name("collector".into())
             .spawn(move || {
-                let truth = runtime.block_on(source.run(interval, command_receiver, frame_sender));
+                let truth = runtime.block_on(source.run(interval, command_receiver, &frame_sender));
                 if let Ok(mut ended) = result.lock() {
                     ended.truth = truth;
                 }
+                // The end of the frames says that the result is there. What is slow comes after it.
+                drop(frame_sender);
                 source.end();
             })
             .map_err(failed)?;
@@ -102,15 +104,21 @@ impl Session {
         let _ = self.commands.send(run::Command::Stop);
     }
 
-    /// After `frames` has closed: how it ended. Waits until the emulator's process is gone.
-    pub fn ended(mut self) -> Ended {
-        self.frames.close();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+    /// How it ended; call it when `frames` has closed. Detaching goes on: [`Session::detached`] waits for it.
+    pub fn ended(&self) -> Ended {
         self.ended
             .lock()
             .map(|ended| ended.clone())
             .unwrap_or_default()
+    }
+
+    /// Waits until every probe is detached and an emulator of ours is gone. The kernel waits for several grace
+    /// periods for each uprobe, one after the other, which adds up to seconds.
+    pub fn detached(mut self) {
+        self.frames.close();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the thread itself.
+            let _ = thread.join();
+        }
     }
 }

@@ -53,6 +53,8 @@ pub(super) struct Source {
     pub(super) log: LogLines,
     pub(super) meta: Meta,
     pub(super) reader: Reader,
+    /// *Stop* ends the emulator too; otherwise it is left running.
+    pub(super) stops_emulator: bool,
     /// Of each kind of loss: how much was not yet said, and when something was said last.
     pub(super) warned: [(u64, u64); 6],
 }
@@ -64,7 +66,7 @@ impl Source {
         &mut self,
         interval: Duration,
         mut commands: mpsc::UnboundedReceiver<Command>,
-        frames: mpsc::Sender<Arc<Frame>>,
+        frames: &mpsc::Sender<Arc<Frame>>,
     ) -> Option<Truth> {
         let wake = self.ring.wake_fd().and_then(|fd| {
             // SAFETY: the descriptor is owned by the `AsyncFd`, so it stays open and the same while registered.
@@ -82,6 +84,9 @@ impl Source {
                         ticks = ticker(interval);
                         continue;
                     }
+                    Some(Command::Stop) if !self.stops_emulator => {
+                        return self.finish(frames, None, "left", String::new()).await;
+                    }
                     Some(Command::Stop) => {
                         if stopping.is_none() && self.emulator.send(&Request::Stop).is_ok() {
                             stopping = Some(Instant::now() + STOP_TIMEOUT);
@@ -89,13 +94,13 @@ impl Source {
                         continue;
                     }
                     // The session was dropped.
-                    None => return self.finish(&frames, None, "interrupted", String::new()).await,
+                    None => return self.finish(frames, None, "interrupted", String::new()).await,
                 },
                 reply = self.emulator.replies.recv() => match reply {
                     Some(Reply::Stopped { truth }) => {
                         let how = if truth.ended == "stuck" { "stuck" } else { "finished" };
                         let detail = truth.in_flight.join("; ");
-                        return self.finish(&frames, Some(*truth), how, detail).await;
+                        return self.finish(frames, Some(*truth), how, detail).await;
                     }
                     Some(Reply::Error { message }) => {
                         self.log.push("error", &message);
@@ -104,13 +109,13 @@ impl Source {
                     Some(_) => continue,
                     None => {
                         let detail = self.emulator.epitaph();
-                        return self.finish(&frames, None, "source died", detail).await;
+                        return self.finish(frames, None, "source died", detail).await;
                     }
                 },
             }
             if stopping.is_some_and(|deadline| Instant::now() > deadline) {
                 let detail = "the emulated driver did not answer".to_owned();
-                return self.finish(&frames, None, "source died", detail).await;
+                return self.finish(frames, None, "source died", detail).await;
             }
             let mut frame = self.frame();
             if std::mem::take(&mut first) {

@@ -23,7 +23,9 @@ pub fn enter<E: Env>(env: &E, entry: u8, args: [u64; 4]) {
     let n = task.inside_len.get();
     let place = task.inside.get(n as usize & (MAX_NESTED - 1));
     let (true, Some(inside)) = (n < MAX_NESTED as u64, place) else {
+        begin(task);
         task.inside_len.set(n + 1);
+        end(task);
         failure(env, Program::Enter, Note::Overflow, u64::from(entry));
         return;
     };
@@ -58,7 +60,9 @@ pub fn leave<E: Env>(env: &E, entry: u8, value: u64) {
     let n = task.inside_len.get();
     if n > MAX_NESTED as u64 {
         // The call was counted, but its record did not fit.
+        begin(task);
         task.inside_len.set(n - 1);
+        end(task);
         count_return(env, info, entry, value);
         return;
     }

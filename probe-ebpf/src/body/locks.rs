@@ -7,9 +7,9 @@ use super::{
 };
 use crate::abi::{
     self, ENTRY_SETS_FLAG, ENTRY_TESTS_FLAG, HELD_CONTENDED, HELD_IS_GUARD, HELD_IS_ONLY_INSTANCE,
-    HELD_SECOND_HOLDER, Held, Info, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LOCK_IS_WAIT_QUEUE,
-    LockInfo, LockKind, MAX_HELD, MAX_SERIES, Mode, NO_INSTANCE, Program, Resolve, SPAN_LOCK, Span,
-    Task, TaskExtremes, WAIT_SLEPT,
+    HELD_SECOND_HOLDER, HELD_UNCERTAIN, Held, Info, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE,
+    LOCK_IS_WAIT_QUEUE, LockInfo, LockKind, MAX_HELD, MAX_SERIES, Mode, NO_INSTANCE, Program,
+    Resolve, SPAN_LOCK, Span, Task, TaskExtremes, WAIT_SLEPT,
 };
 
 /// A lock was obtained: runs when the acquisition is complete.
@@ -127,7 +127,10 @@ pub fn failed<E: Env>(env: &E, address: u64, mode: Mode) {
         failure(env, Program::Failed, Note::NoTaskSlot, env.id());
         return;
     };
-    if let Some(stats) = env.by_entry(series, current_entry(task)) {
+    let entry = current_entry(task);
+    if entry != 0
+        && let Some(stats) = env.by_entry(series, entry)
+    {
         stats.attempts_failed.add(1);
     }
     if let Some(waiting) = innermost_wait(task)
@@ -441,6 +444,15 @@ fn annotate<E: Env>(env: &E, task: &Task, now: u64) {
     if find_held(task, address).is_some() {
         return;
     }
+    // A test that finds it set waits, and that leaves an edge of its own.
+    match env.read_u8(address) {
+        Some(0) => {}
+        Some(_) => return,
+        None => {
+            failure(env, Program::Acquired, Note::Unreadable, address);
+            return;
+        }
+    }
     let target = Acquired {
         address,
         series: abi::series(info.class, Mode::Exclusive),
@@ -460,7 +472,9 @@ fn sample_flag<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes, now: u64) 
         if info.kind == LockKind::Flag as u8 {
             if info.flags & WAIT_SLEPT == 0 {
                 info.flags |= WAIT_SLEPT;
+                begin(task);
                 waiting.info.set(info.pack());
+                end(task);
                 count_contended(env, info.series, info.instance, info.entry);
             }
             return;
@@ -485,26 +499,30 @@ fn sample_flag<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes, now: u64) 
         failure(env, Program::Release, Note::Unreadable, address);
         return;
     };
-    let mut before = 0;
+    let mut before = None;
     if let Some(stats) = env.instance(info.instance) {
-        before = stats.value.get();
-        stats.value.set(u64::from(value));
+        before = stats.value.get().checked_sub(1);
+        stats.value.set(u64::from(value) + 1);
     }
     let series = abi::series(info.class, Mode::Exclusive);
     let entry = entry as u8;
     match find_held(task, address) {
         Some(held) if value == 0 => {
             let held_info = Info::unpack(held.info.get());
-            if held_info.flags & HELD_SECOND_HOLDER != 0 {
+            if held_info.flags & (HELD_SECOND_HOLDER | HELD_UNCERTAIN) != 0 {
                 count_flag(env, series, info.instance, held_info.entry);
             }
             finish_hold(env, task, extremes, held, now);
         }
         None if value != 0 => {
             // A second holder's acquisition is counted when it clears the flag: until then it may be a task that
-            // only looked at a flag that somebody else had set.
-            let flags = if before == 0 { 0 } else { HELD_SECOND_HOLDER };
-            if before == 0 {
+            // only looked at a flag that somebody else had set. So is that of a flag seen for the first time.
+            let flags = match before {
+                Some(0) => 0,
+                Some(_) => HELD_SECOND_HOLDER,
+                None => HELD_UNCERTAIN,
+            };
+            if flags == 0 {
                 count_flag(env, series, info.instance, entry);
             }
             begin(task);
@@ -527,6 +545,10 @@ fn sample_flag<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes, now: u64) 
             push_held(env, Program::Release, task, address, now, 0, packed);
             end(task);
         }
+        None if before.is_some_and(|before| before != 0) => {
+            // Cleared by a task that was not seen to set it.
+            unmatched(env, Mode::Exclusive, address);
+        }
         _ => {}
     }
 }
@@ -537,7 +559,7 @@ pub(super) fn forget_second_holds(task: &Task, entry: u8) {
     for held in &task.held {
         if held.lock.get() != 0 {
             let info = Info::unpack(held.info.get());
-            if info.entry == entry && info.flags & HELD_SECOND_HOLDER != 0 {
+            if info.entry == entry && info.flags & (HELD_SECOND_HOLDER | HELD_UNCERTAIN) != 0 {
                 free_held(task, held);
             }
         }

@@ -115,13 +115,13 @@ fn record_order<E: Env>(
 /// Marks a task record as being changed.
 #[inline(always)]
 fn begin(task: &Task) {
-    task.sequence.set(task.sequence.get() + 1);
+    task.sequence.set_ordered(task.sequence.get() + 1);
 }
 
 /// Marks a task record as whole again.
 #[inline(always)]
 fn end(task: &Task) {
-    task.sequence.set(task.sequence.get() + 1);
+    task.sequence.set_ordered(task.sequence.get() + 1);
 }
 
 /// A fresh serial number of a holding or waiting.

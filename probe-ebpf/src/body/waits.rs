@@ -23,7 +23,9 @@ pub fn prepare<E: Env>(env: &E, queue: u64) {
     if let Some(waiting) = innermost_wait(task)
         && waiting.lock.get() == flag
     {
+        begin(task);
         waiting.rounds.set(waiting.rounds.get() + 1);
+        end(task);
         return;
     }
     let now = env.now();

@@ -95,6 +95,7 @@ impl Probes {
         fill(&mut ebpf, hello, instances, sizes)?;
         let memory = map_memory(&ebpf, sizes)?;
         let (attach, links) = attach_all(&mut ebpf, hello)?;
+        open_gate(&mut ebpf)?;
         let ring = take(&mut ebpf, "SPANS")?;
         let ring = RingBuf::try_from(ring).map_err(|e| ProbeError::Map {
             map: "SPANS",
@@ -242,6 +243,17 @@ fn fill(
     Ok(())
 }
 
+/// Lets the programs work: all are attached.
+fn open_gate(ebpf: &mut Ebpf) -> Result<(), ProbeError> {
+    let failed = |e: aya::maps::MapError| ProbeError::Map {
+        map: "GATE",
+        reason: chain(&e),
+    };
+    let map = ebpf.map_mut("GATE").ok_or(ProbeError::Missing("GATE"))?;
+    let mut gate: Array<_, u64> = Array::try_from(map).map_err(failed)?;
+    gate.set(0, 1, 0).map_err(failed)
+}
+
 fn map_memory(ebpf: &Ebpf, sizes: &Sizes) -> Result<Memory, ProbeError> {
     Ok(Memory {
         tasks: view(ebpf, "TASKS", sizes.tasks as usize)?,
@@ -280,6 +292,15 @@ pub fn page_size() -> usize {
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
+/// The kernel replaces a uprobe on a 5-byte nop by a call: x86-64, from Linux 6.18 on.
+fn replaces_nops(release: &str) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|n| n.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    cfg!(target_arch = "x86_64") && version >= (6, 18)
+}
+
 /// Attaches every program to every point it belongs to.
 fn attach_all(
     ebpf: &mut Ebpf,
@@ -295,6 +316,8 @@ fn attach_all(
             .load()
             .map_err(|e| ProbeError::Load(format!("{name}: {}", chain(&e))))?;
     }
+    let optimised =
+        replaces_nops(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default());
     let (mut attached, mut links) = (Vec::new(), Vec::new());
     for point in &hello.points {
         let hooks = attach::hooks(&point.module, &point.symbol);
@@ -318,8 +341,18 @@ fn attach_all(
         if !hooks.is_empty() {
             attached.push(AttachPoint {
                 symbol: format!("{} [{}]", point.symbol, point.module),
-                mechanism: if point.nop5 { "uprobe-nop5" } else { "uprobe" }.into(),
-                reason: String::new(),
+                mechanism: if point.nop5 && optimised {
+                    "uprobe-nop5"
+                } else {
+                    "uprobe"
+                }
+                .into(),
+                reason: if point.nop5 && !optimised {
+                    "a breakpoint: Linux replaces uprobes on a nop by calls from 6.18 on"
+                } else {
+                    ""
+                }
+                .into(),
             });
         }
     }
@@ -335,7 +368,10 @@ pub struct EbpfRing {
 impl SpanRing for EbpfRing {
     fn drain(&mut self, sink: &mut dyn FnMut(&Span)) -> u64 {
         let mut bytes = 0;
-        while let Some(item) = self.ring.next() {
+        // At most one round: the programs go on meanwhile.
+        while bytes < u64::from(self.size)
+            && let Some(item) = self.ring.next()
+        {
             bytes += item.len() as u64 + 8;
             if item.len() == size_of::<Span>() {
                 // SAFETY: the item has the size of a `Span`, which is plain integers; it may be unaligned.
@@ -380,6 +416,15 @@ mod tests {
     #[test]
     fn the_object_has_this_abi_version() {
         check_version().expect("the committed object is up to date");
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn nops_are_replaced_from_6_18_on() {
+        assert!(replaces_nops("6.18.44-fc-v657") && replaces_nops("7.2.0"));
+        assert!(
+            !replaces_nops("6.17.3") && !replaces_nops("5.10.0-30-amd64") && !replaces_nops("")
+        );
     }
 
     #[test]
