@@ -1,6 +1,7 @@
 //! The emulator as a collector meets it: the handshake over a socket pair and over the abstract socket, the probe points
 //! in the executable, bad input.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::IntoRawFd;
 use std::os::linux::net::SocketAddrExt;
@@ -10,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use apscope_collector::emulator::command::{EmulateArgs, run};
-use apscope_collector::emulator::protocol::{self, Hello, Reply, Request, Truth};
+use apscope_collector::emulator::protocol::{self, Hello, Point, Reply, Request, Truth};
 use apscope_collector::emulator::{self, Problem};
 
 fn args() -> EmulateArgs {
@@ -311,21 +312,39 @@ fn the_documents_list_what_there_is() {
     );
     let text = include_str!("../../docs/scenarios.md");
     assert_eq!(rows(text, "| name | for |"), scenarios);
-    let mut emulator = Controlled::start(args());
-    let hello = emulator.hello();
-    emulator.close().unwrap();
+    // Each generation reports the points that it has; the document lists those of all.
+    let points_of = |generation: &str| {
+        let mut emulator = Controlled::start(EmulateArgs {
+            generation: generation.into(),
+            ..args()
+        });
+        let points = emulator.hello().points;
+        emulator.close().unwrap();
+        points
+    };
+    let all: Vec<Vec<_>> = generations
+        .iter()
+        .map(|(name, _)| points_of(name))
+        .collect();
     for module in ["kernel", "vfio_ap", "kvm"] {
         let listed = rows(document, "| module | points |")
             .into_iter()
             .find(|(name, _)| *name == module)
             .map(|(_, points)| points)
             .unwrap();
-        let listed: Vec<&str> = listed
+        let listed: BTreeSet<&str> = listed
             .split(", `")
             .map(|name| name.trim_matches('`').split('(').next().unwrap())
             .collect();
-        let points = hello.points.iter().filter(|p| p.module == module);
-        let points: Vec<&str> = points.map(|p| p.symbol.as_str()).collect();
-        assert_eq!(listed, points, "{module}");
+        let in_module = |points: &[Point]| -> BTreeSet<String> {
+            let points = points.iter().filter(|p| p.module == module);
+            points.map(|p| p.symbol.clone()).collect()
+        };
+        let present: BTreeSet<String> = all.iter().flat_map(|points| in_module(points)).collect();
+        assert_eq!(
+            listed,
+            present.iter().map(String::as_str).collect(),
+            "{module}"
+        );
     }
 }
