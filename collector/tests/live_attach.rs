@@ -32,7 +32,7 @@ fn announced(child: &mut Child) {
 
 #[test]
 fn a_running_emulator_is_measured_from_then_on() {
-    for probe in PROBES {
+    for (probe, asks_for_truth) in PROBES.into_iter().flat_map(|p| [(p, false), (p, true)]) {
         let Some(_permit) = bpf::permitted_with(probe) else {
             continue;
         };
@@ -42,13 +42,30 @@ fn a_running_emulator_is_measured_from_then_on() {
             "--generation v5.15 --guests 3 --vcpus 1 --seed 9 --truth truth.json",
         );
         let pid = emulator.0.id();
+        let truth = if asks_for_truth {
+            "--truth its.json"
+        } else {
+            ""
+        };
         place.run(&format!(
-            "export --pid {pid} --probe {probe} --duration 1s --format json -o out.json"
+            "export --pid {pid} --probe {probe} --duration 1s --format json -o out.json {truth}"
         ));
-        // The collector stops the actors at its end, so the emulator is through too.
+        let export = place.json("out.json");
+        if asks_for_truth {
+            // The truth is final, so the actors were stopped for it, and the emulator is through.
+            assert_eq!(export["source"]["ended"], "finished");
+        } else {
+            assert_eq!(export["source"]["ended"], "left");
+            assert!(is_alive(pid), "a collector that leaves does not end it");
+            // SAFETY: sends a signal to a process that this test started and has not reaped.
+            unsafe { libc::kill(pid.cast_signed(), libc::SIGTERM) };
+        }
         let ended = wait_for("the emulator ends", || emulator.0.try_wait().unwrap());
         assert!(ended.success(), "{ended}");
-        let (export, truth) = (place.json("out.json"), place.json("truth.json"));
+        let truth = place.json("truth.json");
+        if asks_for_truth {
+            assert_eq!(place.json("its.json"), truth);
+        }
         let source = &export["source"];
         assert_eq!(source["pid"], pid);
         assert_eq!(source["probe"], probe);
@@ -56,6 +73,36 @@ fn a_running_emulator_is_measured_from_then_on() {
         assert_eq!((number(&source["guests"]), number(&source["seed"])), (3, 9));
         assert_eq!(truth["ended"], "finished");
         is_a_part(&export, &truth);
+        only_what_was_held_is_adopted(&export, if asks_for_truth { 0 } else { THREADS });
+    }
+}
+
+/// Threads of three guests with a vCPU each: at most that many calls of a function can be in flight.
+const THREADS: u64 = 3 * (1 + 8);
+
+/// A collector that comes late sees the end of what had begun before: at most one release of each lock, and no call
+/// that never returns.
+fn only_what_was_held_is_adopted(export: &Value, in_flight: u64) {
+    for measured in export["locks"].as_array().unwrap() {
+        let instances = measured["by_instance"].as_array().unwrap().len() as u64;
+        // Each thread may hold an rwsem for read.
+        assert!(
+            number(&measured["unmatched_releases"]) <= instances.max(THREADS),
+            "{measured}"
+        );
+    }
+    for measured in export["entry_points"].as_array().unwrap() {
+        let returns: u64 = measured["returns"]
+            .as_object()
+            .unwrap()
+            .values()
+            .map(number)
+            .sum();
+        assert_eq!(
+            number(&measured["calls"]),
+            returns + number(&measured["in_flight"])
+        );
+        assert!(number(&measured["in_flight"]) <= in_flight, "{measured}");
     }
 }
 
