@@ -9,6 +9,7 @@ use std::time::Duration;
 use apscope_collector::cli::Failure;
 use apscope_collector::options::RunOptions;
 use apscope_collector::source::Session;
+use apscope_collector::source::leave::detach_in_background;
 use crossterm::event::{Event, EventStream};
 use futures_util::StreamExt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,7 +41,10 @@ fn terminal_failure(error: &io::Error) -> Failure {
 /// The source cannot start (nothing has been drawn then), the terminal fails, or the source died.
 pub fn run(options: &RunOptions, duration: Option<Duration>, theme: Theme) -> Result<(), Failure> {
     // Before the terminal is taken: errors, and the time this takes, belong to the ordinary screen.
-    watch(Session::start(options)?, options.interval, duration, theme)
+    let result = watch(Session::start(options)?, options.interval, duration, theme);
+    // The prompt comes back now, and not when the kernel has detached the last probe.
+    detach_in_background();
+    result
 }
 
 /// Runs the dashboard on a session that has been started.

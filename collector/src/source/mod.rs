@@ -8,6 +8,7 @@ mod child;
 mod choose;
 pub mod ebpf;
 pub mod instances;
+pub mod leave;
 mod log_lines;
 pub mod memory;
 pub mod reader;

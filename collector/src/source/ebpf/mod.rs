@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZeroU32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::Ordering;
 
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf, Stack};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
@@ -94,6 +95,7 @@ impl Probes {
             .map_err(|e| ProbeError::Load(chain(&e)))?;
         fill(&mut ebpf, hello, instances, sizes)?;
         let memory = map_memory(&ebpf, sizes)?;
+        super::leave::ATTACHED.store(true, Ordering::Relaxed);
         let (attach, links) = attach_all(&mut ebpf, hello)?;
         open_gate(&mut ebpf)?;
         let ring = take(&mut ebpf, "SPANS")?;
