@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::live::{Finished, follow, note};
-use super::output::Output;
+use super::live::{Finished, Warnings, follow, note};
+use super::output::Replaced;
 use super::{Failure, Globals, run_options};
 use crate::export::json::{Document, Origin};
 use crate::model::Model;
@@ -43,7 +43,7 @@ pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Fail
     let options = run_options(globals)?;
     different(&args.output, args.truth.as_deref())?;
     if let Some(file) = &args.file {
-        let output = Output::open(&args.output)?;
+        let output = Replaced::open(&args.output)?;
         let (model, whole) = fold_recording(file)?;
         write(&model, Origin::Recording, args.format, output)?;
         return whole.map(|()| ExitCode::SUCCESS);
@@ -55,11 +55,11 @@ pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Fail
             "--duration 5s, or the path of a recording",
         ));
     };
-    let output = Output::open(&args.output)?;
-    let truth = args.truth.as_deref().map(Output::open).transpose()?;
+    let output = Replaced::open(&args.output)?;
+    let truth = args.truth.as_deref().map(Replaced::open).transpose()?;
     let mut model = Model::default();
     let session = Session::start(&options)?;
-    let finished = follow(globals, session, Some(duration), |frame| {
+    let finished = follow(globals, Warnings::Told, session, Some(duration), |frame| {
         model.apply(frame);
         Ok(())
     })?;
@@ -67,11 +67,11 @@ pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Fail
     finish(globals, &finished, truth)
 }
 
-fn write(model: &Model, origin: Origin, format: Format, output: Output) -> Result<(), Failure> {
+fn write(model: &Model, origin: Origin, format: Format, output: Replaced) -> Result<(), Failure> {
     match format {
         Format::Json => {
             let document = Document::of(model, origin);
-            output.write_whole(|out| document.write(out))
+            output.write(|out| document.write(out))
         }
     }
 }
@@ -80,7 +80,7 @@ fn write(model: &Model, origin: Origin, format: Format, output: Output) -> Resul
 pub(super) fn finish(
     globals: &Globals,
     finished: &Finished,
-    truth: Option<Output>,
+    truth: Option<Replaced>,
 ) -> Result<ExitCode, Failure> {
     finished.check()?;
     if let Some(output) = truth {
@@ -91,7 +91,7 @@ pub(super) fn finish(
                 "without --truth",
             ));
         };
-        output.write_whole(|mut out| {
+        output.write(|mut out| {
             serde_json::to_writer_pretty(&mut out, truth)?;
             out.write_all(b"\n")
         })?;
