@@ -400,3 +400,23 @@ fn the_summary_is_plain() {
     assert_eq!(text, plain::render(&model, Origin::Recording));
     insta::assert_snapshot!(text);
 }
+
+#[test]
+fn why_there_is_no_ebpf_is_said_once() {
+    let folder = TempDir::new().unwrap();
+    let mut frames = run(25);
+    let reason = &frames[0].meta.as_ref().unwrap().reason;
+    let (why, _) = reason.split_once(';').unwrap();
+    let why = why.to_owned();
+    for frame in &mut frames {
+        frame.log.truncate(usize::from(frame.meta.is_some()));
+        for line in &mut frame.log {
+            line.text.clone_from(&why);
+        }
+    }
+    let file = recording(&folder, "a", &frames);
+    let output = apscope(folder.path(), &[file.to_str().unwrap()]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.matches(&why).count(), 1, "{text}");
+    assert!(!text.contains("MESSAGES"), "{text}");
+}
