@@ -169,12 +169,43 @@ fn an_emulator_that_dies_is_said_and_costs_nothing_recorded() {
 }
 
 #[test]
+fn a_killed_export_leaves_the_older_file_and_nothing_else() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("old"), "precious").unwrap();
+    for name in ["old", "new"] {
+        let arguments = [
+            "-v",
+            "export",
+            "--duration",
+            "1h",
+            "--format",
+            "json",
+            "-o",
+            name,
+        ];
+        let mut child = apscope(folder.path(), &arguments).spawn().unwrap();
+        // Outputs are opened before the emulator is started.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while child_of(child.id()).is_none() {
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            assert!(Instant::now() < deadline, "nothing was started");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        signal("-KILL", child.id());
+        child.wait().unwrap();
+    }
+    assert_eq!(fs::read(folder.path().join("old")).unwrap(), b"precious");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
 fn the_summary_of_a_running_source_is_plain() {
     let folder = TempDir::new().unwrap();
     let output = apscope(folder.path(), &["--watch", "--duration", "2500ms"])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).starts_with("measuring for 2s 500ms ...\n"));
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.is_ascii());
     assert!(text.lines().all(|line| line.len() <= 79), "{text}");

@@ -14,10 +14,11 @@ use crate::{app, screenshot, terminal};
 #[derive(Debug, Clone, PartialEq, Parser)]
 #[command(name = "apscope", version, disable_help_subcommand = true)]
 pub struct Cli {
-    #[command(flatten)]
-    globals: Globals,
+    // Before the global options, whose heading goes for all that follow.
     #[command(flatten)]
     top: TopArgs,
+    #[command(flatten)]
+    globals: Globals,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -57,7 +58,7 @@ impl TopArgs {
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
-        Err(error) => return error_exit(&error),
+        Err(error) => return cli::usage::refused(&error, "apscope"),
     };
     let result = match cli.command {
         None => top(&cli.globals, &cli.top),
@@ -73,12 +74,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     result.unwrap_or_else(|failure| failure.report())
-}
-
-/// Help and version go to the standard output with exit code 0, mistakes to the standard error with 2.
-fn error_exit(error: &clap::Error) -> ExitCode {
-    let _ = error.print();
-    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 fn top(globals: &Globals, args: &TopArgs) -> Result<ExitCode, Failure> {

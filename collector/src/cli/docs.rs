@@ -1,21 +1,23 @@
-//! docs/cli.md, made from the parser itself: the help texts are the documentation.
+//! docs/cli.md, made from the parsers themselves: the help texts are the documentation.
 
 use std::fmt::Write;
 
-use clap::{Args, ColorChoice, Command, Subcommand};
+use clap::{Args, ColorChoice, Command, CommandFactory};
 
 use super::Globals;
+use super::program::Program;
 
 /// Columns of the help texts in the document.
 const COLUMNS: usize = 100;
 
-/// The document.
-pub fn page() -> String {
+/// The document; `apscope` is the parser of the program with the dashboard, which has every command.
+pub fn page(apscope: Command) -> String {
     let mut page = "\
 # Command line
 
-Two programs have these commands: `apscope`, which without a command is the dashboard, and `apscope-collector`, which
-needs no terminal and without a command prints a plain text summary. What follows is their help; a test keeps it so.
+There are two programs: `apscope`, which without a command is the dashboard, and `apscope-collector`, which needs no
+terminal and without a command prints a plain text summary. `top` is a command of `apscope` alone, the others are
+commands of both. What follows is their help; a test keeps it so.
 
 Machine output goes to the standard output or to the file that `-o` names, everything else to the standard error. Exit
 codes: 0 done, 2 could not be done. An error is three lines: what, why, and what to try.
@@ -23,18 +25,22 @@ codes: 0 done, 2 could not be done. An error is three lines: what, why, and what
 "
     .to_owned();
     section(&mut page, "Global options", &options());
-    for command in commands() {
-        let title = format!("`{}`", command.get_name());
-        section(&mut page, &title, &help(command));
+    let apscope = built(apscope);
+    section(&mut page, "`apscope`", &help(apscope.clone()));
+    for command in apscope.get_subcommands().filter(|c| !c.is_hide_set()) {
+        let title = format!("`apscope {}`", command.get_name());
+        section(&mut page, &title, &help(command.clone()));
     }
+    let collector = built(Program::command());
+    section(&mut page, "`apscope-collector`", &help(collector));
+    let end = page.trim_end().len();
+    page.truncate(end);
+    page.push('\n');
     page
 }
 
 fn section(page: &mut String, title: &str, text: &str) {
     let _ = write!(page, "## {title}\n\n```text\n{text}\n```\n\n");
-    let end = page.trim_end().len();
-    page.truncate(end + 1);
-    page.push('\n');
 }
 
 /// Help of the global options alone: those that both programs and every command have.
@@ -46,12 +52,19 @@ fn options() -> String {
     text[start..].to_owned()
 }
 
-/// Every command, without the global options.
-fn commands() -> Vec<Command> {
-    let parser = Command::new("apscope").disable_help_subcommand(true);
-    let mut parser = super::Command::augment_subcommands(parser);
-    parser.build();
-    parser.get_subcommands().cloned().collect()
+/// A parser whose commands have all their options.
+fn built(mut program: Command) -> Command {
+    program.build();
+    without_globals(program).mut_subcommands(without_globals)
+}
+
+/// Leaves the global options out of a command's help.
+fn without_globals(command: Command) -> Command {
+    command.mut_args(|argument| {
+        let global = argument.is_global_set();
+        let hidden = argument.is_hide_set();
+        argument.hide(global || hidden)
+    })
 }
 
 /// Help of a command.

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::live::{Finished, follow, note};
-use super::output::Output;
+use super::live::{Finished, Warnings, follow, note};
+use super::output::Replaced;
 use super::{Failure, Globals, run_options};
 use crate::export::json::{Document, Origin};
 use crate::model::Model;
@@ -44,7 +44,7 @@ pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Fail
     options.truth = args.truth.is_some();
     different(&args.output, args.truth.as_deref())?;
     if let Some(file) = &args.file {
-        let output = Output::open(&args.output)?;
+        let output = Replaced::open(&args.output)?;
         let (model, whole) = fold_recording(file)?;
         write(&model, Origin::Recording, args.format, output)?;
         return whole.map(|()| ExitCode::SUCCESS);
@@ -56,11 +56,11 @@ pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Fail
             "--duration 5s, or the path of a recording",
         ));
     };
-    let output = Output::open(&args.output)?;
-    let truth = args.truth.as_deref().map(Output::open).transpose()?;
+    let output = Replaced::open(&args.output)?;
+    let truth = args.truth.as_deref().map(Replaced::open).transpose()?;
     let mut model = Model::default();
     let session = Session::start(&options)?;
-    let finished = follow(globals, session, Some(duration), |frame| {
+    let finished = follow(globals, Warnings::Told, session, Some(duration), |frame| {
         model.apply(frame);
         Ok(())
     })?;
@@ -68,11 +68,11 @@ pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Fail
     finish(globals, &finished, truth)
 }
 
-fn write(model: &Model, origin: Origin, format: Format, output: Output) -> Result<(), Failure> {
+fn write(model: &Model, origin: Origin, format: Format, output: Replaced) -> Result<(), Failure> {
     match format {
         Format::Json => {
             let document = Document::of(model, origin);
-            output.write_whole(|out| document.write(out))
+            output.write(|out| document.write(out))
         }
     }
 }
@@ -81,7 +81,7 @@ fn write(model: &Model, origin: Origin, format: Format, output: Output) -> Resul
 pub(super) fn finish(
     globals: &Globals,
     finished: &Finished,
-    truth: Option<Output>,
+    truth: Option<Replaced>,
 ) -> Result<ExitCode, Failure> {
     finished.check()?;
     if let Some(output) = truth {
@@ -92,7 +92,7 @@ pub(super) fn finish(
                 "without --truth",
             ));
         };
-        output.write_whole(|mut out| {
+        output.write(|mut out| {
             serde_json::to_writer_pretty(&mut out, truth)?;
             out.write_all(b"\n")
         })?;

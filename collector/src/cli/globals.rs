@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::Failure;
+use super::values::{bytes, duration, guests, rate, vcpus};
 use crate::emulator;
 use crate::options::{
     EmulatorOptions, MAX_INTERVAL, MAX_RING_BYTES, MIN_INTERVAL, MIN_RING_BYTES, ProbeChoice,
@@ -32,35 +33,35 @@ pub struct Globals {
     pub scenario: String,
 
     /// Seed of the scenario: the same seed gives the same sequence of operations
-    #[arg(long, global = true, value_name = "N", default_value_t = EmulatorOptions::default().seed)]
+    #[arg(long, global = true, value_name = "N", default_value_t = EmulatorOptions::default().seed, allow_negative_numbers = true)]
     pub seed: u64,
 
     /// Number of emulated guests, at most 1000
-    #[arg(long, global = true, value_name = "N", default_value_t = EmulatorOptions::default().guests)]
+    #[arg(long, global = true, value_name = "N", default_value_t = EmulatorOptions::default().guests, allow_negative_numbers = true, value_parser = guests)]
     pub guests: u32,
 
     /// vCPUs of each emulated guest, at most 64
-    #[arg(long, global = true, value_name = "N", default_value_t = EmulatorOptions::default().vcpus)]
+    #[arg(long, global = true, value_name = "N", default_value_t = EmulatorOptions::default().vcpus, allow_negative_numbers = true, value_parser = vcpus)]
     pub vcpus: u32,
 
     /// Speed of the scenario, relative to its own: 2 is twice as many operations a second
-    #[arg(long, global = true, value_name = "X", default_value_t = EmulatorOptions::default().rate)]
+    #[arg(long, global = true, value_name = "X", default_value_t = EmulatorOptions::default().rate, allow_negative_numbers = true, value_parser = rate)]
     pub rate: f64,
 
     /// Attach to the emulated driver that runs as this process (see `emulate`) instead of starting one
-    #[arg(long, global = true, value_name = "PID", conflicts_with_all = ["generation", "scenario", "seed", "guests", "vcpus", "rate"])]
+    #[arg(long, global = true, value_name = "PID", allow_negative_numbers = true, conflicts_with_all = ["generation", "scenario", "seed", "guests", "vcpus", "rate"])]
     pub pid: Option<u32>,
 
     /// How long to measure, for example 30s or 2m
-    #[arg(long, global = true, value_name = "D", value_parser = duration)]
+    #[arg(long, global = true, value_name = "D", allow_negative_numbers = true, value_parser = duration)]
     pub duration: Option<Duration>,
 
     /// Time between two readings, 10ms to 1m
-    #[arg(long, global = true, value_name = "D", value_parser = duration, default_value = "100ms")]
+    #[arg(long, global = true, value_name = "D", allow_negative_numbers = true, value_parser = duration, default_value = "100ms")]
     pub interval: Duration,
 
     /// Size of the ring that carries spans: a power of two from 4k to 1g, in bytes or with k, m or g
-    #[arg(long, global = true, value_name = "BYTES", value_parser = bytes, default_value = "8m")]
+    #[arg(long, global = true, value_name = "BYTES", allow_negative_numbers = true, value_parser = bytes, default_value = "8m")]
     pub ring_bytes: u64,
 
     /// Use colours; NO_COLOR in the environment counts as `never` unless `always` is given
@@ -86,32 +87,6 @@ pub enum Color {
     Always,
     /// Not at all
     Never,
-}
-
-/// A duration as humantime reads it: `30s`, `1m 30s`, `250ms`.
-fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; write a number with a unit, for example 30s or 250ms"))
-}
-
-/// A number of bytes, plain or with the suffix k, m or g (powers of 1024).
-fn bytes(text: &str) -> Result<u64, String> {
-    let shift = match text.bytes().last().map(|b| b.to_ascii_lowercase()) {
-        Some(b'k') => 10,
-        Some(b'm') => 20,
-        Some(b'g') => 30,
-        _ => 0,
-    };
-    let digits = if shift == 0 {
-        text
-    } else {
-        &text[..text.len() - 1]
-    };
-    digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|n| n.checked_mul(1 << shift))
-        .ok_or_else(|| "write a number of bytes, for example 65536, 64k or 8m".to_owned())
 }
 
 /// The run that these options ask for; an error where they are out of bounds.

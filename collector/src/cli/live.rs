@@ -54,6 +54,7 @@ impl Finished {
 /// the source and is returned. A second signal gives up at once.
 pub fn follow(
     globals: &Globals,
+    warnings: Warnings,
     session: Session,
     duration: Option<Duration>,
     each: impl FnMut(&Arc<Frame>) -> Result<(), Failure>,
@@ -62,13 +63,14 @@ pub fn follow(
         .enable_all()
         .build();
     match runtime {
-        Ok(runtime) => runtime.block_on(follow_frames(globals, session, duration, each)),
+        Ok(runtime) => runtime.block_on(follow_frames(globals, warnings, session, duration, each)),
         Err(error) => Err(cannot_follow(&error)),
     }
 }
 
 async fn follow_frames(
     globals: &Globals,
+    warnings: Warnings,
     mut session: Session,
     duration: Option<Duration>,
     mut each: impl FnMut(&Arc<Frame>) -> Result<(), Failure>,
@@ -88,7 +90,7 @@ async fn follow_frames(
                     finished.end = Some(end.clone());
                 }
                 if failed.is_ok() {
-                    tell(globals, &frame);
+                    tell(globals, warnings, &frame);
                     failed = each(&frame);
                     if failed.is_err() && !stopping {
                         stopping = true;
@@ -153,12 +155,21 @@ impl Signals {
     }
 }
 
+/// Where errors and warnings of a running source go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Warnings {
+    /// To the standard error, when they come.
+    Told,
+    /// Into what the command itself prints, and nowhere else.
+    Printed,
+}
+
 /// Prints a frame's messages to the standard error, as far as they are asked for.
-fn tell(globals: &Globals, frame: &Frame) {
+fn tell(globals: &Globals, warnings: Warnings, frame: &Frame) {
     for line in &frame.log {
         let wanted = match line.level.as_str() {
-            "error" => true,
-            "warn" => !globals.quiet,
+            "error" => warnings == Warnings::Told,
+            "warn" => warnings == Warnings::Told && !globals.quiet,
             "info" => globals.verbose >= 1,
             _ => globals.verbose >= 2,
         };

@@ -12,7 +12,10 @@ mod globals;
 mod live;
 mod output;
 pub mod plain;
+pub mod program;
 mod record;
+pub mod usage;
+pub mod values;
 
 use std::process::ExitCode;
 

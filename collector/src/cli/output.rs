@@ -1,10 +1,16 @@
-//! Files that commands write: opened before the work starts, so that a path that cannot be written is known at once,
-//! and emptied only when there is something to write, so that a run that fails does not cost an older file.
+//! Files that commands write: tried before the work starts, so that a path that cannot be written is known at once.
+//!
+//! [`Output`] is written as the work goes, and emptied only when there is something to write, so that a run that fails
+//! does not cost an older file. [`Replaced`] is written at the end, beside the older file, which it then replaces: a
+//! run that is killed leaves what was there.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Stdout, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
 
 use super::Failure;
 
@@ -73,13 +79,9 @@ impl Output {
             }
             opened => (opened, true),
         };
-        let stream = file.map(Stream::File).map_err(|error| {
-            Failure::new(
-                format!("{} cannot be written", path.display()),
-                error.to_string(),
-                "another path, or `-` for the standard output",
-            )
-        })?;
+        let stream = file
+            .map(Stream::File)
+            .map_err(|error| unwritable(path, &error))?;
         Ok(Self {
             target: Target::File(path.to_owned()),
             stream,
@@ -98,19 +100,6 @@ impl Output {
             }
         }
         Ok(())
-    }
-
-    /// Empties the file and writes it whole.
-    pub fn write_whole(
-        mut self,
-        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> Result<(), Failure> {
-        self.start()?;
-        let mut buffered = io::BufWriter::with_capacity(64 << 10, &mut self);
-        let written = write(&mut buffered).and_then(|()| buffered.flush());
-        // What is left in the buffer after an error must not be tried again.
-        let _ = buffered.into_parts();
-        written.map_err(|error| self.target.failure(&error))
     }
 
     /// What it is called.
@@ -144,6 +133,121 @@ impl Drop for Output {
             let _ = fs::remove_file(path);
         }
     }
+}
+
+/// An output that is written whole, at the end.
+#[derive(Debug)]
+pub struct Replaced {
+    target: Target,
+    way: Way,
+}
+
+/// How an output is written at the end.
+#[derive(Debug)]
+enum Way {
+    /// As a new file in this folder, renamed to this path.
+    Rename(PathBuf, PathBuf),
+    /// Directly: the standard output, a pipe, a device.
+    Direct(Output),
+}
+
+impl Replaced {
+    /// Tries an output; `-` is the standard output. Nothing is changed yet.
+    pub fn open(path: &Path) -> Result<Self, Failure> {
+        let direct = || {
+            let output = Output::open(path)?;
+            Ok(Self {
+                target: output.target.clone(),
+                way: Way::Direct(output),
+            })
+        };
+        // Of a link, the file behind it is replaced, not the link.
+        let (file, exists) = match fs::canonicalize(path) {
+            _ if path.as_os_str() == "-" => return direct(),
+            Ok(file) if file.is_file() => (file, true),
+            Ok(_) => return direct(),
+            Err(_) if fs::symlink_metadata(path).is_ok() => return direct(),
+            Err(_) => (path.to_owned(), false),
+        };
+        if exists {
+            // A file that is protected is not replaced.
+            let opened = OpenOptions::new().write(true).open(&file);
+            opened.map_err(|error| unwritable(path, &error))?;
+        }
+        let folder = match file.parent() {
+            Some(folder) if folder != Path::new("") => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        // Made and removed again: a run that is killed leaves nothing.
+        match beside(&folder) {
+            Ok(_) => Ok(Self {
+                target: Target::File(path.to_owned()),
+                way: Way::Rename(folder, file),
+            }),
+            Err(_) if exists => direct(),
+            Err(error) => Err(unwritable(path, &error)),
+        }
+    }
+
+    /// Writes it.
+    pub fn write(
+        self,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        let written = match self.way {
+            Way::Direct(mut output) => {
+                output.start()?;
+                whole(&mut output, write)
+            }
+            Way::Rename(folder, file) => replace(&folder, &file, write),
+        };
+        written.map_err(|error| self.target.failure(&error))
+    }
+
+    /// What it is called.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+}
+
+/// A new file in a folder, removed when dropped.
+fn beside(folder: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new()
+        .prefix(".apscope-")
+        // What every new file has, less the umask.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)
+}
+
+fn replace(
+    folder: &Path,
+    file: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut new = beside(folder)?;
+    whole(&mut new, write)?;
+    if let Ok(old) = fs::metadata(file) {
+        new.as_file().set_permissions(old.permissions())?;
+    }
+    // The name must not come before the content.
+    new.as_file().sync_all()?;
+    new.persist(file).map(drop).map_err(|error| error.error)
+}
+
+fn whole(out: impl Write, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut buffered = io::BufWriter::with_capacity(64 << 10, out);
+    let written = write(&mut buffered).and_then(|()| buffered.flush());
+    // What is left in the buffer after an error must not be tried again.
+    let _ = buffered.into_parts();
+    written
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    Failure::new(
+        format!("{} cannot be written", path.display()),
+        error.to_string(),
+        "another path, or `-` for the standard output",
+    )
 }
 
 /// Prints to the standard output.

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::export::{different, finish};
-use super::live::{follow, note};
-use super::output::Output;
+use super::live::{Warnings, follow, note};
+use super::output::{Output, Replaced};
 use super::{Failure, Globals, run_options};
 use crate::recording::{WriteError, Writer};
 use crate::source::Session;
@@ -30,7 +30,7 @@ pub(super) fn run(args: &RecordArgs, globals: &Globals) -> Result<ExitCode, Fail
     options.truth = args.truth.is_some();
     different(&args.output, args.truth.as_deref())?;
     let mut output = Output::open(&args.output)?;
-    let truth = args.truth.as_deref().map(Output::open).transpose()?;
+    let truth = args.truth.as_deref().map(Replaced::open).transpose()?;
     let target = output.target().clone();
     let session = Session::start(&options)?;
     output.start()?;
@@ -40,11 +40,17 @@ pub(super) fn run(args: &RecordArgs, globals: &Globals) -> Result<ExitCode, Fail
     };
     let mut writer = Writer::new(output).map_err(failed)?;
     let mut progress = Progress::new(globals, target.to_string());
-    let followed = follow(globals, session, globals.duration, |frame| {
-        writer.push(frame).map_err(failed)?;
-        progress.show(writer.frames(), writer.bytes());
-        Ok(())
-    });
+    let followed = follow(
+        globals,
+        Warnings::Told,
+        session,
+        globals.duration,
+        |frame| {
+            writer.push(frame).map_err(failed)?;
+            progress.show(writer.frames(), writer.bytes());
+            Ok(())
+        },
+    );
     // What is pending is written, however the run ended.
     let written = writer.flush().map_err(failed);
     progress.end(writer.frames(), writer.bytes());

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::protocol::{Truth, abstract_name};
 use super::run::Run;
 use super::{Problem, control};
+use crate::cli::values;
 use crate::options::EmulatorOptions;
 
 /// Options of `emulate`.
@@ -25,19 +26,24 @@ pub struct EmulateArgs {
     #[arg(long, default_value = "steady", value_name = "S")]
     pub scenario: String,
     /// Seed of every actor's sequence of operations
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(
+        long,
+        default_value_t = 1,
+        allow_negative_numbers = true,
+        value_name = "N"
+    )]
     pub seed: u64,
     /// Number of guests
-    #[arg(long, default_value_t = 8, value_name = "N")]
+    #[arg(long, default_value_t = 8, value_name = "N", allow_negative_numbers = true, value_parser = values::guests)]
     pub guests: u32,
     /// vCPUs of each guest
-    #[arg(long, default_value_t = 2, value_name = "N")]
+    #[arg(long, default_value_t = 2, value_name = "N", allow_negative_numbers = true, value_parser = values::vcpus)]
     pub vcpus: u32,
     /// Operations a second, relative to the scenario's own rate
-    #[arg(long, default_value_t = 1.0, value_name = "X")]
+    #[arg(long, default_value_t = 1.0, value_name = "X", allow_negative_numbers = true, value_parser = values::rate)]
     pub rate: f64,
     /// Stop after this time, for example 30s
-    #[arg(long, value_name = "D", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "D", allow_negative_numbers = true, value_parser = values::duration)]
     pub duration: Option<Duration>,
     /// Write the ground truth to this file at the end
     #[arg(long, value_name = "FILE")]

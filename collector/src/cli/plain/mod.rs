@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::export::fold_recording;
-use super::live::follow;
+use super::live::{Warnings, follow, note};
 use super::output::print;
 use super::{Failure, Globals, run_options};
 use crate::export::json::Origin;
@@ -39,10 +39,13 @@ pub fn run(globals: &Globals, file: Option<&Path>, watch: bool) -> Result<ExitCo
         None if !watch => Some(DEFAULT_DURATION),
         duration => duration,
     };
+    if !globals.quiet {
+        note(&measuring(duration));
+    }
     let session = Session::start(&options)?;
     let mut model = Model::default();
     let mut printed_at_ns = None;
-    let finished = follow(globals, session, duration, |frame| {
+    let finished = follow(globals, Warnings::Printed, session, duration, |frame| {
         model.apply(frame);
         let since = *printed_at_ns.get_or_insert(model.last.at_ns);
         if watch && model.last.at_ns.saturating_sub(since) >= WATCH_NS {
@@ -54,4 +57,12 @@ pub fn run(globals: &Globals, file: Option<&Path>, watch: bool) -> Result<ExitCo
     print(&render(&model, Origin::Live))?;
     finished.check()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is said while nothing can be shown yet; ASCII, as all of the summary is.
+fn measuring(duration: Option<Duration>) -> String {
+    match duration {
+        Some(duration) => format!("measuring for {} ...", humantime::format_duration(duration)),
+        None => "measuring until ctrl-c ...".to_owned(),
+    }
 }

@@ -259,19 +259,25 @@ fn more(page: &mut Page, count: usize) {
     }
 }
 
-/// The newest errors and warnings.
+/// The newest errors and warnings. Why there is no eBPF stands in the header already.
 fn log(page: &mut Page, model: &Model) {
+    let reason = model.meta.as_ref().map_or("", |meta| &meta.reason);
     let bad: Vec<_> = model
         .log
         .iter()
         .filter(|line| matches!(line.level.as_str(), "error" | "warn"))
+        .filter(|line| !reason.contains(&line.text))
         .collect();
     if bad.is_empty() {
         return;
     }
     page.line("");
     page.line("MESSAGES");
-    for line in &bad[bad.len().saturating_sub(MOST)..] {
+    let earlier = bad.len().saturating_sub(MOST);
+    if earlier > 0 {
+        page.line(&format!("  {earlier} earlier"));
+    }
+    for line in &bad[earlier..] {
         page.wrapped(2, &format!("{}: {}", line.level, line.text));
     }
 }
