@@ -26,6 +26,9 @@ const TESTS: [&str; 8] = [
     "recording::",
 ];
 
+/// Test programs that are run whole, for the same reason.
+const SUITES: [&str; 2] = ["model", "recording"];
+
 /// Builds everything; with `test`, runs the tests too.
 pub fn run(root: &Path, test: bool, toolchain: &str) -> Result<(), Failure> {
     check_tools(test, toolchain)?;
@@ -43,6 +46,12 @@ pub fn run(root: &Path, test: bool, toolchain: &str) -> Result<(), Failure> {
                 .args(TESTS),
             "testing on s390x",
         )?;
+        let mut command = cargo(root, toolchain, "test");
+        command.arg("--workspace");
+        for suite in SUITES {
+            command.args(["--test", suite]);
+        }
+        process::run(&mut command, "testing on s390x")?;
     }
     Ok(())
 }
