@@ -405,40 +405,12 @@ impl Reader {
     }
 
     fn spans(&mut self, ring: &mut dyn SpanRing, now_ns: u64) -> (frame::Spans, u64) {
-        let mut spans = frame::Spans::default();
-        let mut tids: HashMap<u32, u32> = HashMap::new();
-        let mut last = now_ns;
-        let bytes = ring.drain(&mut |span| {
-            spans
-                .start_step_ns
-                .push(span.start_ns.wrapping_sub(last) as i64);
-            last = span.start_ns;
-            spans.duration_ns.push(span.duration_ns);
-            spans.extra.push(span.extra);
-            let next = tids.len() as u32;
-            let index = *tids.entry(span.tid).or_insert_with(|| {
-                spans.tids.push(span.tid);
-                next
-            });
-            spans.task.push(index);
-            spans.instance.push(span.instance.wrapping_add(1));
-            spans.result.push(span.result);
-            spans.packed.push(
-                (u32::from(span.kind) << 24)
-                    | (u32::from(span.what) << 16)
-                    | (u32::from(span.inside) << 8)
-                    | u32::from(span.flags),
-            );
-        });
+        let mut spans = Vec::new();
+        let bytes = ring.drain(&mut |span| spans.push(*span));
         // A task that finished its first span in this tick may have a slot that was not counted yet.
         self.count_tasks();
-        spans.comms = spans
-            .tids
-            .clone()
-            .into_iter()
-            .map(|tid| self.comm(tid))
-            .collect();
-        (spans, bytes)
+        let columns = frame::Spans::encode(now_ns, &spans, |tid| self.comm(tid));
+        (columns, bytes)
     }
 
     fn loss(&mut self, received: u64, runs: &BTreeMap<&'static str, ProgramRuns>) -> frame::Loss {
