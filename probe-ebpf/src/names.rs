@@ -24,7 +24,7 @@ const fn class(name: &'static str, kind: LockKind) -> Class {
 }
 
 /// Lock classes; the index is the class id.
-pub const CLASSES: [Class; 14] = [
+pub const CLASSES: [Class; 15] = [
     class("matrix_dev->lock", LockKind::Mutex),
     class("matrix_dev->guests_lock", LockKind::Mutex),
     class("matrix_dev->mdevs_lock", LockKind::Mutex),
@@ -43,6 +43,7 @@ pub const CLASSES: [Class; 14] = [
     class("group notifier rwsem", LockKind::Rwsem),
     class("dev_set->lock", LockKind::Mutex),
     class("group_lock", LockKind::Mutex),
+    class("group_rwsem", LockKind::Rwsem),
 ];
 
 /// Class ids by name, for code that must name one.
@@ -61,10 +62,22 @@ pub mod class_id {
     pub const PQAP_HOOK_RWSEM: u8 = 5;
     /// `kvm_busy`.
     pub const KVM_BUSY: u8 = 6;
+    /// `ap_perms_mutex` of the AP bus.
+    pub const AP_PERMS_MUTEX: u8 = 7;
+    /// `ap_attr_mutex`, its later name.
+    pub const AP_ATTR_MUTEX: u8 = 8;
+    /// A queue's `reset_work`: held while a worker executes it, waited for by `flush_work`.
+    pub const RESET_WORK: u8 = 9;
     /// `kv->lock` of the kvm-vfio device.
     pub const KV_LOCK: u8 = 10;
     /// The rwsem inside `vfio_group->notifier`.
     pub const GROUP_NOTIFIER_RWSEM: u8 = 11;
+    /// `device->dev_set->lock` of a vfio device.
+    pub const DEV_SET_LOCK: u8 = 12;
+    /// `vfio_group->group_lock`.
+    pub const GROUP_LOCK: u8 = 13;
+    /// `vfio_group->group_rwsem`, which `group_lock` was before.
+    pub const GROUP_RWSEM: u8 = 14;
 }
 
 /// Spelling of a mode.
@@ -115,6 +128,16 @@ const fn vfio_ap(name: &'static str, returns: ReturnKind) -> EntryPoint {
     }
 }
 
+const fn vmlinux(name: &'static str, returns: ReturnKind) -> EntryPoint {
+    EntryPoint {
+        name,
+        symbol: name,
+        module: "kernel",
+        returns,
+        pqap: false,
+    }
+}
+
 const fn kvm(name: &'static str, returns: ReturnKind) -> EntryPoint {
     EntryPoint {
         name,
@@ -126,7 +149,7 @@ const fn kvm(name: &'static str, returns: ReturnKind) -> EntryPoint {
 }
 
 /// Entry points; the index is the entry point id. Id 0 stands for "outside every traced function".
-pub const ENTRY_POINTS: [EntryPoint; 22] = [
+pub const ENTRY_POINTS: [EntryPoint; 43] = [
     EntryPoint {
         name: "-",
         symbol: "",
@@ -167,6 +190,27 @@ pub const ENTRY_POINTS: [EntryPoint; 22] = [
     kvm("kvm_arch_crypto_set_masks", ReturnKind::Void),
     kvm("kvm_arch_crypto_clear_masks", ReturnKind::Void),
     kvm("kvm_vfio_set_attr", ReturnKind::Int),
+    vfio_ap("vfio_ap_queue_dev_probe", ReturnKind::Int),
+    vfio_ap("vfio_ap_queue_dev_remove", ReturnKind::Void),
+    vfio_ap("vfio_ap_mdev_probe_queue", ReturnKind::Int),
+    vfio_ap("vfio_ap_mdev_remove_queue", ReturnKind::Void),
+    vfio_ap("vfio_ap_mdev_create", ReturnKind::Int),
+    vfio_ap("vfio_ap_mdev_probe", ReturnKind::Int),
+    vfio_ap("vfio_ap_mdev_remove", ReturnKind::Int),
+    vfio_ap("vfio_ap_mdev_request", ReturnKind::Void),
+    vfio_ap("vfio_ap_mdev_dma_unmap", ReturnKind::Void),
+    vfio_ap("vfio_ap_mdev_iommu_notifier", ReturnKind::Notify),
+    vfio_ap("guest_matrix_show", ReturnKind::Long),
+    vfio_ap("ap_config_show", ReturnKind::Long),
+    vfio_ap("ap_config_store", ReturnKind::Long),
+    vfio_ap("status_show", ReturnKind::Long),
+    vfio_ap("vfio_ap_mdev_resource_in_use", ReturnKind::Int),
+    vfio_ap("vfio_ap_on_cfg_changed", ReturnKind::Void),
+    vfio_ap("vfio_ap_on_scan_complete", ReturnKind::Void),
+    vfio_ap("vfio_ap_mdev_reset_queues", ReturnKind::Int),
+    vfio_ap("apq_reset_check", ReturnKind::Void),
+    vmlinux("apmask_store", ReturnKind::Long),
+    vmlinux("aqmask_store", ReturnKind::Long),
 ];
 
 /// Entry point ids by name, for code that must name one.
@@ -215,6 +259,48 @@ pub mod entry_id {
     pub const CLEAR_MASKS: u8 = 20;
     /// `kvm_vfio_set_attr`.
     pub const KVM_VFIO_SET_ATTR: u8 = 21;
+    /// `vfio_ap_queue_dev_probe`.
+    pub const QUEUE_DEV_PROBE: u8 = 22;
+    /// `vfio_ap_queue_dev_remove`.
+    pub const QUEUE_DEV_REMOVE: u8 = 23;
+    /// `vfio_ap_mdev_probe_queue`.
+    pub const PROBE_QUEUE: u8 = 24;
+    /// `vfio_ap_mdev_remove_queue`.
+    pub const REMOVE_QUEUE: u8 = 25;
+    /// `vfio_ap_mdev_create`.
+    pub const CREATE: u8 = 26;
+    /// `vfio_ap_mdev_probe`.
+    pub const PROBE: u8 = 27;
+    /// `vfio_ap_mdev_remove`.
+    pub const REMOVE: u8 = 28;
+    /// `vfio_ap_mdev_request`.
+    pub const REQUEST: u8 = 29;
+    /// `vfio_ap_mdev_dma_unmap`.
+    pub const DMA_UNMAP: u8 = 30;
+    /// `vfio_ap_mdev_iommu_notifier`.
+    pub const IOMMU_NOTIFIER: u8 = 31;
+    /// `guest_matrix_show`.
+    pub const GUEST_MATRIX_SHOW: u8 = 32;
+    /// `ap_config_show`.
+    pub const AP_CONFIG_SHOW: u8 = 33;
+    /// `ap_config_store`.
+    pub const AP_CONFIG_STORE: u8 = 34;
+    /// `status_show`.
+    pub const STATUS_SHOW: u8 = 35;
+    /// `vfio_ap_mdev_resource_in_use`.
+    pub const RESOURCE_IN_USE: u8 = 36;
+    /// `vfio_ap_on_cfg_changed`.
+    pub const ON_CFG_CHANGED: u8 = 37;
+    /// `vfio_ap_on_scan_complete`.
+    pub const ON_SCAN_COMPLETE: u8 = 38;
+    /// `vfio_ap_mdev_reset_queues`.
+    pub const RESET_QUEUES: u8 = 39;
+    /// `apq_reset_check`.
+    pub const APQ_RESET_CHECK: u8 = 40;
+    /// `apmask_store`.
+    pub const APMASK_STORE: u8 = 41;
+    /// `aqmask_store`.
+    pub const AQMASK_STORE: u8 = 42;
 }
 
 /// Names of the PQAP function codes 0 to 8.
@@ -259,6 +345,16 @@ mod tests {
             ENTRY_POINTS[entry_id::KVM_VFIO_SET_ATTR as usize].name,
             "kvm_vfio_set_attr"
         );
+        assert_eq!(
+            ENTRY_POINTS[entry_id::REMOVE as usize].name,
+            "vfio_ap_mdev_remove"
+        );
+        assert_eq!(
+            ENTRY_POINTS[entry_id::AQMASK_STORE as usize].name,
+            "aqmask_store"
+        );
+        assert_eq!(CLASSES[class_id::GROUP_RWSEM as usize].name, "group_rwsem");
+        assert_eq!(CLASSES[class_id::RESET_WORK as usize].name, "reset_work");
     }
 
     #[test]
