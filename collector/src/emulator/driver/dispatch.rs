@@ -36,7 +36,7 @@ pub fn word<T>(reference: &T) -> u64 {
 /// Calls the function behind an entry point.
 pub fn call<R: ReturnValue>(
     entry: u8,
-    args: [u64; 4],
+    args: [u64; 6],
     function: impl FnOnce(&'static Machine) -> R,
 ) -> R {
     let machine = machine::current();
@@ -55,7 +55,7 @@ pub fn call_pqap(
     vcpu: &'static KvmVcpu,
     function: impl FnOnce(&'static Machine) -> i32,
 ) -> i32 {
-    call(entry, [word(vcpu), 0, 0, 0], |machine| {
+    call(entry, [word(vcpu), 0, 0, 0, 0, 0], |machine| {
         let result = function(machine);
         if result == 0 {
             let entries = &machine.entries;
