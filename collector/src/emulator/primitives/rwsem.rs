@@ -96,6 +96,14 @@ impl RwSemaphore {
         holders
     }
 
+    /// Makes it free again after a release in the wrong mode.
+    #[cfg(test)]
+    pub fn repair(&self) {
+        self.count.store(0, Ordering::SeqCst);
+        self.owner.store(0, Ordering::SeqCst);
+        raw_spin_lock(&self.readers).clear();
+    }
+
     fn set_reader_owned(&self) {
         self.owner
             .store(current().address() | RWSEM_READER_OWNED, Ordering::Relaxed);
