@@ -12,6 +12,8 @@ pub mod command;
 mod control;
 mod driver;
 mod hardware;
+#[cfg(any(test, feature = "fuzzing"))]
+mod invariants;
 mod kvm;
 mod layout;
 mod machine;

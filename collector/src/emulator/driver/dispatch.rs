@@ -40,6 +40,8 @@ pub fn call<R: ReturnValue>(
     function: impl FnOnce(&'static Machine) -> R,
 ) -> R {
     let machine = machine::current();
+    #[cfg(any(test, feature = "fuzzing"))]
+    let _inside = crate::emulator::invariants::enter(machine);
     hooks::entry_enter(entry, args);
     machine.entries.enter(entry);
     let result = function(machine);

@@ -51,6 +51,23 @@ impl Mutex {
         self.owner.load(Ordering::SeqCst) & !MUTEX_FLAGS
     }
 
+    /// Runs `f` with the mutex, if it is free, without counting that as taking it.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn peek<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        if !self.trylock_fast() {
+            return None;
+        }
+        let result = f();
+        let me = current().address();
+        let freed = self
+            .owner
+            .compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed);
+        if freed.is_err() {
+            unlock_slowpath(self);
+        }
+        Some(result)
+    }
+
     /// Somebody holds it.
     pub fn is_locked(&self) -> bool {
         self.owner_word() & !MUTEX_FLAGS != 0
