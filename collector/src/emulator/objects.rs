@@ -456,6 +456,7 @@ pub fn offsets() -> Offsets {
         vcpu_run: offset_of!(KvmVcpu, run) as u32,
         kvm_hook: offset_of!(Kvm, crypto.pqap_hook) as u32,
         run_gprs: offset_of!(KvmRun, gprs) as u32,
+        ap_device_qid: 0,
     }
 }
 

@@ -89,6 +89,7 @@ pub struct Offsets {
     pub vcpu_run: u32,
     pub kvm_hook: u32,
     pub run_gprs: u32,
+    pub ap_device_qid: u32,
 }
 
 /// What the collector asks.

@@ -158,7 +158,14 @@ fn pqap(guest: &Guest, apqn: u16, enable: bool) -> u64 {
     (vcpu.gpr(1) >> 16) & 0xff
 }
 
-type Store = extern "C" fn(&'static super::objects::Device, u64, &Page, usize) -> i64;
+type Store = extern "C" fn(
+    &'static super::objects::Device,
+    u64,
+    &Page,
+    usize,
+    u64,
+    Option<&vfio_ap::Comm>,
+) -> i64;
 
 const STORES: [(&str, Store, &str); 6] = [
     ("assign_adapter_store", vfio_ap::assign_adapter_store, "2"),
@@ -182,7 +189,14 @@ const STORES: [(&str, Store, &str); 6] = [
 ];
 
 fn write(guest: &Guest, store: Store, text: &str) -> i64 {
-    store(&guest.mdev_device.dev, 0, &Page::new(text), text.len())
+    store(
+        &guest.mdev_device.dev,
+        0,
+        &Page::new(text),
+        text.len(),
+        0,
+        None,
+    )
 }
 
 /// Everything that all generations have, with the device unbound, bound, and unbound again.
@@ -206,10 +220,10 @@ fn drive(bench: &mut Bench) {
     }
     assert!(!guest.mdev.matrix.apm.test(16), "undone after the conflict");
     bench.case("matrix_show", &32, |g| {
-        vfio_ap::matrix_show(&g.mdev_device.dev, 0, &mut Page::new(""))
+        vfio_ap::matrix_show(&g.mdev_device.dev, 0, &mut Page::new(""), 0, 0, None)
     });
     bench.case("control_domains_show", &10, |g| {
-        vfio_ap::control_domains_show(&g.mdev_device.dev, 0, &mut Page::new(""))
+        vfio_ap::control_domains_show(&g.mdev_device.dev, 0, &mut Page::new(""), 0, 0, None)
     });
 
     bench.case("handle_pqap without a hook", &0, |g| pqap(g, 0, true));

@@ -54,10 +54,12 @@ pub fn lock_failed(lock: u64, mode: Mode) {
     with(|env| locks::failed(env, lock, mode));
 }
 
-/// An entry point was called; `args` are its first four arguments.
+/// An entry point was called; `args` are its first six arguments: the fifth and the sixth say on whose behalf a sysfs
+/// attribute is accessed (pid, address of 16 bytes of name).
 #[inline]
-pub fn entry_enter(entry: u8, args: [u64; 4]) {
-    with(|env| entries::enter(env, entry, args));
+pub fn entry_enter(entry: u8, args: [u64; 6]) {
+    let [a, b, c, d, ..] = args;
+    with(|env| entries::enter(env, entry, [a, b, c, d]));
 }
 
 /// An entry point returns.
@@ -82,6 +84,30 @@ pub fn wait_finish(queue: u64) {
 #[inline]
 pub fn wait_wake(queue: u64) {
     with(|env| waits::wake(env, queue));
+}
+
+/// A worker starts to execute the work item at this address.
+#[inline]
+pub fn work_start(work: u64) {
+    let _ = work;
+}
+
+/// The worker has executed the work item.
+#[inline]
+pub fn work_end(work: u64) {
+    let _ = work;
+}
+
+/// `flush_work` was called.
+#[inline]
+pub fn flush_enter(work: u64) {
+    let _ = work;
+}
+
+/// `flush_work` returns; `waited`: the work item was pending or running.
+#[inline]
+pub fn flush_return(work: u64, waited: bool) {
+    let _ = (work, waited);
 }
 
 /// Turns the hooks on, recording into new shared memory; returns its file descriptor number, for `Reply::Memory`.

@@ -33,14 +33,18 @@ pub fn word<T>(reference: &T) -> u64 {
     std::ptr::from_ref(reference) as u64
 }
 
-/// Calls the function behind an entry point.
-pub fn call<R: ReturnValue>(
+/// Calls the function behind an entry point. `args` are its arguments, as registers hold them; those of an entry point
+/// that sysfs reaches end with the writer (pid and name) as arguments 5 and 6.
+pub fn call<R: ReturnValue, const N: usize>(
     entry: u8,
-    args: [u64; 4],
+    args: [u64; N],
     function: impl FnOnce(&'static Machine) -> R,
 ) -> R {
+    const { assert!(N <= 6, "what registers hold") };
     let machine = machine::current();
-    hooks::entry_enter(entry, args);
+    let mut six = [0; 6];
+    six[..N].copy_from_slice(&args);
+    hooks::entry_enter(entry, six);
     machine.entries.enter(entry);
     let result = function(machine);
     machine.entries.leave(entry, result.long());

@@ -1,8 +1,15 @@
 //! The driver's points. They run the functions of the machine's generation.
+//!
+//! Points that sysfs reaches have two arguments more than the kernel's functions, as arguments 5 and 6 (`count` is an
+//! unused argument 4 where the kernel's function has three): the process on whose behalf a file system thread makes the
+//! call, as pid (0: the caller itself) and name.
 
 use super::points;
 use crate::emulator::driver::sysfs::Page;
 use crate::emulator::objects::{Device, Kvm, KvmVcpu, MdevDevice, NotifierBlock, VfioDevice};
+
+/// A process's name, NUL-padded.
+pub type Comm = [u8; 16];
 
 points! {
     "vfio_ap";
@@ -21,26 +28,26 @@ points! {
     /// An ioctl on the device.
     vfio_ap_mdev_ioctl(mdev: &'static MdevDevice, cmd: u32, arg: u64) -> i64 = at::vfio_ap_mdev_ioctl;
     /// Write to `assign_adapter`.
-    assign_adapter_store(dev: &'static Device, attr: u64, buf: &Page, count: usize) -> i64 = at::assign_adapter_store;
+    assign_adapter_store(dev: &'static Device, attr: u64, buf: &Page, count: usize, pid: u64, comm: Option<&Comm>) -> i64 = at::assign_adapter_store;
     /// Write to `unassign_adapter`.
-    unassign_adapter_store(dev: &'static Device, attr: u64, buf: &Page, count: usize) -> i64 = at::unassign_adapter_store;
+    unassign_adapter_store(dev: &'static Device, attr: u64, buf: &Page, count: usize, pid: u64, comm: Option<&Comm>) -> i64 = at::unassign_adapter_store;
     /// Write to `assign_domain`.
-    assign_domain_store(dev: &'static Device, attr: u64, buf: &Page, count: usize) -> i64 = at::assign_domain_store;
+    assign_domain_store(dev: &'static Device, attr: u64, buf: &Page, count: usize, pid: u64, comm: Option<&Comm>) -> i64 = at::assign_domain_store;
     /// Write to `unassign_domain`.
-    unassign_domain_store(dev: &'static Device, attr: u64, buf: &Page, count: usize) -> i64 = at::unassign_domain_store;
+    unassign_domain_store(dev: &'static Device, attr: u64, buf: &Page, count: usize, pid: u64, comm: Option<&Comm>) -> i64 = at::unassign_domain_store;
     /// Write to `assign_control_domain`.
-    assign_control_domain_store(dev: &'static Device, attr: u64, buf: &Page, count: usize) -> i64 = at::assign_control_domain_store;
+    assign_control_domain_store(dev: &'static Device, attr: u64, buf: &Page, count: usize, pid: u64, comm: Option<&Comm>) -> i64 = at::assign_control_domain_store;
     /// Write to `unassign_control_domain`.
-    unassign_control_domain_store(dev: &'static Device, attr: u64, buf: &Page, count: usize) -> i64 = at::unassign_control_domain_store;
+    unassign_control_domain_store(dev: &'static Device, attr: u64, buf: &Page, count: usize, pid: u64, comm: Option<&Comm>) -> i64 = at::unassign_control_domain_store;
     /// Read of `matrix`.
-    matrix_show(dev: &'static Device, attr: u64, buf: &mut Page) -> i64 = at::matrix_show;
+    matrix_show(dev: &'static Device, attr: u64, buf: &mut Page, count: usize, pid: u64, comm: Option<&Comm>) -> i64 = at::matrix_show;
     /// Read of `control_domains`.
-    control_domains_show(dev: &'static Device, attr: u64, buf: &mut Page) -> i64 = at::control_domains_show;
+    control_domains_show(dev: &'static Device, attr: u64, buf: &mut Page, count: usize, pid: u64, comm: Option<&Comm>) -> i64 = at::control_domains_show;
 }
 
 /// What the points jump to.
 mod at {
-    use super::{Device, Kvm, KvmVcpu, MdevDevice, NotifierBlock, Page, VfioDevice};
+    use super::{Comm, Device, Kvm, KvmVcpu, MdevDevice, NotifierBlock, Page, VfioDevice};
     use crate::emulator::driver::dispatch::{call, call_pqap, word};
     use probe_ebpf::names::entry_id;
 
@@ -102,8 +109,10 @@ mod at {
                 attr: u64,
                 buf: &Page,
                 count: usize,
+                pid: u64,
+                comm: Option<&Comm>,
             ) -> i64 {
-                let args = [word(dev), attr, word(buf), count as u64];
+                let args = [word(dev), attr, word(buf), count as u64, pid, comm.map_or(0, word)];
                 call(entry_id::$id, args, |m| (m.generation.$name)(m, dev, buf, count))
             }
         )*};
@@ -118,21 +127,24 @@ mod at {
         unassign_control_domain_store UNASSIGN_CONTROL_DOMAIN;
     }
 
-    pub(super) extern "C" fn matrix_show(dev: &'static Device, attr: u64, buf: &mut Page) -> i64 {
-        let args = [word(dev), attr, 0, 0];
-        call(entry_id::MATRIX_SHOW, args, |m| {
-            (m.generation.matrix_show)(m, dev, buf)
-        })
+    macro_rules! shows {
+        ($($name:ident $id:ident;)*) => {$(
+            pub(super) extern "C" fn $name(
+                dev: &'static Device,
+                attr: u64,
+                buf: &mut Page,
+                _count: usize,
+                pid: u64,
+                comm: Option<&Comm>,
+            ) -> i64 {
+                let args = [word(dev), attr, word(buf), 0, pid, comm.map_or(0, word)];
+                call(entry_id::$id, args, |m| (m.generation.$name)(m, dev, buf))
+            }
+        )*};
     }
 
-    pub(super) extern "C" fn control_domains_show(
-        dev: &'static Device,
-        attr: u64,
-        buf: &mut Page,
-    ) -> i64 {
-        let args = [word(dev), attr, 0, 0];
-        call(entry_id::CONTROL_DOMAINS_SHOW, args, |m| {
-            (m.generation.control_domains_show)(m, dev, buf)
-        })
+    shows! {
+        matrix_show MATRIX_SHOW;
+        control_domains_show CONTROL_DOMAINS_SHOW;
     }
 }

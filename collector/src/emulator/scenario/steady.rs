@@ -233,9 +233,9 @@ fn administer(actor: &mut Actor, guest: &'static Guest) {
     while !actor.is_stopping() {
         let access = next_access(&mut actor.rng, guest.number);
         actor.note(|| format!("{access:?}"));
-        let write = |store: extern "C" fn(&'static _, u64, &Page, usize) -> i64, text: &str| {
-            store(dev, 0, &Page::new(text), text.len())
-        };
+        let write =
+            |store: extern "C" fn(&'static _, u64, &Page, usize, u64, Option<&_>) -> i64,
+             text: &str| { store(dev, 0, &Page::new(text), text.len(), 0, None) };
         actor.begin("sysfs access");
         match &access {
             Access::AssignAdapter(text) => write(driver::assign_adapter_store, text),
@@ -246,8 +246,10 @@ fn administer(actor: &mut Actor, guest: &'static Guest) {
             Access::UnassignControlDomain(text) => {
                 write(driver::unassign_control_domain_store, text)
             }
-            Access::Matrix => driver::matrix_show(dev, 0, &mut Page::new("")),
-            Access::ControlDomains => driver::control_domains_show(dev, 0, &mut Page::new("")),
+            Access::Matrix => driver::matrix_show(dev, 0, &mut Page::new(""), 0, 0, None),
+            Access::ControlDomains => {
+                driver::control_domains_show(dev, 0, &mut Page::new(""), 0, 0, None)
+            }
         };
         actor.pause_ms(15, 60);
     }
