@@ -226,7 +226,7 @@ fn fill(
         .ok_or(ProbeError::Missing("ENTRY_INFO"))?;
     let mut entries: Array<_, [u8; size_of::<EntryInfo>()]> =
         Array::try_from(map).map_err(failed("ENTRY_INFO"))?;
-    for (id, info) in attach::entry_info(tables::has_flag(hello))
+    for (id, info) in attach::entry_info(tables::has_flag(hello), attach::Writer::Arguments)
         .iter()
         .enumerate()
     {
