@@ -12,7 +12,7 @@ use model_frames::{
     meta, run,
 };
 use probe_ebpf::h2;
-use probe_ebpf::names::entry_id;
+use probe_ebpf::names::{ENTRY_POINTS, entry_id};
 use proptest::prelude::*;
 
 fn fold(frames: &[Frame]) -> Model {
@@ -243,7 +243,7 @@ fn ids_that_do_not_exist_are_ignored_and_counted() {
     let mut wrong = frame(1, 9);
     wrong.series[0].series = 27 * 2;
     wrong.series[1].series = KVM_BUSY + 1; // A flag has no read side.
-    wrong.entries[0].entry = 22;
+    wrong.entries[0].entry = ENTRY_POINTS.len() as u32;
     wrong.edges[0].acquired = 99;
     model.apply(&wrong);
     assert_eq!(model.ignored, 4);
