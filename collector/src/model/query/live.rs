@@ -36,6 +36,11 @@ pub(super) fn on_behalf_of_at(task: &frame::TaskState, since_ns: u64) -> Option<
         .find_map(OnBehalfOf::of)
 }
 
+/// Name of a task, as [`Holder::who`] has it, by what it does now.
+pub fn task_name(task: &frame::TaskState) -> String {
+    who(on_behalf_of(task).as_ref(), &task.comm, task.tid)
+}
+
 /// Who acts, for a reader: `echo (1234)` for a process on whose behalf the task works, else the task's own name and
 /// thread id.
 pub(super) fn who(on_behalf_of: Option<&OnBehalfOf>, comm: &str, tid: u32) -> String {
