@@ -24,20 +24,26 @@ fn line(app: &App, write: &Write, width: usize) -> Line<'static> {
     let start = app.shown().model.meta.as_ref().map_or(0, |m| m.start_ns);
     let refused = write.returns.starts_with('-');
     let who = format!("{} ({})", printable(&write.comm), write.pid);
-    let text = printable(write.text.as_deref().unwrap_or_default());
+    let name = query::entry_name(write.entry);
+    let (attribute, text) = match (&write.text, name.strip_suffix("_show")) {
+        (Some(text), _) => (name.trim_end_matches("_store"), printable(text)),
+        (None, Some(attribute)) => (attribute, "(read)".to_owned()),
+        (None, None) => (name, String::new()),
+    };
+    let wide = width >= WIDE;
     let mut spans = vec![
         Span::styled(
             format!("{:>7} ", format::elapsed(write.at_ns.saturating_sub(start))),
             theme.dim(),
         ),
-        Span::raw(pad(&who, 20, false)),
+        Span::raw(pad(&who, if wide { 26 } else { 20 }, false)),
         Span::raw(format!(
             " {} {} ",
-            pad(query::entry_name(write.entry), 29, false),
+            pad(attribute, 23, false),
             pad(&text, 8, false)
         )),
     ];
-    if width >= WIDE {
+    if wide {
         spans.push(Span::styled(
             format!("{:>7} ", format::duration(write.latency_ns)),
             theme.hold(),
