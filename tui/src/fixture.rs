@@ -449,6 +449,7 @@ fn writes(at_ns: u64) -> Spans {
             5103,
             b"sixteen-letters!",
         ),
+        call(30, [0; 8], entry_id::MATRIX_SHOW, 12, 5103, b"cat"),
         call(
             20,
             *b"255\n\0\0\0\0",

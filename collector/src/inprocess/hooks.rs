@@ -119,6 +119,17 @@ pub fn enable(hello: &Hello, ring_bytes: u32) -> Result<i32, String> {
     if MEASURE.get().is_some() {
         return Err("this emulated driver is being measured already, by another collector".into());
     }
+    let (env, file) = measure(hello, ring_bytes)?;
+    MEASURE
+        .set(env)
+        .map_err(|_| "this emulated driver is being measured already".to_owned())?;
+    ENABLED.store(true, Ordering::Release);
+    // The descriptor stays open for the collector to find, as long as the process lives.
+    Ok(file.into_raw_fd())
+}
+
+/// What the probe bodies work on, in new shared memory.
+pub(super) fn measure(hello: &Hello, ring_bytes: u32) -> Result<(InProcess, File), String> {
     let instances = Instances::new(hello);
     let sizes = source::sizes(hello, &instances, ring_bytes).map_err(|e| e.to_string())?;
     let layout = Layout::new(&sizes);
@@ -141,12 +152,7 @@ pub fn enable(hello: &Hello, ring_bytes: u32) -> Result<i32, String> {
         edges: Table::new(sizes.edges),
         threads: AtomicU64::new(0),
     };
-    MEASURE
-        .set(env)
-        .map_err(|_| "this emulated driver is being measured already".to_owned())?;
-    ENABLED.store(true, Ordering::Release);
-    // The descriptor stays open for the collector to find, as long as the process lives.
-    Ok(file.into_raw_fd())
+    Ok((env, file))
 }
 
 /// Anonymous memory behind a file descriptor, filled with zeroes.
