@@ -5,14 +5,26 @@ mod model_frames;
 use std::collections::BTreeSet;
 
 use apscope_collector::export::json::{Document, Origin};
+use apscope_collector::frame::Frame;
 use apscope_collector::model::Model;
-use model_frames::run;
+use model_frames::{add_writers, run};
 use serde_json::Value;
 
 fn export(frames: u64, origin: Origin) -> Value {
+    export_of(&run(frames), origin)
+}
+
+/// The sane run, with writers in its last frame.
+fn export_with_writers() -> Value {
+    let mut frames = run(20);
+    add_writers(frames.last_mut().unwrap());
+    export_of(&frames, Origin::Live)
+}
+
+fn export_of(frames: &[Frame], origin: Origin) -> Value {
     let mut model = Model::default();
-    for frame in run(frames) {
-        model.apply(&frame);
+    for frame in frames {
+        model.apply(frame);
     }
     let mut text = Vec::new();
     Document::of(&model, origin).write(&mut text).unwrap();
@@ -130,6 +142,7 @@ fn exports_are_what_the_schema_says() {
             assert_eq!(check(&export(frames, origin)), [""; 0]);
         }
     }
+    assert_eq!(check(&export_with_writers()), [""; 0]);
 }
 
 #[test]
@@ -177,7 +190,7 @@ fn members(value: &Value, at: &str, found: &mut BTreeSet<String>) {
 fn every_member_is_documented() {
     let page = include_str!("../../docs/json.md");
     let mut names = BTreeSet::new();
-    members(&export(20, Origin::Live), "", &mut names);
+    members(&export_with_writers(), "", &mut names);
     let missing: Vec<_> = names
         .iter()
         .filter(|name| !page.contains(&format!("`{name}`")))
@@ -241,6 +254,53 @@ fn the_content_is_that_of_the_run() {
     assert_eq!(value["source"]["kind"], "emulator");
     assert_eq!(value["source"]["ended"], "finished");
     assert_eq!(value["findings"], serde_json::json!([]));
+}
+
+#[test]
+fn it_says_for_whom_a_file_system_thread_works() {
+    let value = export_with_writers();
+    let echo = serde_json::json!({ "pid": 1234, "comm": "echo" });
+    let live = |list: &str, for_ns: u64| {
+        let list = value["live"][list].as_array().unwrap();
+        list.iter()
+            .find(|l| l["tid"] == 103 && l["for_ns"] == for_ns)
+            .unwrap()
+            .get("on_behalf_of")
+            .cloned()
+    };
+    assert_eq!(live("holders", 3_000), Some(echo.clone()));
+    assert_eq!(live("holders", 9_000), None, "held from before the call");
+    assert_eq!(live("waiters", 2_000), Some(echo));
+    let others = value["live"]["holders"].as_array().unwrap();
+    assert!(
+        others
+            .iter()
+            .filter(|h| h["tid"] != 103)
+            .all(|h| h.get("on_behalf_of").is_none())
+    );
+    assert_eq!(
+        value["writes"],
+        serde_json::json!([
+            {
+                "at_ns": 1_999_980_000_u64,
+                "entry_point": "assign_adapter_store",
+                "text": "0x05",
+                "pid": 77,
+                "comm": "mdevctl",
+                "returns": "-EBUSY",
+                "latency_ns": 700
+            },
+            {
+                "at_ns": 1_999_990_000_u64,
+                "entry_point": "vfio_ap_mdev_remove",
+                "pid": 77,
+                "comm": "mdevctl",
+                "returns": "ok",
+                "latency_ns": 700
+            }
+        ])
+    );
+    assert_eq!(export(2, Origin::Live)["writes"], serde_json::json!([]));
 }
 
 #[test]

@@ -6,12 +6,13 @@ use apscope_collector::cli::plain;
 use apscope_collector::export::json::{Document, Origin};
 use apscope_collector::frame::{Edge, Frame, Hist, Instance};
 use apscope_collector::model::histogram::{Coarse, Histogram};
-use apscope_collector::model::{HISTORY, LOG_LINES, Model, SPANS, query};
+use apscope_collector::model::{HISTORY, LOG_LINES, Model, SPANS, WRITES, query};
 use model_frames::{
-    HOOK_READ, HOOK_WRITE, KVM_BUSY, KVM_LOCK, VCPU_MUTEX, Wild, coarse, frame, hist, meta, run,
+    HOOK_READ, HOOK_WRITE, KVM_BUSY, KVM_LOCK, VCPU_MUTEX, Wild, add_writers, coarse, frame, hist,
+    meta, run,
 };
 use probe_ebpf::h2;
-use probe_ebpf::names::entry_id;
+use probe_ebpf::names::{ENTRY_POINTS, entry_id};
 use proptest::prelude::*;
 
 fn fold(frames: &[Frame]) -> Model {
@@ -242,7 +243,7 @@ fn ids_that_do_not_exist_are_ignored_and_counted() {
     let mut wrong = frame(1, 9);
     wrong.series[0].series = 27 * 2;
     wrong.series[1].series = KVM_BUSY + 1; // A flag has no read side.
-    wrong.entries[0].entry = 22;
+    wrong.entries[0].entry = ENTRY_POINTS.len() as u32;
     wrong.edges[0].acquired = 99;
     model.apply(&wrong);
     assert_eq!(model.ignored, 4);
@@ -311,6 +312,53 @@ fn rows_say_who_holds_and_who_waits() {
     assert_eq!(entries[0].longest.as_ref().map(|i| i.for_ns), Some(8_000));
     assert_eq!(entries[1].returns, [("NOTIFY_OK".to_owned(), 20)]);
     assert_eq!(entries[2].returns.len(), 2);
+}
+
+#[test]
+fn the_last_writes_are_kept_and_tasks_say_for_whom_they_work() {
+    let mut model = fold(&run(1));
+    for number in 1..=80 {
+        let mut frame = frame(number, u64::MAX);
+        add_writers(&mut frame);
+        model.apply(&frame);
+    }
+    assert_eq!(model.writes.len(), WRITES);
+    let newest = &model.writes[WRITES - 1];
+    assert_eq!(
+        (newest.entry, newest.pid, newest.comm.as_str()),
+        (entry_id::REMOVE, 77, "mdevctl")
+    );
+    assert_eq!(model.ignored, 0);
+    let task = model.live.iter().find(|task| task.tid == 103).unwrap();
+    let writer = query::on_behalf_of(task).unwrap();
+    assert_eq!((writer.pid, writer.comm.as_str()), (1234, "echo"));
+    let holders = query::holders(&model);
+    let mut who: Vec<_> = holders.iter().filter(|h| h.tid == 103).collect();
+    who.sort_by_key(|h| h.for_ns);
+    assert_eq!(
+        (who[0].who(), who[1].who()),
+        ("echo (1234)".into(), "sysfs (103)".into())
+    );
+    let inside = query::inside(&model);
+    let nested: Vec<_> = inside.iter().filter(|i| i.tid == 103).collect();
+    assert!(
+        nested.len() == 2 && nested.iter().all(|call| call.who() == "echo (1234)"),
+        "a call inside a write is part of it"
+    );
+}
+
+#[test]
+fn writers_that_make_no_sense_are_ignored_and_counted() {
+    let mut model = fold(&run(1));
+    let mut frame = frame(1, u64::MAX);
+    add_writers(&mut frame);
+    let spans = frame.spans.as_mut().unwrap();
+    // A lock's span, and an entry point that does not exist.
+    spans.packed[0] = 0;
+    spans.packed[1] |= 0xff << 16;
+    model.apply(&frame);
+    assert!(model.writes.is_empty());
+    assert_eq!(model.ignored, 2);
 }
 
 #[test]

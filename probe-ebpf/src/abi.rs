@@ -10,7 +10,7 @@ use core::mem::{offset_of, size_of};
 use crate::h2;
 
 /// Version of this ABI. An object built for another version is refused at load.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Lock classes at most.
 pub const MAX_CLASSES: usize = 16;
@@ -131,7 +131,7 @@ pub enum LockKind {
     Rwsem = 1,
     /// An open-coded lock: a flag guarded by a mutex, with a wait queue.
     Flag = 2,
-    /// A work item that is waited for with `flush_work`.
+    /// A work item: held by the worker that executes it, waited for with `flush_work`.
     Work = 3,
 }
 
@@ -240,6 +240,10 @@ pub const ENTRY_RETURNS_INT: u8 = 16;
 pub const ENTRY_RETURNS_VOID: u8 = 32;
 /// Returns `NOTIFY_*`.
 pub const ENTRY_RETURNS_NOTIFY: u8 = 64;
+/// Argument 5 is the pid of the process on whose behalf a file system thread makes the call (0: the caller itself),
+/// argument 6 the address of its name, 16 bytes, NUL-padded. Only the emulated driver has them: in a kernel the writer
+/// is the current task.
+pub const ENTRY_HAS_WRITER: u8 = 128;
 
 /// How an entry point's object (the matrix mdev) and its argument for display are found.
 #[repr(u8)]
@@ -259,6 +263,16 @@ pub enum Resolve {
     Kvm = 5,
     /// As `Device`, but argument 3 is the page to be filled.
     Show = 6,
+    /// Argument 1 is `struct ap_device *` of a queue, whose APQN is the argument for display.
+    ApDevice = 7,
+    /// Argument 2 is `struct mdev_device *`, whose driver data is the mdev, if it has one yet.
+    NewMdev = 8,
+    /// Argument 1 is the matrix mdev itself.
+    Mdev = 9,
+    /// No object. Argument 2 is the text written (an attribute of a bus).
+    BusText = 10,
+    /// No object. Argument 2 is shown.
+    Action = 11,
 }
 
 /// Index in the map `PQAP`: (the driver's or kvm's handler, function code, response code).
@@ -292,16 +306,8 @@ pub struct Config {
     pub shard_mask: u32,
     /// 1: object memory is user memory (the emulator); 0: kernel memory.
     pub user_memory: u32,
-    /// Only this thread group is traced; 0 traces all.
-    pub tgid: u32,
     /// The ring wakes its reader when more than this many bytes are waiting.
     pub ring_wake_bytes: u32,
-    /// Order edges available.
-    pub edge_slots: u32,
-    /// Task slots available.
-    pub task_slots: u32,
-    /// Instance slots available.
-    pub instance_slots: u32,
     /// `kvm_busy` in `struct ap_matrix_mdev`.
     pub mdev_flag: u32,
     /// The notifier block in `struct ap_matrix_mdev`.
@@ -320,6 +326,8 @@ pub struct Config {
     pub kvm_hook: u32,
     /// `s.regs.gprs[0]` in `struct kvm_run`.
     pub run_gprs: u32,
+    /// The APQN, a 32-bit word, in the structure around a queue's `struct ap_device`.
+    pub ap_device_qid: u32,
     /// 1 where the generation has an open-coded flag.
     pub has_flag: u32,
 }
@@ -328,9 +336,9 @@ pub struct Config {
 /// (0 if uncontended), so the number of acquisitions is the sum of `wait`.
 #[repr(C)]
 pub struct SeriesStats {
-    /// Flags only: times a task became a holder.
+    /// Flags and work items only: times a task became a holder, or executions started.
     pub acquisitions: Word,
-    /// Slow paths entered; for a flag, wait loops that slept.
+    /// Slow paths entered; for a flag, wait loops that slept; for a work item, flushes that had to wait.
     pub contended: Word,
     /// Failed trylocks and interrupted waits.
     pub attempts_failed: Word,
@@ -340,7 +348,7 @@ pub struct SeriesStats {
     pub wait_sum: Word,
     /// Sum of all holds, in nanoseconds.
     pub hold_sum: Word,
-    /// Waits by [`h2::bucket`]; of flags, only those that slept.
+    /// Waits by [`h2::bucket`]; of flags and work items, only those that slept.
     pub wait: [Word; h2::BUCKETS],
     /// Holds by [`h2::bucket`].
     pub hold: [Word; h2::BUCKETS],
@@ -365,9 +373,9 @@ pub struct EntryStats {
 /// Coarse statistics: of one instance, or of one (series, entry point) pair. Shared by all CPUs.
 #[repr(C)]
 pub struct Coarse {
-    /// Flags only: times a task became a holder.
+    /// Flags and work items only: times a task became a holder, or executions started.
     pub acquisitions: Word,
-    /// Slow paths entered; for a flag, wait loops that slept.
+    /// Slow paths entered; for a flag, wait loops that slept; for a work item, flushes that had to wait.
     pub contended: Word,
     /// Failed trylocks and interrupted waits.
     pub attempts_failed: Word,
@@ -483,9 +491,14 @@ pub struct Inside {
     pub object: Word,
     /// First argument of the call.
     pub first: Word,
-    /// Argument for display, by [`Resolve`]: Device: the first 8 bytes of the text written; MdevDevice: the ioctl
-    /// command; Notifier: kvm; Vcpu: GR0 (function code and APQN).
+    /// Argument for display, by [`Resolve`]: Device and BusText: the first 8 bytes of the text written; MdevDevice:
+    /// the ioctl command; Notifier: kvm; Vcpu: GR0 (function code and APQN); ApDevice: the APQN; NewMdev and Action:
+    /// argument 2.
     pub arg: Word,
+    /// Pid of the process on whose behalf the call is made; 0: the task itself.
+    pub writer: Word,
+    /// Its name, NUL-padded; meaningless where `writer` is 0.
+    pub writer_comm: [Word; 2],
 }
 
 /// Places in [`Task::known`].
@@ -650,10 +663,16 @@ pub enum Program {
     WaitFinish = 7,
     /// Wait queue woken.
     Wake = 8,
+    /// A worker starts to execute a work item. Its end is [`Program::Release`].
+    WorkStart = 9,
+    /// Flush of a work item called.
+    FlushEnter = 10,
+    /// Flush of a work item returned.
+    FlushReturn = 11,
 }
 
 /// Number of [`Program`]s.
-pub const PROGRAMS: usize = 9;
+pub const PROGRAMS: usize = 12;
 
 /// Names of the programs, by number; also the names of the eBPF programs.
 pub const PROGRAM_NAMES: [&str; PROGRAMS] = [
@@ -666,14 +685,17 @@ pub const PROGRAM_NAMES: [&str; PROGRAMS] = [
     "wait_prepare",
     "wait_finish",
     "wait_wake",
+    "work_start",
+    "flush_enter",
+    "flush_return",
 ];
 
 /// Counters of one program on one CPU. Element of the map `COUNTERS`, index `cpu * PROGRAMS + program`.
 #[repr(C)]
 pub struct Counters {
-    /// Spans that were to be written to the ring.
+    /// Records (spans and writers) that were to be written to the ring.
     pub emitted: Word,
-    /// Spans for which the ring had no room.
+    /// Records for which the ring had no room.
     pub dropped: Word,
     /// No task slot: live state and holds of this invocation are lost.
     pub no_task_slot: Word,
@@ -694,6 +716,10 @@ pub struct Counters {
 pub const SPAN_LOCK: u8 = 0;
 /// A span is one completed call of an entry point.
 pub const SPAN_ENTRY: u8 = 1;
+/// No span of its own: names the writer of the same task's next [`SPAN_ENTRY`] of the same entry point. `tid`: the
+/// task; `instance`: the writer's pid; `duration_ns` and `extra`: its name, 16 bytes in memory order; `what`: the entry
+/// point; `start_ns`: the call.
+pub const SPAN_WRITER: u8 = 2;
 
 /// Detail record: one completed lock cycle, or one completed call of an entry point. Record of the ring buffer.
 #[repr(C)]
@@ -707,7 +733,8 @@ pub struct Span {
     pub extra: u64,
     /// Thread id.
     pub tid: u32,
-    /// Lock: instance slot. Entry point: low half of the object's instance, or [`NO_INSTANCE`].
+    /// Lock: instance slot, or [`NO_INSTANCE`]. Entry point: pid of the process on whose behalf it was called, or
+    /// [`NO_INSTANCE`] where the task called for itself.
     pub instance: u32,
     /// Entry point: the return value, clipped to 32 bits. Lock: 0.
     pub result: i32,
@@ -735,25 +762,22 @@ const _: () = {
     assert!(offset_of!(EntryInfo, flags) == 0);
     assert!(offset_of!(EntryInfo, resolve) == 1);
     assert!(offset_of!(EntryInfo, reserved) == 2);
-    assert!(size_of::<Config>() == 72);
+    assert!(size_of::<Config>() == 60);
     assert!(offset_of!(Config, version) == 0);
     assert!(offset_of!(Config, shard_mask) == 4);
     assert!(offset_of!(Config, user_memory) == 8);
-    assert!(offset_of!(Config, tgid) == 12);
-    assert!(offset_of!(Config, ring_wake_bytes) == 16);
-    assert!(offset_of!(Config, edge_slots) == 20);
-    assert!(offset_of!(Config, task_slots) == 24);
-    assert!(offset_of!(Config, instance_slots) == 28);
-    assert!(offset_of!(Config, mdev_flag) == 32);
-    assert!(offset_of!(Config, mdev_notifier) == 36);
-    assert!(offset_of!(Config, mdev_hook) == 40);
-    assert!(offset_of!(Config, device_driver_data) == 44);
-    assert!(offset_of!(Config, mdev_device_driver_data) == 48);
-    assert!(offset_of!(Config, vcpu_kvm) == 52);
-    assert!(offset_of!(Config, vcpu_run) == 56);
-    assert!(offset_of!(Config, kvm_hook) == 60);
-    assert!(offset_of!(Config, run_gprs) == 64);
-    assert!(offset_of!(Config, has_flag) == 68);
+    assert!(offset_of!(Config, ring_wake_bytes) == 12);
+    assert!(offset_of!(Config, mdev_flag) == 16);
+    assert!(offset_of!(Config, mdev_notifier) == 20);
+    assert!(offset_of!(Config, mdev_hook) == 24);
+    assert!(offset_of!(Config, device_driver_data) == 28);
+    assert!(offset_of!(Config, mdev_device_driver_data) == 32);
+    assert!(offset_of!(Config, vcpu_kvm) == 36);
+    assert!(offset_of!(Config, vcpu_run) == 40);
+    assert!(offset_of!(Config, kvm_hook) == 44);
+    assert!(offset_of!(Config, run_gprs) == 48);
+    assert!(offset_of!(Config, ap_device_qid) == 52);
+    assert!(offset_of!(Config, has_flag) == 56);
     assert!(size_of::<SeriesStats>() == 48 + 16 * h2::BUCKETS);
     assert!(offset_of!(SeriesStats, acquisitions) == 0);
     assert!(offset_of!(SeriesStats, contended) == 8);
@@ -792,14 +816,16 @@ const _: () = {
     assert!(offset_of!(Waiting, rounds) == 16);
     assert!(offset_of!(Waiting, serial) == 24);
     assert!(offset_of!(Waiting, info) == 32);
-    assert!(size_of::<Inside>() == 40);
+    assert!(size_of::<Inside>() == 64);
     assert!(offset_of!(Inside, entry) == 0);
     assert!(offset_of!(Inside, since) == 8);
     assert!(offset_of!(Inside, object) == 16);
     assert!(offset_of!(Inside, first) == 24);
     assert!(offset_of!(Inside, arg) == 32);
+    assert!(offset_of!(Inside, writer) == 40);
+    assert!(offset_of!(Inside, writer_comm) == 48);
     assert!(
-        size_of::<Task>() == 80 + 16 * KNOWN + 40 * MAX_HELD + 40 * MAX_WAITS + 40 * MAX_NESTED
+        size_of::<Task>() == 80 + 16 * KNOWN + 40 * MAX_HELD + 40 * MAX_WAITS + 64 * MAX_NESTED
     );
     assert!(offset_of!(Task, sequence) == 0);
     assert!(offset_of!(Task, id) == 8);

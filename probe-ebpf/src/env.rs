@@ -40,11 +40,7 @@ static CONFIG: Config = Config {
     version: VERSION,
     shard_mask: 0,
     user_memory: 0,
-    tgid: 0,
     ring_wake_bytes: 0,
-    edge_slots: 0,
-    task_slots: 0,
-    instance_slots: 0,
     mdev_flag: 0,
     mdev_notifier: 0,
     mdev_hook: 0,
@@ -54,6 +50,7 @@ static CONFIG: Config = Config {
     vcpu_run: 0,
     kvm_hook: 0,
     run_gprs: 0,
+    ap_device_qid: 0,
     has_flag: 0,
 };
 
@@ -141,6 +138,19 @@ fn config() -> *const Config {
     // SAFETY: moves a register to itself.
     unsafe { core::arch::asm!("{0} = {0}", inout(reg) config) };
     config
+}
+
+/// A value of object memory; for types of which every bit pattern is a value.
+#[inline(always)]
+fn read<T>(address: u64) -> Option<T> {
+    // SAFETY: the configuration is a global of the object; the helper checks the address.
+    unsafe {
+        if (*config()).user_memory != 0 {
+            bpf_probe_read_user(address as *const T).ok()
+        } else {
+            bpf_probe_read_kernel(address as *const T).ok()
+        }
+    }
 }
 
 /// A slot for a key: the one it has, or a free one. `fresh` is called on a new slot before anybody can find it.
@@ -294,26 +304,22 @@ impl Env for Maps {
 
     #[inline(always)]
     fn read_u64(&self, address: u64) -> Option<u64> {
-        // SAFETY: the helper checks the address.
-        unsafe {
-            if self.config().user_memory != 0 {
-                bpf_probe_read_user(address as *const u64).ok()
-            } else {
-                bpf_probe_read_kernel(address as *const u64).ok()
-            }
-        }
+        read(address)
+    }
+
+    #[inline(always)]
+    fn read_u32(&self, address: u64) -> Option<u32> {
+        read(address)
+    }
+
+    #[inline(always)]
+    fn read_comm(&self, address: u64) -> Option<[u64; 2]> {
+        read(address)
     }
 
     #[inline(always)]
     fn read_u8(&self, address: u64) -> Option<u8> {
-        // SAFETY: the helper checks the address.
-        unsafe {
-            if self.config().user_memory != 0 {
-                bpf_probe_read_user(address as *const u8).ok()
-            } else {
-                bpf_probe_read_kernel(address as *const u8).ok()
-            }
-        }
+        read(address)
     }
 
     #[inline(always)]

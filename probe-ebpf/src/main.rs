@@ -18,7 +18,7 @@ use aya_ebpf::helpers::bpf_get_attach_cookie;
 use aya_ebpf::macros::{uprobe, uretprobe};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use probe_ebpf::abi::Mode;
-use probe_ebpf::body::{entries, locks, waits};
+use probe_ebpf::body::{entries, locks, waits, works};
 
 use crate::env::Maps;
 
@@ -48,7 +48,7 @@ pub fn lock_acquired(ctx: ProbeContext) -> u32 {
     0
 }
 
-/// `mutex_unlock(lock)`, `up_read(sem)`, `up_write(sem)`; the cookie is the mode.
+/// `mutex_unlock(lock)`, `up_read(sem)`, `up_write(sem)`, `workqueue_execute_end(work)`; the cookie is the mode.
 #[uprobe]
 pub fn lock_release(ctx: ProbeContext) -> u32 {
     let Some(maps) = Maps::open(&ctx) else {
@@ -89,14 +89,42 @@ pub fn entry_enter(ctx: ProbeContext) -> u32 {
     let Some(maps) = Maps::open(&ctx) else {
         return 0;
     };
+    let entry = cookie(&ctx);
     let args = [
         argument(&ctx, 0),
         argument(&ctx, 1),
         argument(&ctx, 2),
         argument(&ctx, 3),
+        argument(&ctx, 4),
+        sixth_argument(&ctx, &maps, entry),
     ];
-    entries::enter(&maps, cookie(&ctx), args);
+    entries::enter(&maps, entry, args);
     0
+}
+
+/// The sixth argument of a call.
+#[cfg(not(bpf_target_arch = "s390x"))]
+#[inline(always)]
+fn sixth_argument(ctx: &ProbeContext, _: &Maps, _: u8) -> u64 {
+    argument(ctx, 5)
+}
+
+/// The sixth argument of a call, where the entry point has one that matters. s390x passes five in registers, the rest
+/// above the 160 bytes where the callee saves registers (s390x ELF ABI, parameter area).
+#[cfg(bpf_target_arch = "s390x")]
+#[inline(always)]
+fn sixth_argument(ctx: &ProbeContext, maps: &Maps, entry: u8) -> u64 {
+    use probe_ebpf::abi::ENTRY_HAS_WRITER;
+    use probe_ebpf::body::Env as _;
+
+    match maps.entry_info(entry) {
+        Some(info) if info.flags & ENTRY_HAS_WRITER != 0 => {
+            // SAFETY: the context is the one this program was called with.
+            let stack = unsafe { (*ctx.regs).gprs[15] };
+            maps.read_u64(stack as u64 + 160).unwrap_or(0)
+        }
+        _ => 0,
+    }
 }
 
 /// An entry point returns; the cookie is its id.
@@ -136,6 +164,36 @@ pub fn wait_wake(ctx: ProbeContext) -> u32 {
         return 0;
     };
     waits::wake(&maps, argument(&ctx, 0));
+    0
+}
+
+/// `workqueue_execute_start(work)`.
+#[uprobe]
+pub fn work_start(ctx: ProbeContext) -> u32 {
+    let Some(maps) = Maps::open(&ctx) else {
+        return 0;
+    };
+    works::work_start(&maps, argument(&ctx, 0));
+    0
+}
+
+/// `flush_work(work)` is called.
+#[uprobe]
+pub fn flush_enter(ctx: ProbeContext) -> u32 {
+    let Some(maps) = Maps::open(&ctx) else {
+        return 0;
+    };
+    works::flush_enter(&maps, argument(&ctx, 0));
+    0
+}
+
+/// `flush_work` returns: whether it waited.
+#[uretprobe]
+pub fn flush_return(ctx: RetProbeContext) -> u32 {
+    let Some(maps) = Maps::open(&ctx) else {
+        return 0;
+    };
+    works::flush_return(&maps, ctx.ret::<u64>() as u32 != 0);
     0
 }
 

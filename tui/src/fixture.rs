@@ -3,9 +3,9 @@
 
 use apscope_collector::frame::{
     AttachPoint, CoarseDelta, EntryDelta, Frame, Hist, Holding, Inside, Instance, Live, LogLine,
-    Loss, Meta, Overhead, ProgramLoss, SeriesDelta, TaskState, Waiting,
+    Loss, Meta, Overhead, ProgramLoss, SeriesDelta, Spans, TaskState, Waiting, Writer,
 };
-use probe_ebpf::abi::{Mode, series};
+use probe_ebpf::abi::{self, Mode, series};
 use probe_ebpf::h2;
 use probe_ebpf::names::{class_id, entry_id};
 
@@ -345,8 +345,7 @@ fn live(now: u64, instances: &[Instance]) -> Live {
     let inside = |entry: u8, since_ms: u64| Inside {
         entry: u32::from(entry),
         since_ns: now - since_ms * MS,
-        object: 0,
-        arg: 0,
+        ..Inside::default()
     };
     let mut tasks = vec![
         TaskState {
@@ -395,7 +394,76 @@ fn live(now: u64, instances: &[Instance]) -> Live {
         inside: vec![inside(entry_id::ASSIGN_ADAPTER, 1)],
         ..task(4320, "sysfs/guest-1")
     });
+    // A file system thread that works for somebody at a shell.
+    tasks.push(TaskState {
+        holds: vec![hold(
+            "matrix_dev->lock",
+            1,
+            entry_id::UNASSIGN_CONTROL_DOMAIN,
+            false,
+        )],
+        inside: vec![Inside {
+            on_behalf_of_pid: 5120,
+            on_behalf_of_comm: "echo".into(),
+            ..inside(entry_id::UNASSIGN_CONTROL_DOMAIN, 2)
+        }],
+        ..task(4330, "sysfs")
+    });
     Live { tasks }
+}
+
+/// What was written by others, through a file system thread.
+fn writes(at_ns: u64) -> Spans {
+    let call = |before_ms: u64, text: [u8; 8], what, result, pid, name: &[u8]| {
+        let span = abi::Span {
+            start_ns: at_ns - before_ms * MS,
+            duration_ns: before_ms * 90 * US,
+            extra: u64::from_le_bytes(text),
+            tid: 4330,
+            instance: pid,
+            result,
+            kind: abi::SPAN_ENTRY,
+            what,
+            inside: 0,
+            flags: 0,
+        };
+        let mut comm = [0; 16];
+        comm[..name.len()].copy_from_slice(name);
+        (span, Writer { pid, comm })
+    };
+    let calls = [
+        call(90, [0; 8], entry_id::CREATE, 0, 5101, b"mdevctl"),
+        call(
+            60,
+            *b"0x05\n\0\0\0",
+            entry_id::ASSIGN_ADAPTER,
+            5,
+            5102,
+            b"echo",
+        ),
+        call(
+            40,
+            *b"0xab\n\0\0\0",
+            entry_id::UNASSIGN_CONTROL_DOMAIN,
+            -19,
+            5103,
+            b"sixteen-letters!",
+        ),
+        call(30, [0; 8], entry_id::MATRIX_SHOW, 12, 5103, b"cat"),
+        call(
+            20,
+            *b"255\n\0\0\0\0",
+            entry_id::ASSIGN_ADAPTER,
+            -16,
+            5104,
+            b"tee",
+        ),
+    ];
+    Spans::encode_for(
+        at_ns,
+        calls.iter().map(|(span, writer)| (span, Some(*writer))),
+        |_| "sysfs".into(),
+    )
 }
 
 /// Frame `number` of the run; the first has the description.
@@ -453,6 +521,7 @@ pub fn frame(number: u64, guests: u32) -> Frame {
             ),
         ],
         live: Some(live(at_ns, instances)),
+        spans: (number == 12).then(|| writes(at_ns)),
         loss: Some(Loss {
             received: 1_180,
             programs: vec![ProgramLoss {

@@ -296,7 +296,7 @@ pub struct Waiting {
     #[prost(string, tag = "8")]
     pub evidence: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Inside {
     #[prost(uint32, tag = "1")]
     pub entry: u32,
@@ -306,6 +306,11 @@ pub struct Inside {
     pub object: u64,
     #[prost(uint64, tag = "4")]
     pub arg: u64,
+    /// The process on whose behalf the task makes the call; pid 0: the task itself.
+    #[prost(uint32, tag = "5")]
+    pub on_behalf_of_pid: u32,
+    #[prost(string, tag = "6")]
+    pub on_behalf_of_comm: ::prost::alloc::string::String,
 }
 /// Completed spans as columns: all arrays have the same length.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -321,7 +326,7 @@ pub struct Spans {
     /// Index into `tids`.
     #[prost(uint32, repeated, tag = "4")]
     pub task: ::prost::alloc::vec::Vec<u32>,
-    /// Instance id plus 1; 0 is none.
+    /// Lock: instance id plus 1. Entry point: pid plus 1 of the process on whose behalf it was called. 0 is none.
     #[prost(uint32, repeated, tag = "5")]
     pub instance: ::prost::alloc::vec::Vec<u32>,
     #[prost(sint32, repeated, tag = "6")]
@@ -329,15 +334,22 @@ pub struct Spans {
     /// kind << 24 | what << 16 | inside << 8 | flags, as in the ABI.
     #[prost(uint32, repeated, tag = "7")]
     pub packed: ::prost::alloc::vec::Vec<u32>,
-    /// Dictionary of tasks, complete in every frame.
+    /// Dictionary of tasks, complete in every frame. A task that acts for others is there once for each of them.
     #[prost(uint32, repeated, tag = "8")]
     pub tids: ::prost::alloc::vec::Vec<u32>,
     #[prost(string, repeated, tag = "9")]
     pub comms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of the same index: the process on whose behalf the task acts, 0 for none, and its name. Empty where no task of the
+    /// frame does.
+    #[prost(uint32, repeated, tag = "10")]
+    pub on_behalf_of_pids: ::prost::alloc::vec::Vec<u32>,
+    #[prost(string, repeated, tag = "11")]
+    pub on_behalf_of_comms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What was lost; increments.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Loss {
+    /// Records that arrived: spans, and the names of those on whose behalf calls were made.
     #[prost(uint64, tag = "1")]
     pub received: u64,
     #[prost(message, repeated, tag = "2")]

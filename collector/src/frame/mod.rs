@@ -13,3 +13,4 @@ mod hist;
 mod spans;
 
 pub use generated::*;
+pub use spans::Writer;

@@ -6,17 +6,43 @@ use probe_ebpf::abi::{self, NO_INSTANCE};
 
 use super::Spans;
 
+/// A process on whose behalf a task calls an entry point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Writer {
+    /// Process id.
+    pub pid: u32,
+    /// Its name, NUL-padded.
+    pub comm: [u8; 16],
+}
+
+impl Writer {
+    /// Its name as text.
+    pub fn name(&self) -> String {
+        let end = self.comm.iter().position(|b| *b == 0);
+        String::from_utf8_lossy(&self.comm[..end.unwrap_or(self.comm.len())]).into_owned()
+    }
+}
+
 impl Spans {
-    /// The columns of these spans. `comm` gives a task's name; it is asked once a task.
+    /// The columns of these spans, each task acting for itself. `comm` gives a task's name; it is asked once a task.
     pub fn encode<'a>(
         at_ns: u64,
         spans: impl IntoIterator<Item = &'a abi::Span>,
+        comm: impl FnMut(u32) -> String,
+    ) -> Self {
+        Self::encode_for(at_ns, spans.into_iter().map(|span| (span, None)), comm)
+    }
+
+    /// The columns of these spans, each with the process on whose behalf its task acted.
+    pub fn encode_for<'a>(
+        at_ns: u64,
+        spans: impl IntoIterator<Item = (&'a abi::Span, Option<Writer>)>,
         mut comm: impl FnMut(u32) -> String,
     ) -> Self {
         let mut columns = Self::default();
         let mut tasks = HashMap::new();
         let mut before = at_ns;
-        for span in spans {
+        for (span, writer) in spans {
             columns
                 .start_step_ns
                 .push(span.start_ns.wrapping_sub(before) as i64);
@@ -24,9 +50,15 @@ impl Spans {
             columns.duration_ns.push(span.duration_ns);
             columns.extra.push(span.extra);
             let next = columns.tids.len() as u32;
-            let task = *tasks.entry(span.tid).or_insert_with(|| {
+            let task = *tasks.entry((span.tid, writer)).or_insert_with(|| {
                 columns.tids.push(span.tid);
                 columns.comms.push(comm(span.tid));
+                columns
+                    .on_behalf_of_pids
+                    .push(writer.map_or(0, |writer| writer.pid));
+                columns
+                    .on_behalf_of_comms
+                    .push(writer.map_or_else(String::new, |writer| writer.name()));
                 next
             });
             columns.task.push(task);
@@ -39,6 +71,10 @@ impl Spans {
                     | u32::from(span.inside) << 8
                     | u32::from(span.flags),
             );
+        }
+        if columns.on_behalf_of_pids.iter().all(|pid| *pid == 0) {
+            columns.on_behalf_of_pids.clear();
+            columns.on_behalf_of_comms.clear();
         }
         columns
     }
@@ -85,6 +121,14 @@ impl Spans {
         })
     }
 
+    /// Pid and name of the process on whose behalf the task of the `i`th span acted, if it did not act for itself.
+    pub fn on_behalf_of(&self, i: usize) -> Option<(u32, &str)> {
+        let task = *self.task.get(i)? as usize;
+        let pid = *self.on_behalf_of_pids.get(task)?;
+        let comm = self.on_behalf_of_comms.get(task).map_or("", String::as_str);
+        (pid != 0).then_some((pid, comm))
+    }
+
     /// Name of a task, where the dictionary has it.
     pub fn comm(&self, tid: u32) -> Option<&str> {
         let at = self.tids.iter().position(|&t| t == tid)?;
@@ -126,6 +170,52 @@ mod tests {
                 prop_assert_eq!(columns.comm(span.tid), Some(name.as_str()));
             }
         }
+    }
+
+    #[test]
+    fn a_task_that_acts_for_others_is_in_the_dictionary_once_for_each() {
+        let own = abi::Span {
+            start_ns: 10,
+            duration_ns: 1,
+            extra: 0,
+            tid: 7,
+            instance: NO_INSTANCE,
+            result: 5,
+            kind: abi::SPAN_ENTRY,
+            what: 8,
+            inside: 0,
+            flags: 0,
+        };
+        let writer = |pid, name: &[u8]| {
+            let mut comm = [0; 16];
+            comm[..name.len()].copy_from_slice(name);
+            Some(Writer { pid, comm })
+        };
+        let spans = [
+            (own, None),
+            (own, writer(50, b"echo")),
+            // The same pid, after exec.
+            (own, writer(50, b"sixteen-letters!")),
+            (own, writer(50, b"echo")),
+        ];
+        let columns = Spans::encode_for(20, spans.iter().map(|(s, w)| (s, *w)), |_| "fuse".into());
+        assert_eq!(columns.task, [0, 1, 2, 1]);
+        assert_eq!(columns.tids, [7, 7, 7]);
+        let on_behalf_of: Vec<_> = (0..5).map(|i| columns.on_behalf_of(i)).collect();
+        assert_eq!(
+            on_behalf_of,
+            [
+                None,
+                Some((50, "echo")),
+                Some((50, "sixteen-letters!")),
+                Some((50, "echo")),
+                None
+            ]
+        );
+        assert_eq!(columns.comm(7), Some("fuse"));
+        let alone = Spans::encode(20, [&own], |_| "fuse".into());
+        assert!(alone.on_behalf_of_pids.is_empty() && alone.on_behalf_of_comms.is_empty());
+        assert_eq!(alone.on_behalf_of(0), None);
     }
 
     #[test]

@@ -172,6 +172,26 @@ impl Env for InProcess {
         )
     }
 
+    fn read_u32(&self, address: u64) -> Option<u32> {
+        if address == 0 || !address.is_multiple_of(4) {
+            return None;
+        }
+        // SAFETY: as above.
+        Some(
+            unsafe { std::sync::atomic::AtomicU32::from_ptr(address as *mut u32) }
+                .load(Ordering::Relaxed),
+        )
+    }
+
+    fn read_comm(&self, address: u64) -> Option<[u64; 2]> {
+        if address == 0 {
+            return None;
+        }
+        // SAFETY: the caller of the probe point has passed the address of 16 bytes that it does not change during the
+        // call.
+        Some(unsafe { (address as *const [u64; 2]).read_unaligned() })
+    }
+
     fn write(&self, span: &Span) -> bool {
         self.ring.push(span)
     }

@@ -6,12 +6,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use probe_ebpf::abi::Mode;
-use probe_ebpf::body::{entries, locks, waits};
+use probe_ebpf::body::{entries, locks, waits, works};
 
 use super::env::InProcess;
 use super::layout::Layout;
 use super::ring::SharedRing;
 use super::table::{Addresses, Table};
+use crate::attach;
 use crate::emulator::protocol::Hello;
 use crate::source::instances::Instances;
 use crate::source::memory::Mapping;
@@ -58,8 +59,7 @@ pub fn lock_failed(lock: u64, mode: Mode) {
 /// attribute is accessed (pid, address of 16 bytes of name).
 #[inline]
 pub fn entry_enter(entry: u8, args: [u64; 6]) {
-    let [a, b, c, d, ..] = args;
-    with(|env| entries::enter(env, entry, [a, b, c, d]));
+    with(|env| entries::enter(env, entry, args));
 }
 
 /// An entry point returns.
@@ -89,25 +89,25 @@ pub fn wait_wake(queue: u64) {
 /// A worker starts to execute the work item at this address.
 #[inline]
 pub fn work_start(work: u64) {
-    let _ = work;
+    with(|env| works::work_start(env, work));
 }
 
 /// The worker has executed the work item.
 #[inline]
 pub fn work_end(work: u64) {
-    let _ = work;
+    with(|env| locks::release(env, work, || Mode::Exclusive));
 }
 
 /// `flush_work` was called.
 #[inline]
 pub fn flush_enter(work: u64) {
-    let _ = work;
+    with(|env| works::flush_enter(env, work));
 }
 
-/// `flush_work` returns; `waited`: the work item was pending or running.
+/// `flush_work` returns; `waited`: the work item was pending or running. Which one it was, the call has said.
 #[inline]
-pub fn flush_return(work: u64, waited: bool) {
-    let _ = (work, waited);
+pub fn flush_return(_work: u64, waited: bool) {
+    with(|env| works::flush_return(env, waited));
 }
 
 /// Turns the hooks on, recording into new shared memory; returns its file descriptor number, for `Reply::Memory`.
@@ -119,6 +119,17 @@ pub fn enable(hello: &Hello, ring_bytes: u32) -> Result<i32, String> {
     if MEASURE.get().is_some() {
         return Err("this emulated driver is being measured already, by another collector".into());
     }
+    let (env, file) = measure(hello, ring_bytes)?;
+    MEASURE
+        .set(env)
+        .map_err(|_| "this emulated driver is being measured already".to_owned())?;
+    ENABLED.store(true, Ordering::Release);
+    // The descriptor stays open for the collector to find, as long as the process lives.
+    Ok(file.into_raw_fd())
+}
+
+/// What the probe bodies work on, in new shared memory.
+pub(super) fn measure(hello: &Hello, ring_bytes: u32) -> Result<(InProcess, File), String> {
     let instances = Instances::new(hello);
     let sizes = source::sizes(hello, &instances, ring_bytes).map_err(|e| e.to_string())?;
     let layout = Layout::new(&sizes);
@@ -134,19 +145,14 @@ pub fn enable(hello: &Hello, ring_bytes: u32) -> Result<i32, String> {
     let env = InProcess {
         config: tables::config(hello, &sizes),
         locks: Addresses::new(&tables::addresses(hello, &instances)),
-        entries: crate::attach::entry_info(tables::has_flag(hello)),
+        entries: attach::entry_info(tables::has_flag(hello), attach::Writer::Arguments),
         memory: views.memory,
         ring,
         tasks: Table::new(sizes.tasks),
         edges: Table::new(sizes.edges),
         threads: AtomicU64::new(0),
     };
-    MEASURE
-        .set(env)
-        .map_err(|_| "this emulated driver is being measured already".to_owned())?;
-    ENABLED.store(true, Ordering::Release);
-    // The descriptor stays open for the collector to find, as long as the process lives.
-    Ok(file.into_raw_fd())
+    Ok((env, file))
 }
 
 /// Anonymous memory behind a file descriptor, filled with zeroes.

@@ -9,6 +9,8 @@ pub mod hooks;
 mod layout;
 mod ring;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::fs::OpenOptions;
 use std::io;

@@ -185,11 +185,11 @@ pub fn return_name(entry: u8, code: u32) -> Cow<'static, str> {
     }
     let returns = ENTRY_POINTS.get(usize::from(entry)).map(|e| e.returns);
     if returns == Some(ReturnKind::Notify) {
-        // The low byte of the value: NOTIFY_STOP (0x8001) and NOTIFY_OK (1) are the same there.
         return match code {
             0 => "NOTIFY_DONE".into(),
             1 => "NOTIFY_OK".into(),
             2 => "NOTIFY_BAD".into(),
+            3 => "NOTIFY_STOP".into(),
             n => format!("NOTIFY_{n}").into(),
         };
     }

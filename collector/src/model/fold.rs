@@ -57,6 +57,7 @@ impl Model {
         self.fold_live(frame.live.as_ref());
         if let Some(spans) = &frame.spans {
             self.fold_spans(spans, frame.at_ns);
+            self.fold_writes(spans, frame.at_ns);
         }
         if let Some(loss) = &frame.loss {
             self.fold_loss(loss);
@@ -322,7 +323,10 @@ impl Model {
                 .iter()
                 .filter(|i| (i.entry as usize) < ENTRY_POINTS.len())
                 .take(MAX_PER_TASK)
-                .copied()
+                .map(|i| frame::Inside {
+                    on_behalf_of_comm: clipped(&i.on_behalf_of_comm),
+                    ..*i
+                })
                 .collect();
             let left_out = (task.holds.len() - holds.len())
                 + (task.waits.len() - waits.len())
@@ -395,7 +399,7 @@ impl Model {
         self.ignore(ignored);
     }
 
-    fn ignore(&mut self, parts: u64) {
+    pub(super) fn ignore(&mut self, parts: u64) {
         grow(&mut self.ignored, parts);
     }
 }
@@ -422,7 +426,7 @@ fn fold_coarse(coarse: &mut CoarseSeries, delta: &frame::CoarseDelta) -> u64 {
     wait.saturating_add(hold)
 }
 
-fn push_bounded<T>(queue: &mut VecDeque<T>, value: T, limit: usize) {
+pub(super) fn push_bounded<T>(queue: &mut VecDeque<T>, value: T, limit: usize) {
     if queue.len() >= limit {
         queue.pop_front();
     }
@@ -430,7 +434,7 @@ fn push_bounded<T>(queue: &mut VecDeque<T>, value: T, limit: usize) {
 }
 
 /// The text, or as much of it as is remembered.
-fn clipped(text: &str) -> String {
+pub(super) fn clipped(text: &str) -> String {
     let mut end = text.len().min(MAX_TEXT);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -8,8 +8,10 @@ mod errno;
 mod fold;
 pub mod histogram;
 pub mod query;
+mod writes;
 
 pub use errno::{errno_name, return_name};
+pub use writes::{WRITES, Write};
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -51,6 +53,8 @@ pub struct Model {
     pub spans: VecDeque<Span>,
     /// Spans received since the start.
     pub span_count: u64,
+    /// The last calls that were made on behalf of another process, and have returned; oldest first.
+    pub writes: VecDeque<Write>,
     /// Time and length of each of the last frames, oldest first: the time axis of every `rates`.
     pub ticks: VecDeque<Tick>,
     /// Set by the last frame of a run.
@@ -77,7 +81,7 @@ pub struct Tick {
 pub struct Series {
     /// Locks obtained.
     pub acquisitions: u64,
-    /// Slow paths entered; for a flag, wait loops that slept.
+    /// Slow paths entered; for a flag, wait loops that slept; for a work item, flushes that had to wait.
     pub contended: u64,
     /// Failed trylocks and interrupted waits.
     pub attempts_failed: u64,
@@ -85,7 +89,7 @@ pub struct Series {
     pub unmatched_releases: u64,
     /// All releases.
     pub releases: u64,
-    /// Waits; uncontended acquisitions count as waits of 0 (not for flags).
+    /// Waits; uncontended acquisitions count as waits of 0 (not for flags and work items).
     pub wait: Histogram,
     /// Holds.
     pub hold: Histogram,
@@ -165,7 +169,7 @@ pub struct EdgeId {
 /// What was lost since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Loss {
-    /// Spans received.
+    /// Records received: spans, and the names of writers.
     pub received: u64,
     /// (program, CPU) → (emitted, dropped).
     pub programs: BTreeMap<(String, u32), (u64, u64)>,
@@ -184,12 +188,12 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// Spans that were to be written.
+    /// Records that were to be written.
     pub fn emitted(&self) -> u64 {
         sum(self.programs.values().map(|p| p.0))
     }
 
-    /// Spans that found no room.
+    /// Records that found no room.
     pub fn dropped(&self) -> u64 {
         sum(self.programs.values().map(|p| p.1))
     }

@@ -13,6 +13,8 @@ mod log_lines;
 pub mod memory;
 pub mod reader;
 mod run;
+#[cfg(test)]
+pub mod scene;
 pub mod tables;
 
 pub(crate) use choose::sizes;

@@ -18,11 +18,7 @@ pub fn config(hello: &Hello, sizes: &Sizes) -> Config {
         version: abi::VERSION,
         shard_mask: sizes.shards - 1,
         user_memory: 1,
-        tgid: 0,
         ring_wake_bytes: sizes.ring_bytes / 2,
-        edge_slots: sizes.edges,
-        task_slots: sizes.tasks,
-        instance_slots: sizes.instances,
         mdev_flag: o.mdev_flag,
         mdev_notifier: o.mdev_notifier,
         mdev_hook: o.mdev_hook,
@@ -32,6 +28,7 @@ pub fn config(hello: &Hello, sizes: &Sizes) -> Config {
         vcpu_run: o.vcpu_run,
         kvm_hook: o.kvm_hook,
         run_gprs: o.run_gprs,
+        ap_device_qid: o.ap_device_qid,
         has_flag: u32::from(has_flag(hello)),
     }
 }

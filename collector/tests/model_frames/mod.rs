@@ -7,7 +7,7 @@
 use apscope_collector::frame::{
     AttachPoint, CoarseDelta, Edge, End, EntryDelta, Frame, Hist, Holding, Inside, Instance, Live,
     LogLine, Loss, Meta, Overhead, ProgramCost, ProgramLoss, SeriesDelta, Spans, TaskState,
-    Waiting,
+    Waiting, Writer,
 };
 use probe_ebpf::abi::{self, NO_INSTANCE};
 use probe_ebpf::h2;
@@ -187,6 +187,7 @@ fn live(at_ns: u64) -> Live {
                     since_ns: at_ns - 8_000,
                     object: 0x40,
                     arg: 3 << 24,
+                    ..Inside::default()
                 }],
             },
             TaskState {
@@ -301,6 +302,77 @@ pub fn frame(number: u64, count: u64) -> Frame {
             detail: String::new(),
         }),
     }
+}
+
+/// Puts a file system thread into a frame: it is inside `assign_adapter_store` for `echo`, holds one lock and waits
+/// for another; and has finished a write for `mdevctl` that was refused.
+pub fn add_writers(frame: &mut Frame) {
+    let at_ns = frame.at_ns;
+    let inside = |entry, since_ns, pid, comm: &str| Inside {
+        entry: u32::from(entry),
+        since_ns,
+        on_behalf_of_pid: pid,
+        on_behalf_of_comm: comm.into(),
+        ..Inside::default()
+    };
+    let hold = |since_ns| Holding {
+        series: KVM_BUSY,
+        instance: 2,
+        lock: 0x80,
+        since_ns,
+        entry: u32::from(entry_id::ASSIGN_ADAPTER),
+        evidence: "probe".into(),
+        ..Holding::default()
+    };
+    let task = TaskState {
+        tid: 103,
+        pid: 100,
+        comm: "sysfs".into(),
+        // The first was taken before the call.
+        holds: vec![hold(at_ns - 9_000), hold(at_ns - 3_000)],
+        waits: vec![Waiting {
+            series: KVM_LOCK,
+            lock: 0x20,
+            since_ns: at_ns - 2_000,
+            entry: u32::from(entry_id::HANDLE_PQAP),
+            evidence: "probe".into(),
+            ..Waiting::default()
+        }],
+        inside: vec![
+            inside(entry_id::ASSIGN_ADAPTER, at_ns - 5_000, 1234, "echo"),
+            inside(entry_id::HANDLE_PQAP, at_ns - 4_000, 0, ""),
+        ],
+    };
+    frame.live.get_or_insert_default().tasks.push(task);
+    let mut comm = [0; 16];
+    comm[..7].copy_from_slice(b"mdevctl");
+    let call = |start_ns, extra: [u8; 8], what, result| abi::Span {
+        start_ns,
+        duration_ns: 700,
+        extra: u64::from_le_bytes(extra),
+        tid: 103,
+        instance: 77,
+        result,
+        kind: abi::SPAN_ENTRY,
+        what,
+        inside: 0,
+        flags: 0,
+    };
+    let spans = [
+        call(
+            at_ns - 20_000,
+            *b"0x05\n\0\0\0",
+            entry_id::ASSIGN_ADAPTER,
+            -16,
+        ),
+        call(at_ns - 10_000, [1; 8], entry_id::REMOVE, 0),
+    ];
+    let writer = Some(Writer { pid: 77, comm });
+    frame.spans = Some(Spans::encode_for(
+        at_ns,
+        spans.iter().map(|span| (span, writer)),
+        |_| "sysfs".into(),
+    ));
 }
 
 /// The sane run.
@@ -490,6 +562,8 @@ impl<'a> Wild<'a> {
                 since_ns: w.u64(),
                 object: w.u64(),
                 arg: w.u64(),
+                on_behalf_of_pid: w.u32(),
+                on_behalf_of_comm: w.text(),
             }),
         }
     }
@@ -505,6 +579,8 @@ impl<'a> Wild<'a> {
             packed: self.list(Self::u32),
             tids: self.list(Self::u32),
             comms: self.list(Self::text),
+            on_behalf_of_pids: self.list(Self::u32),
+            on_behalf_of_comms: self.list(Self::text),
         }
     }
 

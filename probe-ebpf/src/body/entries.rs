@@ -1,15 +1,15 @@
 //! Entry points: calls, latencies and returns.
 
-use super::{Env, Note, add_full, begin, current_entry, emit, end, extreme, failure, locks};
+use super::{Env, Note, add_full, begin, current_entry, emit, end, extreme, failure, flags};
 use crate::abi::{
-    ENTRY_PQAP, ENTRY_RETURNS_INT, ENTRY_RETURNS_VOID, ENTRY_TESTS_FLAG,
+    ENTRY_HAS_WRITER, ENTRY_PQAP, ENTRY_RETURNS_INT, ENTRY_RETURNS_VOID, ENTRY_TESTS_FLAG,
     ENTRY_TESTS_FLAG_IF_NO_DATA, EntryInfo, Inside, MAX_ENTRY_POINTS, MAX_ERRNO, MAX_NESTED,
-    NO_INSTANCE, Program, RETURN_CODES, Resolve, SPAN_ENTRY, Span, Task,
+    NO_INSTANCE, Program, RETURN_CODES, Resolve, SPAN_ENTRY, SPAN_WRITER, Span, Task,
 };
 
-/// An entry point was called with these first four arguments.
+/// An entry point was called with these first six arguments. The last two matter only where [`ENTRY_HAS_WRITER`] says so.
 #[inline(always)]
-pub fn enter<E: Env>(env: &E, entry: u8, args: [u64; 4]) {
+pub fn enter<E: Env>(env: &E, entry: u8, args: [u64; 6]) {
     let Some(info) = env.entry_info(entry) else {
         return;
     };
@@ -30,6 +30,14 @@ pub fn enter<E: Env>(env: &E, entry: u8, args: [u64; 4]) {
         return;
     };
     let (object, arg) = resolve(env, info, args);
+    let mut writer = 0;
+    if info.flags & ENTRY_HAS_WRITER != 0 && args[4] != 0 {
+        // The record is not valid before `inside_len` says so.
+        writer = args[4];
+        let comm = env.read_comm(args[5]).unwrap_or([0; 2]);
+        inside.writer_comm[0].set(comm[0]);
+        inside.writer_comm[1].set(comm[1]);
+    }
     let mut flags = info.flags;
     if flags & ENTRY_TESTS_FLAG_IF_NO_DATA != 0 && args[2] == 0 {
         flags |= ENTRY_TESTS_FLAG;
@@ -41,6 +49,7 @@ pub fn enter<E: Env>(env: &E, entry: u8, args: [u64; 4]) {
     inside.object.set(object);
     inside.first.set(args[0]);
     inside.arg.set(arg);
+    inside.writer.set(writer);
     inside.since.set(env.now());
     task.inside_len.set(n + 1);
     end(task);
@@ -75,9 +84,11 @@ pub fn leave<E: Env>(env: &E, entry: u8, value: u64) {
     let since = inside.since.get();
     let first = inside.first.get();
     let arg = inside.arg.get();
+    let writer = inside.writer.get() as u32;
+    let comm = [inside.writer_comm[0].get(), inside.writer_comm[1].get()];
     begin(task);
     task.inside_len.set(depth);
-    locks::forget_second_holds(task, entry);
+    flags::forget_second_holds(task, entry);
     end(task);
     count_return(env, info, entry, value);
     let latency = env.now().saturating_sub(since);
@@ -94,12 +105,30 @@ pub fn leave<E: Env>(env: &E, entry: u8, value: u64) {
     if info.flags & ENTRY_PQAP != 0 && value as u32 == 0 {
         count_response(env, entry, first, arg);
     }
+    let tid = task.id.get() as u32;
+    let mut instance = NO_INSTANCE;
+    if writer != 0 {
+        instance = writer;
+        let span = Span {
+            start_ns: since,
+            duration_ns: comm[0],
+            extra: comm[1],
+            tid,
+            instance,
+            result: 0,
+            kind: SPAN_WRITER,
+            what: entry,
+            inside: 0,
+            flags: 0,
+        };
+        emit(env, Program::Return, &span);
+    }
     let span = Span {
         start_ns: since,
         duration_ns: latency,
         extra: arg,
-        tid: task.id.get() as u32,
-        instance: NO_INSTANCE,
+        tid,
+        instance,
         result: value as i32,
         kind: SPAN_ENTRY,
         what: entry,
@@ -164,16 +193,27 @@ fn code_of(value: i64, notify: bool) -> usize {
 
 /// The object (mdev, kvm) and the argument for display.
 #[inline(always)]
-fn resolve<E: Env>(env: &E, info: EntryInfo, args: [u64; 4]) -> (u64, u64) {
+fn resolve<E: Env>(env: &E, info: EntryInfo, args: [u64; 6]) -> (u64, u64) {
     let config = env.config();
     let read = |address: u64| env.read_u64(address).unwrap_or(0);
-    if info.resolve == Resolve::Device as u8 {
-        let text = if args[2] == 0 {
+    let bus = info.resolve == Resolve::BusText as u8;
+    if bus || info.resolve == Resolve::Device as u8 {
+        let (buffer, count) = if bus {
+            (args[1], args[2])
+        } else {
+            (args[2], args[3])
+        };
+        let text = if buffer == 0 {
             0
         } else {
-            read_text(env, args[2], args[3])
+            read_text(env, buffer, count)
         };
-        (read(args[0] + u64::from(config.device_driver_data)), text)
+        let object = if bus {
+            0
+        } else {
+            read(args[0] + u64::from(config.device_driver_data))
+        };
+        (object, text)
     } else if info.resolve == Resolve::Show as u8 {
         (read(args[0] + u64::from(config.device_driver_data)), 0)
     } else if info.resolve == Resolve::MdevDevice as u8 {
@@ -185,8 +225,18 @@ fn resolve<E: Env>(env: &E, info: EntryInfo, args: [u64; 4]) -> (u64, u64) {
         (args[0] - u64::from(config.mdev_notifier), args[2])
     } else if info.resolve == Resolve::Vcpu as u8 {
         (0, register(env, args[0], 0))
-    } else if info.resolve == Resolve::Kvm as u8 {
+    } else if info.resolve == Resolve::Kvm as u8 || info.resolve == Resolve::Mdev as u8 {
         (args[0], 0)
+    } else if info.resolve == Resolve::ApDevice as u8 {
+        let qid = env.read_u32(args[0] + u64::from(config.ap_device_qid));
+        (0, u64::from(qid.unwrap_or(0) as u16))
+    } else if info.resolve == Resolve::NewMdev as u8 {
+        (
+            read(args[1] + u64::from(config.mdev_device_driver_data)),
+            args[1],
+        )
+    } else if info.resolve == Resolve::Action as u8 {
+        (0, args[1])
     } else {
         (0, 0)
     }

@@ -1,6 +1,6 @@
 //! The probe bodies: what is measured, and how.
 //!
-//! Each public function of [`locks`], [`waits`] and [`entries`] is one probe. It takes an [`Env`] (maps and helpers)
+//! Each public function of [`locks`], [`waits`], [`works`] and [`entries`] is one probe. It takes an [`Env`] (maps and helpers)
 //! and the probe's arguments, and knows nothing of how it was attached.
 //!
 //! * Statistics are only ever added to, atomically, so any number of tasks may run a body at once.
@@ -8,9 +8,13 @@
 //! * Nothing is lost silently: every map that is full is counted in [`Counters`].
 
 pub mod entries;
+mod flags;
+mod holds;
 pub mod locks;
 pub mod order;
+mod stats;
 pub mod waits;
+pub mod works;
 
 #[cfg(test)]
 mod tests;
@@ -81,8 +85,12 @@ pub trait Env {
     }
     /// Eight bytes of object memory.
     fn read_u64(&self, address: u64) -> Option<u64>;
+    /// Four bytes of object memory.
+    fn read_u32(&self, address: u64) -> Option<u32>;
     /// One byte of object memory.
     fn read_u8(&self, address: u64) -> Option<u8>;
+    /// A process's name, 16 bytes of memory at any address.
+    fn read_comm(&self, address: u64) -> Option<[u64; 2]>;
     /// Writes a span to the ring; false if there is no room.
     fn write(&self, span: &Span) -> bool;
     /// Says something in the log.

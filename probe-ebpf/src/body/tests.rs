@@ -1,5 +1,8 @@
 //! The bodies against plain memory: a clock that is set by hand, tasks that are switched by hand.
 
+mod works;
+mod writers;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::vec::Vec;
@@ -54,6 +57,7 @@ const HOOK: u64 = MDEV + 0x60;
 const VCPU: u64 = 0x6000;
 const KVM: u64 = 0x7000;
 const RUN: u64 = 0x8000;
+const WORK: u64 = 0xc000;
 
 impl Fake {
     fn new() -> Self {
@@ -76,11 +80,7 @@ impl Fake {
                 version: abi::VERSION,
                 shard_mask: 0,
                 user_memory: 1,
-                tgid: 0,
                 ring_wake_bytes: 0,
-                edge_slots: 16,
-                task_slots: 2,
-                instance_slots: 8,
                 mdev_flag: 0x10,
                 mdev_notifier: 0x40,
                 mdev_hook: 0x60,
@@ -90,6 +90,7 @@ impl Fake {
                 vcpu_run: 8,
                 kvm_hook: 16,
                 run_gprs: 0,
+                ap_device_qid: 12,
                 has_flag: 1,
             },
             clock: Cell::new(1000),
@@ -118,6 +119,7 @@ impl Fake {
                     lock(class_id::PQAP_HOOK_RWSEM, 3, LockKind::Rwsem, 0),
                 ),
                 (FLAG, flag),
+                (WORK, lock(class_id::RESET_WORK, 7, LockKind::Work, 0)),
                 (
                     QUEUE,
                     LockInfo {
@@ -284,6 +286,15 @@ impl Env for Fake {
     }
     fn read_u64(&self, address: u64) -> Option<u64> {
         self.memory.borrow().get(&address).copied()
+    }
+    fn read_u32(&self, address: u64) -> Option<u32> {
+        self.memory
+            .borrow()
+            .get(&address)
+            .map(|value| *value as u32)
+    }
+    fn read_comm(&self, address: u64) -> Option<[u64; 2]> {
+        Some([self.read_u64(address)?, self.read_u64(address + 8)?])
     }
     fn read_u8(&self, address: u64) -> Option<u8> {
         self.memory.borrow().get(&address).map(|value| *value as u8)
@@ -528,7 +539,7 @@ fn set_kvm(env: &Fake, start: u64) {
     entries::enter(
         env.at(start),
         entry_id::GROUP_NOTIFIER,
-        [NOTIFIER_BLOCK, 1, KVM, 0],
+        [NOTIFIER_BLOCK, 1, KVM, 0, 0, 0],
     );
     locks::acquired(env, GUARD, Mode::Exclusive);
     env.set_flag(1);
@@ -574,7 +585,11 @@ fn a_flag_is_a_lock_held_between_its_transitions() {
 #[test]
 fn set_and_clear_inside_one_critical_section_is_no_hold() {
     let env = Fake::new();
-    entries::enter(&env, entry_id::GROUP_NOTIFIER, [NOTIFIER_BLOCK, 1, KVM, 0]);
+    entries::enter(
+        &env,
+        entry_id::GROUP_NOTIFIER,
+        [NOTIFIER_BLOCK, 1, KVM, 0, 0, 0],
+    );
     locks::acquired(&env, GUARD, Mode::Exclusive);
     env.set_flag(1);
     env.set_flag(0);
@@ -591,7 +606,11 @@ fn set_and_clear_inside_one_critical_section_is_no_hold() {
 fn a_flag_that_was_set_before_anybody_looked_has_no_holder_in_the_end() {
     let env = Fake::new();
     env.set_flag(1);
-    entries::enter(&env, entry_id::GROUP_NOTIFIER, [NOTIFIER_BLOCK, 1, KVM, 0]);
+    entries::enter(
+        &env,
+        entry_id::GROUP_NOTIFIER,
+        [NOTIFIER_BLOCK, 1, KVM, 0, 0, 0],
+    );
     locks::acquired(&env, GUARD, Mode::Exclusive);
     locks::release(&env, GUARD, || Mode::Exclusive);
     entries::leave(&env, entry_id::GROUP_NOTIFIER, 0);
@@ -600,7 +619,7 @@ fn a_flag_that_was_set_before_anybody_looked_has_no_holder_in_the_end() {
     entries::enter(
         env.task_is(1),
         entry_id::GROUP_NOTIFIER,
-        [NOTIFIER_BLOCK, 1, KVM, 0],
+        [NOTIFIER_BLOCK, 1, KVM, 0, 0, 0],
     );
     locks::acquired(&env, GUARD, Mode::Exclusive);
     env.set_flag(0);
@@ -649,7 +668,11 @@ fn a_setter_that_only_saw_the_flag_set_by_another_is_no_holder_in_the_end() {
     set_kvm(env.task_is(0), 1000);
     env.task_is(1);
     // -EPERM: the guard is released with the flag still set by task 0.
-    entries::enter(&env, entry_id::GROUP_NOTIFIER, [NOTIFIER_BLOCK, 1, KVM, 0]);
+    entries::enter(
+        &env,
+        entry_id::GROUP_NOTIFIER,
+        [NOTIFIER_BLOCK, 1, KVM, 0, 0, 0],
+    );
     locks::acquired(&env, GUARD, Mode::Exclusive);
     locks::release(&env, GUARD, || Mode::Exclusive);
     entries::leave(&env, entry_id::GROUP_NOTIFIER, 0);
@@ -669,7 +692,7 @@ fn sleeping_on_the_wait_queue_is_waiting_for_the_flag() {
     set_kvm(env.task_is(0), 1000);
     env.task_is(1);
     locks::acquired(&env, VCPU_MUTEX, Mode::Exclusive);
-    entries::enter(&env, entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0]);
+    entries::enter(&env, entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0, 0, 0]);
     locks::acquired(&env, GUARD, Mode::Exclusive);
     waits::prepare(env.at(2000), QUEUE);
     locks::release(&env, GUARD, || Mode::Exclusive);
@@ -721,7 +744,7 @@ fn a_test_that_finds_the_flag_clear_leaves_an_annotated_edge() {
     let env = Fake::new();
     env.set_flag(0);
     locks::acquired(&env, VCPU_MUTEX, Mode::Exclusive);
-    entries::enter(&env, entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0]);
+    entries::enter(&env, entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0, 0, 0]);
     locks::acquired(&env, GUARD, Mode::Exclusive);
     locks::release(&env, GUARD, || Mode::Exclusive);
     entries::leave(&env, entry_id::HANDLE_PQAP, 0);
@@ -731,7 +754,7 @@ fn a_test_that_finds_the_flag_clear_leaves_an_annotated_edge() {
     );
     // Without a hook the handler returns before it tests the flag.
     env.memory.borrow_mut().insert(KVM + 16, 0);
-    entries::enter(&env, entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0]);
+    entries::enter(&env, entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0, 0, 0]);
     locks::acquired(&env, GUARD, Mode::Exclusive);
     assert_eq!(
         env.edge_count(class_id::VCPU_MUTEX, class_id::KVM_BUSY, EDGE_ANNOTATED),
@@ -745,7 +768,11 @@ fn only_the_unset_side_of_the_notifier_tests_the_flag() {
         let env = Fake::new();
         env.set_flag(0);
         locks::acquired(&env, KVM_LOCK, Mode::Exclusive);
-        entries::enter(&env, entry_id::GROUP_NOTIFIER, [NOTIFIER_BLOCK, 1, data, 0]);
+        entries::enter(
+            &env,
+            entry_id::GROUP_NOTIFIER,
+            [NOTIFIER_BLOCK, 1, data, 0, 0, 0],
+        );
         locks::acquired(&env, GUARD, Mode::Exclusive);
         assert_eq!(
             env.edge_count(class_id::KVM_LOCK, class_id::KVM_BUSY, EDGE_ANNOTATED),
@@ -764,7 +791,11 @@ fn calls_are_returns_plus_what_is_in_flight() {
             .insert(text + n as u64, u64::from(*byte));
     }
     env.memory.borrow_mut().insert(0xb008, MDEV);
-    entries::enter(env.at(100), entry_id::ASSIGN_ADAPTER, [0xb000, 0, text, 5]);
+    entries::enter(
+        env.at(100),
+        entry_id::ASSIGN_ADAPTER,
+        [0xb000, 0, text, 5, 0, 0],
+    );
     let inside = &env.tasks[0].0.inside[0];
     assert_eq!(
         (inside.object.get(), inside.arg.get().to_ne_bytes()),
@@ -788,14 +819,14 @@ fn calls_are_returns_plus_what_is_in_flight() {
 #[test]
 fn pqap_responses_are_counted_by_function() {
     let env = Fake::new();
-    entries::enter(&env, entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0]);
+    entries::enter(&env, entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0, 0, 0]);
     entries::leave(&env, entry_id::HANDLE_PQAP, 0);
     assert_eq!(
         env.pqap[abi::pqap_index(entry_id::HANDLE_PQAP, 3, 1) as usize].get(),
         1
     );
     // -EOPNOTSUPP in a C int: the upper half of the register means nothing.
-    entries::enter(&env, entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0]);
+    entries::enter(&env, entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0, 0, 0]);
     entries::leave(&env, entry_id::HANDLE_PQAP, u64::from((-95_i32) as u32));
     assert_eq!(
         env.entry_stats[entry_id::HANDLE_PQAP as usize].returns[95].get(),
@@ -808,7 +839,7 @@ fn pqap_responses_are_counted_by_function() {
 fn nesting_deeper_than_the_record_keeps_the_counts() {
     let env = Fake::new();
     for _ in 0..MAX_NESTED + 2 {
-        entries::enter(&env, entry_id::ASSIGN_ADAPTER, [0; 4]);
+        entries::enter(&env, entry_id::ASSIGN_ADAPTER, [0; 6]);
     }
     for _ in 0..MAX_NESTED + 2 {
         entries::leave(&env, entry_id::ASSIGN_ADAPTER, 1);
@@ -825,8 +856,8 @@ fn nesting_deeper_than_the_record_keeps_the_counts() {
 #[test]
 fn a_call_whose_return_was_not_seen_is_dropped_by_the_next_return() {
     let env = Fake::new();
-    entries::enter(&env, entry_id::ASSIGN_ADAPTER, [0; 4]);
-    entries::enter(&env, entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0]);
+    entries::enter(&env, entry_id::ASSIGN_ADAPTER, [0; 6]);
+    entries::enter(&env, entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0, 0, 0]);
     entries::leave(&env, entry_id::ASSIGN_ADAPTER, 1);
     assert_eq!(env.tasks[0].0.inside_len.get(), 0);
 }

@@ -1,9 +1,9 @@
 //! Wait queues of open-coded locks: sleeping on the queue is waiting for the flag.
 
 use super::order::Acquired;
+use super::stats::{Place, count_wait};
 use super::{
-    Env, Note, begin, current_entry, end, failure, innermost_wait, locks, pop_wait, record_order,
-    serial,
+    Env, Note, begin, current_entry, end, failure, innermost_wait, pop_wait, record_order, serial,
 };
 use crate::abi::{
     self, Info, LOCK_IS_WAIT_QUEUE, LockInfo, LockKind, MAX_WAITS, Mode, Program, Task, WAIT_SLEPT,
@@ -76,14 +76,7 @@ pub fn finish<E: Env>(env: &E, queue: u64) {
     end(task);
     if packed.flags & WAIT_SLEPT != 0 {
         let wait = env.now().saturating_sub(since);
-        locks::count_wait(
-            env,
-            extremes,
-            packed.series,
-            packed.instance,
-            packed.entry,
-            wait,
-        );
+        count_wait(env, extremes, Place::of(packed), wait);
     }
 }
 

@@ -70,10 +70,8 @@ impl Distribution {
 /// Somebody who holds or waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Party {
-    /// Thread name.
-    pub comm: String,
-    /// Thread id.
-    pub tid: u32,
+    /// Name and number: of the thread, or of the process for which the thread works.
+    pub who: String,
     /// The instance, without the name of its class; empty where there is but one.
     pub instance: String,
     /// How long already, in nanoseconds.
@@ -240,8 +238,7 @@ fn holder(holder: &query::Holder) -> Party {
         remarks.push("acquisition not seen".to_owned());
     }
     Party {
-        comm: holder.comm.clone(),
-        tid: holder.tid,
+        who: holder.who(),
         instance: instance(holder.series, &holder.lock),
         for_ns: holder.for_ns,
         entry: entry_label(holder.entry),
@@ -252,12 +249,9 @@ fn holder(holder: &query::Holder) -> Party {
 fn waiter(model: &Model, waiter: &query::Waiter) -> Party {
     let mut remarks = Vec::new();
     if let Some(owner) = waiter.owner_tid {
-        let comm = model
-            .live
-            .iter()
-            .find(|task| task.tid == owner)
-            .map_or("", |task| &task.comm);
-        remarks.push(format!("behind {comm} ({owner})"));
+        let task = model.live.iter().find(|task| task.tid == owner);
+        let who = task.map_or_else(|| format!("({owner})"), query::task_name);
+        remarks.push(format!("behind {who}"));
     }
     if waiter.rounds > 1 {
         remarks.push(format!("woken {}×", waiter.rounds - 1));
@@ -266,8 +260,7 @@ fn waiter(model: &Model, waiter: &query::Waiter) -> Party {
         remarks.push("now queues for the guard".to_owned());
     }
     Party {
-        comm: waiter.comm.clone(),
-        tid: waiter.tid,
+        who: waiter.who(),
         instance: instance(waiter.series, &waiter.lock),
         for_ns: waiter.for_ns,
         entry: entry_label(waiter.entry),
@@ -299,8 +292,7 @@ impl EntryDetail {
                 .filter(|call| call.entry == entry)
                 .take(MAX_LISTED)
                 .map(|call| Party {
-                    comm: call.comm,
-                    tid: call.tid,
+                    who: call.who(),
                     instance: String::new(),
                     for_ns: call.for_ns,
                     entry: "",

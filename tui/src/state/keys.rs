@@ -46,6 +46,7 @@ impl App {
             KeyCode::Char('q') => return Effect::Quit,
             KeyCode::Char('?') => self.toggle(Overlay::Help),
             KeyCode::Char('l') => self.toggle(Overlay::Log),
+            KeyCode::Char('w') => self.toggle(Overlay::Writes),
             KeyCode::Esc | KeyCode::Backspace | KeyCode::Left | KeyCode::Char('h') => {
                 self.back(key.code == KeyCode::Esc);
             }
@@ -102,11 +103,10 @@ impl App {
         } else {
             Some(overlay)
         };
-        // A log is read from its end.
-        self.scroll = if self.overlay == Some(Overlay::Log) {
-            usize::MAX
-        } else {
-            0
+        // What grows at its end is read from there.
+        self.scroll = match self.overlay {
+            Some(Overlay::Log | Overlay::Writes) => usize::MAX,
+            _ => 0,
         };
     }
 

@@ -37,6 +37,8 @@ pub enum Overlay {
     Help,
     /// The log.
     Log,
+    /// The last accesses to sysfs that were made for other processes.
+    Writes,
 }
 
 /// The model at one moment, with the rates that belong to it.

@@ -160,15 +160,20 @@ pub fn kind_name(series: u8) -> &'static str {
         (LockKind::Rwsem, Mode::Read) => "rwsem read",
         (LockKind::Rwsem, _) => "rwsem write",
         (LockKind::Flag, _) => "open-coded",
-        (LockKind::Work, _) => "work item",
+        (LockKind::Work, _) => "work",
     }
 }
 
 fn lock_row(facts: query::LockRow, ticks: &VecDeque<Tick>) -> LockRow {
+    // A thread that works for another process is not the one to look for.
+    let name = |holder: &query::Holder| match holder.on_behalf_of {
+        Some(_) => holder.who(),
+        None => holder.comm.clone(),
+    };
     let holder = match (&facts.holder, facts.holders) {
         (None, _) => "-".to_owned(),
-        (Some(holder), 0 | 1) => holder.comm.clone(),
-        (Some(holder), n) => format!("{} +{}", holder.comm, n - 1),
+        (Some(holder), 0 | 1) => name(holder),
+        (Some(holder), n) => format!("{} +{}", name(holder), n - 1),
     };
     LockRow {
         name: if facts.open_coded {

@@ -192,12 +192,7 @@ fn parties(
     for (n, party) in parties.iter().take(most).enumerate() {
         let title = if n == 0 { title } else { "" };
         // Who and since when are never cut; the instance goes first where there is little room.
-        let mut who = format!(
-            "{} ({})  {}",
-            party.comm,
-            party.tid,
-            format::duration(party.for_ns)
-        );
+        let mut who = format!("{}  {}", party.who, format::duration(party.for_ns));
         for part in [party.entry, &party.instance] {
             if !part.is_empty() {
                 who.push_str("  ");

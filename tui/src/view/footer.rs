@@ -5,7 +5,7 @@ use ratatui::text::{Line, Span};
 
 use super::table::cut;
 use super::{header, log};
-use crate::state::{App, Overlay};
+use crate::state::App;
 
 /// The footer, at most `height` lines: the keys go last and are the first to be left out while a filter is typed.
 pub fn lines(app: &App, width: u16, height: usize) -> Vec<Line<'static>> {
@@ -67,7 +67,7 @@ fn keys(app: &App, width: u16) -> Line<'static> {
             ("^U", "clear"),
             ("^W", "word"),
         ]
-    } else if app.overlay == Some(Overlay::Help) || app.overlay == Some(Overlay::Log) {
+    } else if app.overlay.is_some() {
         vec![("Esc", "close"), ("↑↓", "scroll"), ("q", "quit")]
     } else if app.detail_open {
         vec![

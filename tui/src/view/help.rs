@@ -13,7 +13,7 @@ const MOVING: &[(&str, &str)] = &[
     ("Tab 1 2", "locks, entry points"),
     ("space", "pause: the picture stands, data are still folded"),
     ("+ -", "longer, shorter time between frames"),
-    ("l", "messages"),
+    ("l, w", "messages; accesses to sysfs: who, what, result"),
 ];
 
 const TABLE: &[(&str, &str)] = &[

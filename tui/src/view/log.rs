@@ -5,6 +5,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::table::cut;
+use super::writes::printable;
 use crate::format;
 use crate::state::App;
 
@@ -18,19 +19,13 @@ fn style(app: &App, level: &str) -> Style {
 
 fn line(app: &App, entry: &LogLine) -> Line<'static> {
     let start = app.shown().model.meta.as_ref().map_or(0, |m| m.start_ns);
-    // Control characters would be dropped when drawn; a blank keeps words apart.
-    let text: String = entry
-        .text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
     Line::from(vec![
         Span::styled(
             format!("{:>7} ", format::elapsed(entry.at_ns.saturating_sub(start))),
             app.theme.dim(),
         ),
         Span::styled(format!("{:<5} ", entry.level), style(app, &entry.level)),
-        Span::raw(text),
+        Span::raw(printable(&entry.text)),
     ])
 }
 

@@ -13,6 +13,7 @@ mod histogram;
 mod locks;
 mod log;
 pub mod table;
+mod writes;
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -49,6 +50,10 @@ pub fn draw(frame: &mut Frame, app: &mut App) {
         (Some(Overlay::Log), ..) => {
             let lines = log::lines(app);
             scrolled(frame, app, body, " log: l or Esc closes ", lines);
+        }
+        (Some(Overlay::Writes), ..) => {
+            let lines = writes::lines(app, usize::from(body.width));
+            scrolled(frame, app, body, " sysfs: w or Esc closes ", lines);
         }
         (_, true, _) => detail::draw(frame, app, body),
         (_, false, View::Locks) => locks::draw(frame, app, body),

@@ -103,6 +103,35 @@ fn log() {
 }
 
 #[test]
+fn writes() {
+    pictures("writes", |app| text(app, "w"));
+}
+
+#[test]
+fn a_thread_that_works_for_another_process_is_shown_under_its_name() {
+    let mut app = app(Theme::COLOUR);
+    let picture = lines(&drawn(&mut app, 200, 24));
+    assert!(picture.contains("echo (5120)"), "{picture}");
+    text(&mut app, "/matrix_dev->lock");
+    press(&mut app, &[KeyCode::Enter, KeyCode::Enter]);
+    let picture = lines(&drawn(&mut app, 120, 40));
+    assert!(
+        picture.contains("held by  echo (5120)  1.00ms"),
+        "{picture}"
+    );
+    assert!(picture.contains("behind echo (5120)"), "{picture}");
+    press(&mut app, &[KeyCode::Esc]);
+    text(&mut app, "2/name:unassign");
+    press(&mut app, &[KeyCode::Enter, KeyCode::Enter]);
+    let picture = lines(&drawn(&mut app, 80, 24));
+    assert!(
+        picture.contains("inside   echo (5120)  2.00ms"),
+        "{picture}"
+    );
+    assert!(!picture.contains("sysfs"), "{picture}");
+}
+
+#[test]
 fn class_names_are_whole_and_marks_are_there_at_80_columns() {
     let picture = lines(&drawn(&mut app(Theme::COLOUR), 80, 24));
     for part in [
@@ -160,7 +189,7 @@ fn only_the_terminals_own_colours_and_none_with_no_color() {
         Color::Magenta,
         Color::Cyan,
     ];
-    for keys in ["", "2", "?", "l", " ", "/wait>", "2/rate>5"] {
+    for keys in ["", "2", "?", "l", "w", " ", "/wait>", "2/rate>5"] {
         for (theme, allowed) in [(Theme::COLOUR, &own[..]), (Theme::PLAIN, &own[..1])] {
             for detail in [false, true] {
                 let mut app = app(theme);
@@ -294,14 +323,24 @@ fn hostile_text_does_not_reach_the_terminal() {
     let mut frame = fixture::frame(30, 8);
     for task in frame.live.iter_mut().flat_map(|live| &mut live.tasks) {
         task.comm = "\u{1b}[2J\u{7}漢字漢字\u{200d}".into();
+        for call in &mut task.inside {
+            call.on_behalf_of_pid = 1;
+            call.on_behalf_of_comm = "\u{1b}[2J\u{7}漢字".into();
+        }
     }
+    let mut written = fixture::frame(12, 8).spans.expect("this frame has writes");
+    written.on_behalf_of_comms.fill("\u{1b}[2J\n".into());
+    written
+        .extra
+        .fill(u64::from_le_bytes(*b"\x1b[2J\x07\n\r\t"));
+    frame.spans = Some(written);
     frame.log = vec![LogLine {
         at_ns: 0,
         level: "warn\u{1b}".into(),
         text: "a\u{1b}]0;b\u{7}\nc".into(),
     }];
     app.apply(&frame);
-    for keys in ["", "l", "?"] {
+    for keys in ["", "l", "?", "w"] {
         for detail in [false, true] {
             text(&mut app, keys);
             if detail {
@@ -327,7 +366,7 @@ fn every_size_can_be_drawn() {
         (300, 90),
     ]);
     let mut states = Vec::new();
-    for keys in ["", "2", "?", "l", "/wait>x", " "] {
+    for keys in ["", "2", "?", "l", "w", "/wait>x", " "] {
         for detail in [false, true] {
             let mut app = app(Theme::COLOUR);
             if detail {

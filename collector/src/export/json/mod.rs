@@ -3,6 +3,7 @@
 //! A pure function of a model: [`Document::of`] takes what is known, serde writes it. Times are nanoseconds unless the
 //! name says otherwise; a member that is absent does not apply.
 
+mod live;
 mod locks;
 mod run;
 
@@ -14,6 +15,7 @@ use crate::model::histogram::{Coarse, Histogram};
 use crate::model::query;
 use crate::model::{EdgeId, Entry, Model, return_name};
 
+pub use live::{Holder, Live, OnBehalfOf, Waiter, Write};
 pub use locks::{Instance, Lock, PerEntry};
 pub use run::{AttachPoint, Events, Interval, Overhead, Program, ProgramEvents, Source, rfc3339};
 
@@ -46,11 +48,13 @@ pub struct Document {
     pub order: Vec<Order>,
     /// Who holds and who waits at the end of the interval.
     pub live: Live,
+    /// The last calls that were made on behalf of another process, oldest first.
+    pub writes: Vec<Write>,
     /// Nothing was skipped and every map had room: counts are exact, otherwise "at least".
     pub exact: bool,
     /// Invocations the kernel skipped.
     pub missed: u64,
-    /// Spans.
+    /// Spans, and the names of writers.
     pub events: Events,
     /// What measuring cost.
     pub overhead: Overhead,
@@ -253,98 +257,6 @@ pub struct Task {
     pub comm: String,
 }
 
-/// Who holds and who waits, the longest first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Live {
-    /// Holdings.
-    pub holders: Vec<Holder>,
-    /// Waits.
-    pub waiters: Vec<Waiter>,
-}
-
-/// A holding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Holder {
-    /// Name of the instance, or of the class where the instance is not known.
-    pub lock: String,
-    /// Thread id.
-    pub tid: u32,
-    /// Thread name.
-    pub comm: String,
-    /// `-`, `read` or `write`.
-    pub mode: String,
-    /// Held for so long.
-    pub for_ns: u64,
-    /// Entry point it was taken in.
-    pub entry_point: String,
-    /// How it is known.
-    pub evidence: String,
-    /// Its acquisition was not seen.
-    pub adopted: bool,
-    /// An open-coded lock that somebody else had already set.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub second_holder: bool,
-}
-
-/// A wait.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Waiter {
-    /// Name of the instance, or of the class where the instance is not known.
-    pub lock: String,
-    /// Thread id.
-    pub tid: u32,
-    /// Thread name.
-    pub comm: String,
-    /// `-`, `read` or `write`.
-    pub mode: String,
-    /// Waiting for so long.
-    pub for_ns: u64,
-    /// Entry point it waits in.
-    pub entry_point: String,
-    /// How it is known.
-    pub evidence: String,
-    /// Times the wait loop went round (open-coded locks).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rounds: Option<u64>,
-    /// The task that has held the lock longest, where one is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub owner_tid: Option<u32>,
-}
-
-impl Live {
-    fn of(model: &Model) -> Self {
-        let holders = query::holders(model)
-            .into_iter()
-            .map(|h| Holder {
-                mode: query::mode_name(h.series).to_owned(),
-                entry_point: query::entry_name(h.entry).to_owned(),
-                lock: h.lock,
-                tid: h.tid,
-                comm: h.comm,
-                for_ns: h.for_ns,
-                evidence: h.evidence,
-                adopted: h.adopted,
-                second_holder: h.second_holder,
-            })
-            .collect();
-        let waiters = query::waiters(model)
-            .into_iter()
-            .map(|w| Waiter {
-                mode: query::mode_name(w.series).to_owned(),
-                entry_point: query::entry_name(w.entry).to_owned(),
-                rounds: query::open_coded(w.series).then_some(w.rounds),
-                lock: w.lock,
-                tid: w.tid,
-                comm: w.comm,
-                for_ns: w.for_ns,
-                evidence: w.evidence,
-                owner_tid: w.owner_tid,
-            })
-            .collect();
-        Self { holders, waiters }
-    }
-}
-
 impl Document {
     /// The document of a model.
     pub fn of(model: &Model, origin: Origin) -> Self {
@@ -365,6 +277,7 @@ impl Document {
                 .map(|edge| Order::of(model, edge))
                 .collect(),
             live: Live::of(model),
+            writes: Write::all(model),
             exact: model.loss.exact() && model.ignored == 0,
             missed: model.loss.missed,
             events: Events::of(&model.loss),

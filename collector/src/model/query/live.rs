@@ -4,6 +4,52 @@ use super::lock_name;
 use crate::frame;
 use crate::model::Model;
 
+/// The process on whose behalf a task works: it accesses an attribute in sysfs, which a file system thread does for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnBehalfOf {
+    /// Process id.
+    pub pid: u32,
+    /// Process name; empty where it is not known.
+    pub comm: String,
+}
+
+impl OnBehalfOf {
+    /// Of one call.
+    pub(super) fn of(call: &frame::Inside) -> Option<Self> {
+        (call.on_behalf_of_pid != 0).then(|| Self {
+            pid: call.on_behalf_of_pid,
+            comm: call.on_behalf_of_comm.clone(),
+        })
+    }
+}
+
+/// On whose behalf a task works now: that of its innermost call that has a writer.
+pub fn on_behalf_of(task: &frame::TaskState) -> Option<OnBehalfOf> {
+    task.inside.iter().rev().find_map(OnBehalfOf::of)
+}
+
+/// On whose behalf a task did what it did at `since_ns`, by the calls that it was in then and still is in.
+pub(super) fn on_behalf_of_at(task: &frame::TaskState, since_ns: u64) -> Option<OnBehalfOf> {
+    let calls = task.inside.iter().rev();
+    calls
+        .filter(|call| call.since_ns <= since_ns)
+        .find_map(OnBehalfOf::of)
+}
+
+/// Name of a task, as [`Holder::who`] has it, by what it does now.
+pub fn task_name(task: &frame::TaskState) -> String {
+    who(on_behalf_of(task).as_ref(), &task.comm, task.tid)
+}
+
+/// Who acts, for a reader: `echo (1234)` for a process on whose behalf the task works, else the task's own name and
+/// thread id.
+pub(super) fn who(on_behalf_of: Option<&OnBehalfOf>, comm: &str, tid: u32) -> String {
+    match on_behalf_of {
+        Some(writer) => format!("{} ({})", writer.comm, writer.pid),
+        None => format!("{comm} ({tid})"),
+    }
+}
+
 /// A task that holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
@@ -35,12 +81,14 @@ pub struct Holder {
     pub adopted: bool,
     /// How it is known: `probe`, ...
     pub evidence: String,
+    /// On whose behalf the task works.
+    pub on_behalf_of: Option<OnBehalfOf>,
 }
 
 impl Holder {
-    /// Name and thread id, for example `vcpu0/guest-3 (1234)`.
+    /// Name and thread id, for example `vcpu0/guest-3 (1234)`; of a task that works for another process, that process's.
     pub fn who(&self) -> String {
-        format!("{} ({})", self.comm, self.tid)
+        who(self.on_behalf_of.as_ref(), &self.comm, self.tid)
     }
 }
 
@@ -75,12 +123,14 @@ pub struct Waiter {
     pub owner_tid: Option<u32>,
     /// How it is known: `probe`, ...
     pub evidence: String,
+    /// On whose behalf the task works.
+    pub on_behalf_of: Option<OnBehalfOf>,
 }
 
 impl Waiter {
-    /// Name and thread id, for example `vcpu0/guest-3 (1234)`.
+    /// Name and thread id, for example `vcpu0/guest-3 (1234)`; of a task that works for another process, that process's.
     pub fn who(&self) -> String {
-        format!("{} ({})", self.comm, self.tid)
+        who(self.on_behalf_of.as_ref(), &self.comm, self.tid)
     }
 }
 
@@ -105,6 +155,7 @@ pub fn holders(model: &Model) -> Vec<Holder> {
             second_holder: hold.second_holder,
             adopted: hold.adopted,
             evidence: hold.evidence.clone(),
+            on_behalf_of: on_behalf_of_at(task, hold.since_ns),
         })
         .collect();
     holders.sort_by_key(|h| (std::cmp::Reverse(h.for_ns), h.tid, h.serial));
@@ -138,6 +189,7 @@ pub fn waiters(model: &Model) -> Vec<Waiter> {
             innermost,
             owner_tid: owner(model, task.tid, wait),
             evidence: wait.evidence.clone(),
+            on_behalf_of: on_behalf_of_at(task, wait.since_ns),
         })
         .collect();
     waiters.sort_by_key(|w| (std::cmp::Reverse(w.for_ns), w.tid, w.serial));

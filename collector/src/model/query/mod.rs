@@ -12,7 +12,7 @@ mod rows;
 use probe_ebpf::abi::{LockKind, Mode};
 use probe_ebpf::names::{self, CLASSES, ENTRY_POINTS};
 
-pub use live::{Holder, Waiter, holders, waiters};
+pub use live::{Holder, OnBehalfOf, Waiter, holders, on_behalf_of, task_name, waiters};
 pub use locks::{InstanceRow, LockDetail, LockRow, PerEntry, lock_detail, lock_rows};
 pub use order::{OrderEdge, lockdep_visible, order_edges};
 pub use rows::{EntryRow, Inside, Summary, entry_rows, inside, pqap_function};

@@ -2,7 +2,7 @@
 
 use probe_ebpf::names;
 
-use super::{entry_name, listed_entries, per_second, sparkline};
+use super::{OnBehalfOf, entry_name, listed_entries, per_second, sparkline};
 use crate::model::histogram::{Coarse, Histogram};
 use crate::model::{Model, return_name};
 
@@ -79,6 +79,15 @@ pub struct Inside {
     pub entry: u8,
     /// Inside for so long, up to the last frame.
     pub for_ns: u64,
+    /// On whose behalf the call, or one around it, is made.
+    pub on_behalf_of: Option<OnBehalfOf>,
+}
+
+impl Inside {
+    /// Name and thread id; of a task that works for another process, that process's.
+    pub fn who(&self) -> String {
+        super::live::who(self.on_behalf_of.as_ref(), &self.comm, self.tid)
+    }
 }
 
 /// All calls in progress, the longest first.
@@ -92,6 +101,7 @@ pub fn inside(model: &Model) -> Vec<Inside> {
             comm: task.comm.clone(),
             entry: call.entry as u8,
             for_ns: model.last.at_ns.saturating_sub(call.since_ns),
+            on_behalf_of: super::live::on_behalf_of_at(task, call.since_ns),
         })
         .collect();
     inside.sort_by_key(|i| (std::cmp::Reverse(i.for_ns), i.tid));

@@ -226,7 +226,7 @@ fn fill(
         .ok_or(ProbeError::Missing("ENTRY_INFO"))?;
     let mut entries: Array<_, [u8; size_of::<EntryInfo>()]> =
         Array::try_from(map).map_err(failed("ENTRY_INFO"))?;
-    for (id, info) in attach::entry_info(tables::has_flag(hello))
+    for (id, info) in attach::entry_info(tables::has_flag(hello), attach::Writer::Arguments)
         .iter()
         .enumerate()
     {
@@ -394,73 +394,4 @@ impl SpanRing for EbpfRing {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::emulator::protocol::Offsets;
-
-    /// An emulator without probe points or locks.
-    fn hello() -> Hello {
-        Hello {
-            version: crate::emulator::protocol::VERSION,
-            pid: std::process::id(),
-            executable: "/proc/self/exe".into(),
-            generation: "v5.13".into(),
-            scenario: "none".into(),
-            seed: 1,
-            guests: 1,
-            vcpus: 1,
-            points: Vec::new(),
-            locks: Vec::new(),
-            offsets: Offsets::default(),
-        }
-    }
-
-    #[test]
-    fn the_object_has_this_abi_version() {
-        check_version().expect("the committed object is up to date");
-    }
-
-    #[test]
-    #[cfg(target_arch = "x86_64")]
-    fn nops_are_replaced_from_6_18_on() {
-        assert!(replaces_nops("6.18.44-fc-v657") && replaces_nops("7.2.0"));
-        assert!(
-            !replaces_nops("6.17.3") && !replaces_nops("5.10.0-30-amd64") && !replaces_nops("")
-        );
-    }
-
-    #[test]
-    fn every_program_passes_the_verifier() {
-        let missing = missing_capabilities();
-        if !missing.is_empty() && std::env::var_os("APSCOPE_REQUIRE_BPF").is_none() {
-            eprintln!("skipped: eBPF needs {missing}");
-            return;
-        }
-        let hello = hello();
-        let instances = Instances::new(&hello);
-        let sizes = Sizes::new(2, 64, 1, 1, 4096).expect("fits the budget");
-        let (probes, memory) = Probes::attach(&hello, &instances, &sizes).expect("loads");
-        assert_eq!(memory.tasks.len(), 64);
-        assert_eq!(probes.runs().len(), PROGRAM_NAMES.len());
-        for name in PROGRAM_NAMES {
-            let program: &UProbe = probes
-                .ebpf
-                .program(name)
-                .expect("is there")
-                .try_into()
-                .expect("is a uprobe");
-            let info = program.info().expect("is loaded");
-            // The verifier's work is what delays the start: a program that it must look at from very many sides
-            // takes seconds to load.
-            let verified = info.verified_instruction_count().unwrap_or(0);
-            println!(
-                "{name}: {verified} instructions verified, {} bytes translated",
-                info.size_translated().unwrap_or(0)
-            );
-            assert!(
-                verified < 60_000,
-                "{name}: {verified} instructions verified"
-            );
-        }
-    }
-}
+mod tests;

@@ -80,6 +80,12 @@ fn copy_task(task: &Task) -> frame::TaskState {
             since_ns: inside.since.get(),
             object: inside.object.get(),
             arg: inside.arg.get(),
+            on_behalf_of_pid: inside.writer.get() as u32,
+            on_behalf_of_comm: if inside.writer.get() == 0 {
+                String::new()
+            } else {
+                text(&inside.writer_comm)
+            },
         });
     frame::TaskState {
         tid: id as u32,

@@ -7,6 +7,7 @@
 mod clock;
 mod live;
 mod totals;
+mod writers;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -25,13 +26,15 @@ use crate::frame;
 pub use clock::{monotonic_ns, unix_ns};
 use live::text;
 use totals::{
-    MinMax, SeriesTotals, accumulate, add_series, as_instance, coarse, delta, hist, increments,
-    is_flag, series_delta, undo_steps, untouched,
+    MinMax, SeriesTotals, accumulate, add_series, as_instance, coarse, counts_acquisitions, delta,
+    hist, increments, series_delta, undo_steps, untouched,
 };
+
+use writers::Writers;
 
 /// Where spans come from.
 pub trait SpanRing {
-    /// Takes every span that is waiting; returns how many bytes they took.
+    /// Takes every record that is waiting; returns how many bytes they took.
     fn drain(&mut self, sink: &mut dyn FnMut(&Span)) -> u64;
     /// Size in bytes.
     fn size(&self) -> u64;
@@ -78,6 +81,7 @@ pub struct Reader {
     /// Task slots that have ever been in use are below this.
     tasks_used: usize,
     comms: HashMap<u32, String>,
+    writers: Writers,
     number: u64,
     last_cpu_ns: u64,
 }
@@ -120,6 +124,7 @@ impl Reader {
             runs: BTreeMap::new(),
             tasks_used: 0,
             comms: HashMap::new(),
+            writers: Writers::default(),
             number: 0,
             last_cpu_ns: 0,
         }
@@ -134,7 +139,7 @@ impl Reader {
         runs: &BTreeMap<&'static str, ProgramRuns>,
     ) -> frame::Frame {
         self.count_tasks();
-        let (spans, ring_bytes) = self.spans(ring, now_ns);
+        let (spans, received, ring_bytes) = self.spans(ring, now_ns);
         let (waits, holds, latencies) = self.extremes();
         let mut frame = frame::Frame {
             number: self.number,
@@ -146,7 +151,7 @@ impl Reader {
             live: Some(self.live()),
             ..frame::Frame::default()
         };
-        frame.loss = Some(self.loss(spans.task.len() as u64, runs));
+        frame.loss = Some(self.loss(received, runs));
         frame.overhead = Some(self.overhead(ring_bytes, ring.size(), runs));
         self.runs.clone_from(runs);
         if !spans.task.is_empty() {
@@ -213,7 +218,7 @@ impl Reader {
             };
             if let Some(delta) = delta(
                 series as u32,
-                is_flag(series as u8),
+                counts_acquisitions(series as u8),
                 &now,
                 &mut self.series[series],
                 wait,
@@ -242,7 +247,7 @@ impl Reader {
                 .instances
                 .entry(slot)
                 .or_insert_with(|| SeriesTotals::new(h2::COARSE_BUCKETS));
-            if let Some(delta) = coarse(slot as u32, is_flag(series), stats, before) {
+            if let Some(delta) = coarse(slot as u32, counts_acquisitions(series), stats, before) {
                 entry_of(&mut deltas, u32::from(series))
                     .by_instance
                     .push(delta);
@@ -257,7 +262,12 @@ impl Reader {
                 .by_entry
                 .entry(index)
                 .or_insert_with(|| SeriesTotals::new(h2::COARSE_BUCKETS));
-            if let Some(delta) = coarse(entry as u32, is_flag(series as u8), stats, before) {
+            if let Some(delta) = coarse(
+                entry as u32,
+                counts_acquisitions(series as u8),
+                stats,
+                before,
+            ) {
                 entry_of(&mut deltas, series as u32).by_entry.push(delta);
             }
         }
@@ -404,13 +414,19 @@ impl Reader {
         comm
     }
 
-    fn spans(&mut self, ring: &mut dyn SpanRing, now_ns: u64) -> (frame::Spans, u64) {
-        let mut spans = Vec::new();
-        let bytes = ring.drain(&mut |span| spans.push(*span));
+    /// The spans that are waiting in the ring, the number of records they came in, and their bytes.
+    fn spans(&mut self, ring: &mut dyn SpanRing, now_ns: u64) -> (frame::Spans, u64, u64) {
+        let (mut spans, mut received) = (Vec::new(), 0);
+        let writers = &mut self.writers;
+        let bytes = ring.drain(&mut |record| {
+            received += 1;
+            spans.extend(writers.translate(record));
+        });
         // A task that finished its first span in this tick may have a slot that was not counted yet.
         self.count_tasks();
-        let columns = frame::Spans::encode(now_ns, &spans, |tid| self.comm(tid));
-        (columns, bytes)
+        let spans = spans.iter().map(|(span, writer)| (span, *writer));
+        let columns = frame::Spans::encode_for(now_ns, spans, |tid| self.comm(tid));
+        (columns, received, bytes)
     }
 
     fn loss(&mut self, received: u64, runs: &BTreeMap<&'static str, ProgramRuns>) -> frame::Loss {

@@ -67,10 +67,11 @@ pub(super) fn accumulate(sums: &mut [u64], words: &[Word]) {
     }
 }
 
-pub(super) fn is_flag(series: u8) -> bool {
+/// Acquisitions have a counter of their own: not each has a wait.
+pub(super) fn counts_acquisitions(series: u8) -> bool {
     CLASSES
         .get((series >> 1) as usize)
-        .is_some_and(|class| class.kind == LockKind::Flag)
+        .is_some_and(|class| matches!(class.kind, LockKind::Flag | LockKind::Work))
 }
 
 /// Smallest and largest of many tasks' extremes.
@@ -143,7 +144,7 @@ pub(super) fn untouched(stats: &Coarse) -> bool {
 
 pub(super) fn coarse(
     id: u32,
-    flag: bool,
+    counted: bool,
     stats: &Coarse,
     before: &mut SeriesTotals,
 ) -> Option<frame::CoarseDelta> {
@@ -172,13 +173,21 @@ pub(super) fn coarse(
         wakes,
     ];
     now.header = header.map(Word::get);
-    delta(id, flag, &now, before, MinMax::default(), MinMax::default())
+    delta(
+        id,
+        counted,
+        &now,
+        before,
+        MinMax::default(),
+        MinMax::default(),
+    )
 }
 
-/// What has been added to a series, an instance or an entry point since the last tick.
+/// What has been added to a series, an instance or an entry point since the last tick. `counted`: acquisitions have a
+/// counter of their own.
 pub(super) fn delta(
     id: u32,
-    flag: bool,
+    counted: bool,
     now: &SeriesTotals,
     before: &mut SeriesTotals,
     wait: MinMax,
@@ -205,7 +214,7 @@ pub(super) fn delta(
     }
     Some(frame::CoarseDelta {
         id,
-        acquisitions: if flag { acquisitions } else { waits },
+        acquisitions: if counted { acquisitions } else { waits },
         contended,
         attempts_failed,
         unmatched_releases,
