@@ -45,15 +45,15 @@ fn locks(export: &Value, truth: &Value, found: &mut Vec<String>) {
     for key in keys(&measured, &counted) {
         let (m, c) = (get(&measured, key), get(&counted, key));
         compare_counts(key, m, c, found);
-        let open_coded = m["open_coded"] == true;
+        let waited_for = Waits::of(m);
         let measured = by_key(&m["by_instance"], name);
         let counted = by_key(&c["by_instance"], name);
         for instance in keys(&measured, &counted) {
             let (m, c) = (get(&measured, instance), get(&counted, instance));
             compare_counts(&format!("{key} {instance}"), m, c, found);
-            histograms(&format!("{key} {instance}"), m, open_coded, found);
+            histograms(&format!("{key} {instance}"), m, waited_for, found);
         }
-        histograms(key, m, open_coded, found);
+        histograms(key, m, waited_for, found);
     }
 }
 
@@ -66,8 +66,26 @@ fn compare_counts(of: &str, measured: &Value, counted: &Value, found: &mut Vec<S
     }
 }
 
-/// An open-coded lock's waits and holds are its transitions, so only real locks have a wait for every acquisition.
-fn histograms(of: &str, lock: &Value, open_coded: bool, found: &mut Vec<String>) {
+/// What a lock has a wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    /// Every acquisition, be it 0: a mutex or an rwsem.
+    Acquisitions,
+    /// Only those who slept: an open-coded lock, a work item.
+    Contended,
+}
+
+impl Waits {
+    fn of(lock: &Value) -> Self {
+        if lock["kind"] == "flag" || lock["kind"] == "work" {
+            Self::Contended
+        } else {
+            Self::Acquisitions
+        }
+    }
+}
+
+fn histograms(of: &str, lock: &Value, waited_for: Waits, found: &mut Vec<String>) {
     for side in ["wait", "hold"] {
         let histogram = &lock[side];
         let buckets: u64 = histogram["buckets"]
@@ -83,14 +101,15 @@ fn histograms(of: &str, lock: &Value, open_coded: bool, found: &mut Vec<String>)
             ));
         }
     }
-    if open_coded {
-        return;
-    }
     let waits = count(&lock["wait"]["count"]);
-    if waits != count(&lock["acquisitions"]) {
+    let field = match waited_for {
+        Waits::Acquisitions => "acquisitions",
+        Waits::Contended => "contended",
+    };
+    if waits != count(&lock[field]) {
         found.push(format!(
-            "{of}: wait.count {waits}, acquisitions {}",
-            count(&lock["acquisitions"])
+            "{of}: wait.count {waits}, {field} {}",
+            count(&lock[field])
         ));
     }
     let holds = count(&lock["hold"]["count"]);
