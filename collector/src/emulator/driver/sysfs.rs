@@ -47,7 +47,7 @@ impl Page {
 }
 
 /// `kstrtoul(buf, 0, …)`: decimal, `0x…` or `0…`, with an optional final newline. `-EINVAL` or `-ERANGE`.
-pub(super) fn kstrtoul(text: &[u8]) -> Result<u64, i64> {
+pub(in crate::emulator) fn kstrtoul(text: &[u8]) -> Result<u64, i64> {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     let text = text.strip_prefix(b"+").unwrap_or(text);
     let (digits, radix) = match text {
