@@ -18,6 +18,8 @@ pub mod tree;
 mod writers;
 
 #[cfg(test)]
+mod mounted_tests;
+#[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
