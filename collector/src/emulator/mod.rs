@@ -33,6 +33,11 @@ mod vfio_core;
 #[cfg(test)]
 mod sequences;
 
+/// For the fuzz targets.
+#[doc(hidden)]
+#[cfg(feature = "fuzzing")]
+pub use mount::fuzzing;
+
 use std::fmt;
 
 use crate::options::{EmulatorOptions, MAX_GUESTS, MAX_VCPU_THREADS, MAX_VCPUS};

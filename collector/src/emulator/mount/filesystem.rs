@@ -23,10 +23,10 @@ use fuser::{
 };
 
 use super::backend::Backend;
+use super::backend::Writer;
 use super::node::{Kind, Node, ROOT};
 use super::tree::{Errno, PAGE_SIZE, Tree};
 use super::writers::Writers;
-use super::backend::Writer;
 
 /// Nothing may be remembered: devices come and go.
 const TTL: Duration = Duration::ZERO;

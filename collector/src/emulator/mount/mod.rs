@@ -10,6 +10,8 @@
 mod active;
 pub mod backend;
 mod filesystem;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod guard;
 mod machine;
 pub mod node;

@@ -167,9 +167,16 @@ fn writers_of_one_attribute_are_in_the_driver_together() {
         // While they are, everything else goes on.
         assert_eq!(fs::read_to_string(&file).unwrap(), "0001\n");
         let folder = file.parent().unwrap();
-        let names: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert_eq!(names, ["both", "remove", "mdev_type"]);
-        assert!(fs::canonicalize(folder).unwrap().ends_with(format!("devices/vfio_ap/matrix/{UUID}")));
+        assert!(
+            fs::canonicalize(folder)
+                .unwrap()
+                .ends_with(format!("devices/vfio_ap/matrix/{UUID}"))
+        );
         let process = format!("/proc/{}/task", std::process::id());
         for writer in begun {
             let comm = fs::read(format!("{process}/{}/comm", writer.pid)).unwrap();
@@ -196,7 +203,11 @@ fn files_are_read_and_written_as_in_sysfs() {
     let Some(mounted) = mount(&gate) else { return };
     gate.open();
     let path = attribute(mounted.folder.path());
-    let mut file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(&path)
+        .unwrap();
     let mut two = [0; 2];
     let mut text = String::new();
     file.read_exact(&mut two).unwrap();
@@ -222,7 +233,10 @@ fn files_are_read_and_written_as_in_sysfs() {
         (fs::rename(&path, path.with_file_name("new")), libc::EPERM),
         (fs::write(path.with_file_name("new"), ""), libc::EACCES),
         (fs::write(path.with_file_name("remove"), "1"), libc::EPERM),
-        (fs::read(path.with_file_name("remove")).map(drop), libc::EACCES),
+        (
+            fs::read(path.with_file_name("remove")).map(drop),
+            libc::EACCES,
+        ),
     ] {
         assert_eq!(result.unwrap_err().raw_os_error(), Some(expected));
     }

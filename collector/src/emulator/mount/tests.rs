@@ -207,7 +207,14 @@ fn everything_that_is_listed_is_found_under_its_name() {
 #[test]
 fn a_device_is_where_mdevctl_looks_for_it() {
     let tree = tree();
-    assert_eq!(write(&tree, &format!("{TYPE}/create"), format!("{}\n", UUID.to_uppercase())), Ok(37));
+    assert_eq!(
+        write(
+            &tree,
+            &format!("{TYPE}/create"),
+            format!("{}\n", UUID.to_uppercase())
+        ),
+        Ok(37)
+    );
     let folder = walk(&tree, &format!("devices/vfio_ap/matrix/{UUID}")).unwrap();
     for path in [
         format!("bus/mdev/devices/{UUID}"),
@@ -220,11 +227,26 @@ fn a_device_is_where_mdevctl_looks_for_it() {
     assert_eq!(of_type, walk(&tree, TYPE));
     assert_eq!(
         names(&tree, &format!("bus/mdev/devices/{UUID}")),
-        ["assign_adapter", "matrix", "ap_config", "remove", "mdev_type"]
+        [
+            "assign_adapter",
+            "matrix",
+            "ap_config",
+            "remove",
+            "mdev_type"
+        ]
     );
-    assert_eq!(read(&tree, &format!("{TYPE}/name")).unwrap(), "VFIO AP Passthrough Device\n");
-    assert_eq!(read(&tree, &format!("{TYPE}/device_api")).unwrap(), "vfio-ap\n");
-    assert_eq!(read(&tree, &format!("{TYPE}/available_instances")).unwrap(), "65535\n");
+    assert_eq!(
+        read(&tree, &format!("{TYPE}/name")).unwrap(),
+        "VFIO AP Passthrough Device\n"
+    );
+    assert_eq!(
+        read(&tree, &format!("{TYPE}/device_api")).unwrap(),
+        "vfio-ap\n"
+    );
+    assert_eq!(
+        read(&tree, &format!("{TYPE}/available_instances")).unwrap(),
+        "65535\n"
+    );
 }
 
 #[test]
@@ -237,8 +259,14 @@ fn queues_are_where_the_bus_has_them() {
     let queue = walk(&tree, "devices/ap/card0a/0a.0006");
     assert_eq!(walk(&tree, "bus/ap/devices/0a.0006"), queue);
     assert_eq!(walk(&tree, "bus/ap/drivers/vfio_ap/0a.0006"), queue);
-    assert_eq!(walk(&tree, "bus/ap/drivers/cex4queue/0a.0006"), Err(Errno(libc::ENOENT)));
-    assert_eq!(walk(&tree, "devices/ap/card03/0a.0006"), Err(Errno(libc::ENOENT)));
+    assert_eq!(
+        walk(&tree, "bus/ap/drivers/cex4queue/0a.0006"),
+        Err(Errno(libc::ENOENT))
+    );
+    assert_eq!(
+        walk(&tree, "devices/ap/card03/0a.0006"),
+        Err(Errno(libc::ENOENT))
+    );
     assert_eq!(
         walk(&tree, "bus/ap/devices/0a.0006/driver"),
         walk(&tree, "bus/ap/drivers/vfio_ap")
@@ -246,7 +274,10 @@ fn queues_are_where_the_bus_has_them() {
     assert_eq!(names(&tree, "bus/ap/devices/0a.0006"), ["driver", "status"]);
     assert_eq!(names(&tree, "bus/ap/devices/03.0006"), ["driver"]);
     assert!(names(&tree, "bus/ap/devices/0a.0047").is_empty());
-    assert_eq!(read(&tree, "bus/ap/devices/0a.0006/status").unwrap(), "unassigned\n");
+    assert_eq!(
+        read(&tree, "bus/ap/devices/0a.0006/status").unwrap(),
+        "unassigned\n"
+    );
 }
 
 #[test]
@@ -261,7 +292,11 @@ fn create_takes_a_uuid_and_a_line_end() {
         &UUID.replace('-', "_"),
         &UUID.replace('a', "g"),
     ] {
-        let expected = if text.is_empty() { Ok(0) } else { Err(libc::EINVAL) };
+        let expected = if text.is_empty() {
+            Ok(0)
+        } else {
+            Err(libc::EINVAL)
+        };
         assert_eq!(create(text), expected, "{text:?}");
     }
     assert_eq!(create(UUID), Ok(36));
@@ -286,7 +321,16 @@ fn a_write_is_a_page_at_most_and_nothing_is_no_call() {
     assert_eq!(write(&tree, &file, "5"), Ok(1));
     let stored = tree.backend().stored.lock().unwrap();
     let lengths: Vec<_> = stored.iter().map(|(a, b, p)| (*a, b.len(), *p)).collect();
-    assert_eq!(lengths, [(0, 2, 77), (0, 4096, 77), (0, 1, 77), (0, 1, 77), (0, 1, 77)]);
+    assert_eq!(
+        lengths,
+        [
+            (0, 2, 77),
+            (0, 4096, 77),
+            (0, 1, 77),
+            (0, 1, 77),
+            (0, 1, 77)
+        ]
+    );
 }
 
 #[test]
@@ -307,8 +351,14 @@ fn what_nobody_may_read_root_may_not_read_either() {
     for file in ["assign_adapter", "remove"] {
         assert_eq!(read(&tree, &format!("{device}/{file}")), Err(libc::EACCES));
     }
-    assert_eq!(write(&tree, &format!("{device}/matrix"), "1"), Err(libc::EACCES));
-    assert_eq!(write(&tree, &format!("{TYPE}/name"), "1"), Err(libc::EACCES));
+    assert_eq!(
+        write(&tree, &format!("{device}/matrix"), "1"),
+        Err(libc::EACCES)
+    );
+    assert_eq!(
+        write(&tree, &format!("{TYPE}/name"), "1"),
+        Err(libc::EACCES)
+    );
     assert!(read(&tree, &format!("{device}/ap_config")).is_ok());
     assert!(write(&tree, &format!("{device}/ap_config"), "0,0,0").is_ok());
 }

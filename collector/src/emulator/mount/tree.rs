@@ -5,12 +5,10 @@
 //! attribute of a device that is gone answers `ENODEV`, and a device goes only when no function of its attributes runs.
 
 use super::active::Active;
-use super::backend::{Backend, Mask};
-use super::node::{
-    self, Children, DRIVERS, FIXED, Fixed, Kind, Node, TYPE, card_name, queue_name,
-};
-use crate::emulator::driver::sysfs::kstrtoul;
 use super::backend::Writer;
+use super::backend::{Backend, Mask};
+use super::node::{self, Children, DRIVERS, FIXED, Fixed, Kind, Node, TYPE, card_name, queue_name};
+use crate::emulator::driver::sysfs::kstrtoul;
 
 /// `PAGE_SIZE` of s390 and x86-64, and the size that `stat` tells of an attribute.
 pub const PAGE_SIZE: usize = 4096;
@@ -176,11 +174,14 @@ impl<B: Backend> Tree<B> {
             Node::Card(card) => self
                 .queues(|apqn| apqn >> 8 == u16::from(card), Node::Queue)
                 .collect(),
-            Node::Queue(apqn) => [("driver", Node::Driver(apqn)), ("status", Node::Status(apqn))]
-                .into_iter()
-                .filter(|(_, node)| self.kind(*node).is_ok())
-                .map(|(name, node)| (name.to_owned(), node))
-                .collect(),
+            Node::Queue(apqn) => [
+                ("driver", Node::Driver(apqn)),
+                ("status", Node::Status(apqn)),
+            ]
+            .into_iter()
+            .filter(|(_, node)| self.kind(*node).is_ok())
+            .map(|(name, node)| (name.to_owned(), node))
+            .collect(),
             _ => Vec::new(),
         })
     }
