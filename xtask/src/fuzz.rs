@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 
@@ -17,6 +17,9 @@ const TARGET: &str = "sysfs";
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Ccodegen-units=1 --cfg fuzzing";
+
+/// Inputs that one process takes.
+const RUNS: u32 = 5000;
 
 /// Options of `fuzz`.
 #[derive(Debug, Args)]
@@ -51,22 +54,24 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
     }
     let fuzz = root.join("collector/fuzz");
     let started = SystemTime::now();
-    let mut command = Command::new(&binary);
-    command
-        .arg(&corpus)
-        .arg(fuzz.join("seeds").join(TARGET))
-        .arg(format!("-dict={}", fuzz.join("sysfs.dict").display()))
-        .arg(format!("-artifact_prefix={}/", found.display()))
-        .arg(format!("-max_total_time={}", options.seconds))
-        .args([
-            "-timeout=10",
-            "-rss_limit_mb=4096",
-            "-max_len=1024",
-            "-print_final_stats=1",
-        ]);
+    let until = Instant::now() + Duration::from_secs(options.seconds);
+    let mut ended = Ok(());
     // Machines stay until the process ends, so a long run is several processes one after the other.
-    command.args(["-fork=1", "-ignore_crashes=0", "-ignore_ooms=1"]);
-    let ended = process::run(&mut command, "running the fuzz target");
+    while ended.is_ok() && Instant::now() < until {
+        let left = until.saturating_duration_since(Instant::now());
+        ended = process::run(
+            Command::new(&binary)
+                .arg(&corpus)
+                .arg(fuzz.join("seeds").join(TARGET))
+                .arg(format!("-dict={}", fuzz.join("sysfs.dict").display()))
+                .arg(format!("-artifact_prefix={}/", found.display()))
+                .arg(format!("-max_total_time={}", left.as_secs().max(1)))
+                .arg(format!("-runs={RUNS}"))
+                .args(["-timeout=10", "-rss_limit_mb=4096", "-max_len=1024"])
+                .arg("-verbosity=0"),
+            "running the fuzz target",
+        );
+    }
     match newest(&found, started) {
         Some(input) => Err(Failure::found(format!(
             "the fuzz target {TARGET} found {}",

@@ -15,6 +15,9 @@ use crate::options::EmulatorOptions;
 /// that the load on the driver's one lock stays what it is.
 const FULL_PACE_VCPUS: f64 = 16.0;
 
+/// Mdevs that can be created through a mounted sysfs, besides those of the guests.
+const MOUNT_SPARE_MDEVS: u32 = 16;
+
 /// A run. It can be asked for its end by several threads.
 #[derive(Debug)]
 pub struct Run {
@@ -62,7 +65,11 @@ impl Run {
             generation,
             guests,
             vcpus: options.vcpus,
-            spare_mdevs: scenario.spare_mdevs,
+            spare_mdevs: if options.mount.is_some() {
+                scenario.spare_mdevs.max(MOUNT_SPARE_MDEVS)
+            } else {
+                scenario.spare_mdevs
+            },
             script: scenario.script,
         });
         let vcpus = f64::from(guests * options.vcpus);

@@ -4,14 +4,7 @@
 //! called on the file system's own thread and must not take a lock of the driver; the others may block as long as the
 //! driver does.
 
-/// Who writes or reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Writer {
-    /// Process id.
-    pub pid: u32,
-    /// Name.
-    pub comm: [u8; 16],
-}
+pub use crate::emulator::points::Writer;
 
 /// A mediated device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +55,11 @@ pub trait Backend: Send + Sync + 'static {
         self.mdevs().iter().any(|m| m.id == mdev)
     }
 
+    /// Somebody removes the device; it can no longer be used.
+    fn is_going(&self, _mdev: u64) -> bool {
+        false
+    }
+
     /// Attribute files of a mediated device, `remove` not among them; at most 200, always the same.
     fn attributes(&self) -> &[File];
 
@@ -97,7 +95,7 @@ pub trait Backend: Send + Sync + 'static {
         self.queues().contains(&apqn)
     }
 
-    /// Driver that a queue is bound to, one of [`super::node::DRIVERS`].
+    /// Driver that a queue is bound to, if there is such a queue and it is bound: one of [`super::node::DRIVERS`].
     fn driver_of(&self, apqn: u16) -> Option<&'static str>;
 
     /// Queues bound to vfio_ap have the attribute `status`.

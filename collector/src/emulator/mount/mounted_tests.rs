@@ -4,7 +4,9 @@ use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use fuser::{Config, MountOption, Session, SessionACL};
 use tempfile::TempDir;
@@ -195,6 +197,28 @@ impl TrimNul for [u8; 16] {
         let end = self.iter().position(|b| *b == 0).unwrap_or(self.len());
         &self[..end]
     }
+}
+
+#[test]
+fn a_killed_writer_stays_until_the_driver_is_done_with_it() {
+    let gate = Arc::new(Gate::default());
+    let Some(mounted) = mount(&gate) else { return };
+    let file = attribute(mounted.folder.path());
+    let mut shell = Command::new("sh")
+        .args(["-c", "echo 5 > \"$1\"", "-"])
+        .arg(&file)
+        .spawn()
+        .unwrap();
+    let writer = gate.wait_for(1)[0];
+    assert_eq!(writer.pid, shell.id());
+    assert_eq!(writer.comm.trim_ascii_end_nul(), b"sh");
+    shell.kill().unwrap();
+    // As a task in the kernel's mutex_lock.
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(shell.try_wait().unwrap().is_none());
+    assert!(fs::read(&file).is_ok());
+    gate.open();
+    assert!(!shell.wait().unwrap().success());
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::backend::Writer;
 use super::backend::{Backend, Mask};
 use super::node::{self, Children, DRIVERS, FIXED, Fixed, Kind, Node, TYPE, card_name, queue_name};
 use crate::emulator::driver::sysfs::kstrtoul;
+use crate::emulator::mdev;
 
 /// `PAGE_SIZE` of s390 and x86-64, and the size that `stat` tells of an attribute.
 pub const PAGE_SIZE: usize = 4096;
@@ -63,7 +64,7 @@ impl<B: Backend> Tree<B> {
     pub fn kind(&self, node: Node) -> Result<Kind> {
         let here = |is: bool, kind| if is { Ok(kind) } else { Err(ENOENT) };
         // While a device is being removed its attributes and its type's link are gone, its folder is not.
-        let whole = |id| self.backend.exists(id) && !self.active.is_going(id);
+        let whole = |id| self.backend.exists(id) && !self.is_going(id);
         let has_queue = |apqn| self.backend.has_queue(apqn);
         match node {
             Node::Fixed(place) => match FIXED.get(usize::from(place)).ok_or(ENOENT)?.what {
@@ -90,6 +91,10 @@ impl<B: Backend> Tree<B> {
             ),
             Node::Status(apqn) => here(self.has_status(apqn), Kind::File(0o444)),
         }
+    }
+
+    fn is_going(&self, id: u64) -> bool {
+        self.active.is_going(id) || self.backend.is_going(id)
     }
 
     fn has_status(&self, apqn: u16) -> bool {
@@ -150,7 +155,7 @@ impl<B: Backend> Tree<B> {
     }
 
     fn in_mdev(&self, id: u64) -> Vec<(String, Node)> {
-        if self.active.is_going(id) {
+        if self.is_going(id) {
             return Vec::new();
         }
         let files = self.backend.attributes().iter().enumerate();
@@ -312,7 +317,7 @@ impl<B: Backend> Tree<B> {
     fn enter(&self, id: u64) -> Result<super::active::Running<'_>> {
         let running = self.active.enter(id).ok_or(ENODEV)?;
         // Looked at when it can no longer go.
-        if self.backend.exists(id) {
+        if self.backend.exists(id) && !self.backend.is_going(id) {
             Ok(running)
         } else {
             Err(ENODEV)
@@ -350,12 +355,13 @@ impl<B: Backend> Tree<B> {
         self.backend.store_mask(mask, bytes, writer)
     }
 
-    /// `create_store` of the mdev core, v5.19.
+    /// `create_store` of the mdev core, v5.19. `guid_parse` looks at the UUID only, so what stands in the place of the
+    /// line end does not matter.
     fn create(&self, bytes: &[u8], writer: &Writer) -> Result<usize> {
         if !(UUID_LENGTH..=UUID_LENGTH + 1).contains(&bytes.len()) {
             return Err(EINVAL);
         }
-        let uuid = parse_uuid(&bytes[..UUID_LENGTH]).ok_or(EINVAL)?;
+        let uuid = mdev::parse_uuid(&bytes[..UUID_LENGTH]).ok_or(EINVAL)?;
         match self.backend.create(&uuid, writer) {
             0 => Ok(bytes.len()),
             ret => Err(Errno::of(ret.into())),
@@ -380,14 +386,4 @@ impl<B: Backend> Tree<B> {
         }
         Ok(bytes.len())
     }
-}
-
-/// `guid_parse`: hexadecimal digits in either case, hyphens at their places; in lower case.
-fn parse_uuid(text: &[u8]) -> Option<String> {
-    let well_formed = text.iter().enumerate().all(|(n, byte)| match n {
-        8 | 13 | 18 | 23 => *byte == b'-',
-        _ => byte.is_ascii_hexdigit(),
-    });
-    (well_formed && text.len() == UUID_LENGTH)
-        .then(|| String::from_utf8_lossy(text).to_ascii_lowercase())
 }
