@@ -168,6 +168,9 @@ fn check(tree: &Tree<Driver>, writer: &Writer) {
     for node in create.filter(|node| matches!(node.fixed(), Some(Fixed::Text(_)))) {
         assert!(tree.show(node, writer).is_ok());
     }
+    if let Err(broken) = tree.backend().machine().check_invariants() {
+        panic!("{broken}");
+    }
 }
 
 fn writer(pid: u32) -> Writer {
@@ -182,7 +185,7 @@ pub fn sysfs(input: &[u8]) {
     let [generation, threads, rest @ ..] = input else {
         return;
     };
-    let generation = GENERATIONS[usize::from(*generation) % GENERATIONS.len()];
+    let generation = &GENERATIONS[usize::from(*generation) % GENERATIONS.len()];
     let machine = Machine::build(&Plan {
         generation,
         guests: GUESTS,
