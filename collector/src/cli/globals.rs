@@ -49,7 +49,7 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "X", default_value_t = EmulatorOptions::default().rate, allow_negative_numbers = true, value_parser = rate)]
     pub rate: f64,
 
-    /// Mount the emulated driver's sysfs on this empty directory, as the root of a /sys
+    /// Mount the emulated driver's sysfs on this empty directory, as the root of a /sys; docs/sysfs.md describes it
     #[arg(long, global = true, value_name = "DIR")]
     pub mount: Option<PathBuf>,
 

@@ -48,7 +48,7 @@ pub struct EmulateArgs {
     /// Write the ground truth to this file at the end
     #[arg(long, value_name = "FILE")]
     pub truth: Option<PathBuf>,
-    /// Mount the emulated sysfs on this empty directory, as the root of a /sys
+    /// Mount the emulated sysfs on this empty directory, as the root of a /sys; docs/sysfs.md describes it
     #[arg(long, value_name = "DIR")]
     pub mount: Option<PathBuf>,
     /// Socket to the collector, inherited
