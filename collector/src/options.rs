@@ -1,5 +1,6 @@
 //! What a run is asked to be: the options shared by every command that starts or reads a source.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Largest `--guests`.
@@ -32,6 +33,8 @@ pub struct EmulatorOptions {
     pub vcpus: u32,
     /// Operations a second of each actor, relative to the scenario's own rate; 1.0 is the scenario's rate.
     pub rate: f64,
+    /// Empty directory on which the emulated sysfs is mounted.
+    pub mount: Option<PathBuf>,
 }
 
 impl Default for EmulatorOptions {
@@ -43,6 +46,7 @@ impl Default for EmulatorOptions {
             guests: 8,
             vcpus: 2,
             rate: 1.0,
+            mount: None,
         }
     }
 }

@@ -22,6 +22,7 @@ fn args() -> EmulateArgs {
         guests: 2,
         vcpus: 2,
         rate: 1.0,
+        mount: None,
         duration: None,
         truth: None,
         control_fd: None,

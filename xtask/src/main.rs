@@ -6,6 +6,7 @@ mod bench;
 mod compare;
 mod ebpf;
 mod failure;
+mod fuzz;
 mod licences;
 mod matrix;
 mod process;
@@ -39,6 +40,8 @@ enum Command {
     /// Measure a cost against a peer
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Feed arbitrary input to the emulated sysfs, and see that nothing breaks
+    Fuzz(fuzz::Options),
     /// Check licences and origins of all dependencies against deny.toml, without network
     Licences,
     /// Compare every count with the emulated driver's ground truth, over seeds, generations, probes and ring sizes
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Ebpf { check, toolchain } => ebpf::run(&root(), check, &toolchain),
         Command::Bench(bench) => bench::run(&root(), bench),
+        Command::Fuzz(options) => fuzz::run(&root(), &options),
         Command::Licences => licences::run(&root()),
         Command::Matrix(options) => matrix::run(&root(), options),
         Command::Screenshots { binary } => screenshots::run(&root(), binary),

@@ -1,5 +1,6 @@
 //! Options shared by every command, and their limits.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
@@ -48,8 +49,12 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "X", default_value_t = EmulatorOptions::default().rate, allow_negative_numbers = true, value_parser = rate)]
     pub rate: f64,
 
+    /// Mount the emulated driver's sysfs on this empty directory, as the root of a /sys; docs/sysfs.md describes it
+    #[arg(long, global = true, value_name = "DIR")]
+    pub mount: Option<PathBuf>,
+
     /// Attach to the emulated driver that runs as this process (see `emulate`) instead of starting one
-    #[arg(long, global = true, value_name = "PID", allow_negative_numbers = true, conflicts_with_all = ["generation", "scenario", "seed", "guests", "vcpus", "rate"])]
+    #[arg(long, global = true, value_name = "PID", allow_negative_numbers = true, conflicts_with_all = ["generation", "scenario", "seed", "guests", "vcpus", "rate", "mount"])]
     pub pid: Option<u32>,
 
     /// How long to measure, for example 30s or 2m
@@ -98,6 +103,7 @@ pub fn run_options(globals: &Globals) -> Result<RunOptions, Failure> {
         guests: globals.guests,
         vcpus: globals.vcpus,
         rate: globals.rate,
+        mount: globals.mount.clone(),
     };
     // An emulator that runs already has options of its own.
     if globals.pid.is_none() {

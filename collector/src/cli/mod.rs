@@ -38,6 +38,9 @@ pub enum Command {
     Record(RecordArgs),
     /// Run the emulated driver alone, for collectors to attach to with `--pid`
     Emulate(EmulateArgs),
+    /// Unmount when the standard input ends
+    #[command(hide = true, name = emulator::mount::guard::COMMAND)]
+    UnmountGuard(emulator::mount::guard::GuardArgs),
 }
 
 /// Runs a command.
@@ -47,6 +50,10 @@ pub fn run(command: &Command, globals: &Globals) -> Result<ExitCode, Failure> {
         Command::Record(args) => record::run(args, globals),
         Command::Emulate(args) => {
             emulator::command::run(args)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::UnmountGuard(args) => {
+            emulator::mount::guard::run(args);
             Ok(ExitCode::SUCCESS)
         }
     }

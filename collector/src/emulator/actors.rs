@@ -14,7 +14,7 @@ use super::rng::Rng;
 /// Stack of an actor: its frames are small, and there may be thousands.
 const STACK_BYTES: usize = 128 << 10;
 /// When no actor has stopped for so long after being told to, those that are left are stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(5);
+pub const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// How often it is looked for a deadlock meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Longest name that the kernel keeps of a thread.

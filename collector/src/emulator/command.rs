@@ -48,6 +48,9 @@ pub struct EmulateArgs {
     /// Write the ground truth to this file at the end
     #[arg(long, value_name = "FILE")]
     pub truth: Option<PathBuf>,
+    /// Mount the emulated sysfs on this empty directory, as the root of a /sys; docs/sysfs.md describes it
+    #[arg(long, value_name = "DIR")]
+    pub mount: Option<PathBuf>,
     /// Socket to the collector, inherited
     #[arg(long, value_name = "N", hide = true)]
     pub control_fd: Option<RawFd>,
@@ -62,6 +65,7 @@ impl EmulateArgs {
             guests: self.guests,
             vcpus: self.vcpus,
             rate: self.rate,
+            mount: self.mount.clone(),
         }
     }
 }

@@ -18,6 +18,7 @@ mod kvm;
 mod layout;
 mod machine;
 mod mdev;
+pub mod mount;
 mod objects;
 pub mod points;
 mod points_table;
@@ -31,6 +32,11 @@ mod vfio_core;
 
 #[cfg(test)]
 mod sequences;
+
+/// For the fuzz targets.
+#[doc(hidden)]
+#[cfg(feature = "fuzzing")]
+pub use mount::fuzzing;
 
 use std::fmt;
 
@@ -145,6 +151,9 @@ pub fn check(options: &EmulatorOptions) -> Result<(), Problem> {
             format!("it must be above 0 and at most {MAX_RATE}"),
             "--rate 1",
         ));
+    }
+    if let Some(folder) = &options.mount {
+        mount::place::check(folder)?;
     }
     Ok(())
 }

@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::actors::{Actors, Ended, Shared, Stop};
+use super::actors::{Actors, Ended, STUCK_AFTER, Shared, Stop};
 use super::blocked::Waits;
 use super::machine::{Machine, Plan};
+use super::mount::Mounted;
 use super::protocol::{self, Hello, Truth};
 use super::scenario::{self, Scenario};
 use super::{Problem, check, driver, objects, points_table};
@@ -14,6 +15,9 @@ use crate::options::EmulatorOptions;
 /// that the load on the driver's one lock stays what it is.
 const FULL_PACE_VCPUS: f64 = 16.0;
 
+/// Mdevs that can be created through a mounted sysfs, besides those of the guests.
+const MOUNT_SPARE_MDEVS: u32 = 16;
+
 /// A run. It can be asked for its end by several threads.
 #[derive(Debug)]
 pub struct Run {
@@ -22,6 +26,7 @@ pub struct Run {
     machine: &'static Machine,
     shared: Arc<Shared>,
     state: Mutex<State>,
+    mounted: Mutex<Option<Mounted>>,
 }
 
 #[derive(Debug)]
@@ -60,7 +65,11 @@ impl Run {
             generation,
             guests,
             vcpus: options.vcpus,
-            spare_mdevs: scenario.spare_mdevs,
+            spare_mdevs: if options.mount.is_some() {
+                scenario.spare_mdevs.max(MOUNT_SPARE_MDEVS)
+            } else {
+                scenario.spare_mdevs
+            },
             script: scenario.script,
         });
         let vcpus = f64::from(guests * options.vcpus);
@@ -80,6 +89,7 @@ impl Run {
                 record,
             }),
             state: Mutex::new(State::Built),
+            mounted: Mutex::default(),
         })
     }
 
@@ -111,10 +121,18 @@ impl Run {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn mounted(&self) -> std::sync::MutexGuard<'_, Option<Mounted>> {
+        self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Starts the actors, unless they were started before.
     pub fn go(&self) -> Result<(), Problem> {
         let mut state = self.state();
         if matches!(*state, State::Built) {
+            // Not before: what is written before the probes are attached would be counted by the emulator alone.
+            if let Some(folder) = &self.options.mount {
+                *self.mounted() = Some(Mounted::on(folder, self.machine)?);
+            }
             let specs = (self.scenario.actors)(self.machine);
             let count = specs.len();
             let actors = Actors::start(Arc::clone(&self.shared), specs).map_err(|error| {
@@ -136,7 +154,14 @@ impl Run {
             State::Ended(truth) => return (**truth).clone(),
             State::Built => self.truth(Ended::Finished, Vec::new()),
             State::Running(actors) => {
+                let mounted = self.mounted().take();
+                if let Some(mounted) = &mounted {
+                    mounted.unmount();
+                }
                 let ended = actors.stop();
+                // What the actors held is free now.
+                let calls = mounted.map_or(0, |mounted| mounted.finish(STUCK_AFTER));
+                let ended = with_calls(ended, calls);
                 self.truth(ended, actors.known_holds_ns())
             }
         };
@@ -174,6 +199,19 @@ impl Run {
             State::Built | State::Ended(_) => std::collections::BTreeMap::new(),
         }
     }
+}
+
+/// A run with calls of the emulated sysfs that do not end is stuck, too.
+fn with_calls(ended: Ended, calls: usize) -> Ended {
+    if calls == 0 {
+        return ended;
+    }
+    let mut in_flight = match ended {
+        Ended::Finished => Vec::new(),
+        Ended::Stuck(in_flight) => in_flight,
+    };
+    in_flight.push(format!("sysfs-call: {calls} in the driver"));
+    Ended::Stuck(in_flight)
 }
 
 #[cfg(test)]

@@ -48,8 +48,12 @@ impl Emulator {
         };
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;
-        let child = Command::new(program)
-            .arg("emulate")
+        let mut command = Command::new(program);
+        command.arg("emulate");
+        if let Some(folder) = &options.mount {
+            command.arg("--mount").arg(folder);
+        }
+        let child = command
             .args(["--control-fd", "0"])
             .args(["--generation", &options.generation])
             .args(["--scenario", &options.scenario])

@@ -8,10 +8,11 @@ use crate::emulator::points::kernel::{mutex_lock, mutex_unlock};
 
 use super::matrix::{self, Change};
 
-/// The buffer of a store or show function: one page, NUL-terminated.
+/// The buffer of a store or show function: one page, and the NUL that ends it however full it is (`kernfs_fop_write_iter`
+/// allocates it so).
 #[derive(Debug, Clone)]
 #[repr(C)]
-pub struct Page([u8; 4096]);
+pub struct Page([u8; 4097]);
 
 impl Page {
     /// A page with this text, cut if it does not fit.
@@ -21,7 +22,7 @@ impl Page {
 
     /// A page with these bytes, cut if they do not fit.
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        let mut page = Self([0; 4096]);
+        let mut page = Self([0; 4097]);
         let n = bytes.len().min(page.0.len() - 1);
         page.0[..n].copy_from_slice(&bytes[..n]);
         page
@@ -47,7 +48,7 @@ impl Page {
 }
 
 /// `kstrtoul(buf, 0, …)`: decimal, `0x…` or `0…`, with an optional final newline. `-EINVAL` or `-ERANGE`.
-pub(super) fn kstrtoul(text: &[u8]) -> Result<u64, i64> {
+pub(in crate::emulator) fn kstrtoul(text: &[u8]) -> Result<u64, i64> {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     let text = text.strip_prefix(b"+").unwrap_or(text);
     let (digits, radix) = match text {

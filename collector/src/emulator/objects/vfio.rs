@@ -51,6 +51,8 @@ pub struct MdevDevice {
     /// The guest that this slot is kept for.
     pub guest: Option<u32>,
     presence: AtomicU8,
+    /// Devices that were in the slot before.
+    serial: AtomicU32,
     uuid: StdMutex<String>,
 }
 
@@ -70,6 +72,7 @@ impl MdevDevice {
             storage: ApMatrixMdev::create(),
             guest,
             presence: AtomicU8::new(Presence::Absent as u8),
+            serial: AtomicU32::new(0),
             uuid: StdMutex::new(uuid),
         }));
         device.storage.device.set(Some(device));
@@ -88,6 +91,13 @@ impl MdevDevice {
     /// Gives the slot to a device with this UUID.
     pub fn set_uuid(&self, uuid: &str) {
         uuid.clone_into(&mut self.uuid_cell());
+        self.serial.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Tells the devices apart that are in this slot one after the other.
+    pub fn serial(&self) -> u32 {
+        // As many bits as a number of a device has for it.
+        self.serial.load(Ordering::SeqCst) & 0x7fff_ffff
     }
 
     /// What has become of it.
