@@ -1,10 +1,12 @@
 //! Threads that use the driver: starting them, pacing them, stopping each at the end of its operation.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::blocked::Waits;
 use super::machine::{self, Machine};
 use super::primitives::futex;
 use super::rng::Rng;
@@ -13,6 +15,8 @@ use super::rng::Rng;
 const STACK_BYTES: usize = 128 << 10;
 /// When no actor has stopped for so long after being told to, those that are left are stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
+/// How often it is looked for a deadlock meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Longest name that the kernel keeps of a thread.
 const COMM_LEN: usize = 15;
 
@@ -190,6 +194,8 @@ impl Actors {
         self.shared.stop.tell();
         let mut last_progress = Instant::now();
         let mut left = usize::MAX;
+        let mut deadlocked = BTreeSet::new();
+        let mut looked = Instant::now();
         loop {
             let now = self
                 .threads
@@ -206,6 +212,15 @@ impl Actors {
                 last_progress = Instant::now();
             } else if last_progress.elapsed() >= STUCK_AFTER {
                 return Ended::Stuck(self.in_flight());
+            } else if looked.elapsed() >= LOOK_EVERY {
+                // Tasks that wait for each other twice in a row will do so for ever.
+                looked = Instant::now();
+                let now = Waits::of(self.shared.machine).deadlocked();
+                if !now.is_empty() && now == deadlocked && last_progress.elapsed() >= LOOK_EVERY * 3
+                {
+                    return Ended::Stuck(self.in_flight());
+                }
+                deadlocked = now;
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -253,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_actor_that_cannot_stop_is_named() {
-        let machine = Machine::build(super::super::driver::GENERATIONS[0], 1, 1);
+        let machine = machine::tests::machine("v5.13", 1, 1);
         let shared = Arc::new(Shared {
             machine,
             stop: Stop::default(),

@@ -33,6 +33,12 @@ pub const AP_RESPONSE_BUSY: u8 = 0x05;
 pub const AP_RESPONSE_INVALID_ADDRESS: u8 = 0x06;
 /// The queue is already in the state asked for.
 pub const AP_RESPONSE_OTHERWISE_CHANGED: u8 = 0x07;
+/// The state of the queue is being changed.
+pub const AP_RESPONSE_STATE_CHANGE_IN_PROGRESS: u8 = 0x0a;
+/// The association secret is not unique.
+pub const AP_RESPONSE_ASSOC_SECRET_NOT_UNIQUE: u8 = 0x35;
+/// The association failed.
+pub const AP_RESPONSE_ASSOC_FAILED: u8 = 0x36;
 
 impl ApQueueStatus {
     /// A status that says nothing but a response code.
@@ -70,9 +76,16 @@ pub struct Script {
     pub slow_reset_tests: u32,
     /// Every how many resets the first attempt finds a reset going on.
     pub reset_in_progress_period: u32,
+    /// Response code of queue tests after a reset, before the reset shows as complete.
+    pub reset_response: u8,
+    /// How many queue tests after each reset answer so; [`FOREVER`] never ends.
+    pub reset_response_tests: u32,
     /// Answered to everything, instead of the normal behaviour.
     pub fixed_response: Option<u8>,
 }
+
+/// A number of queue tests that is never reached.
+pub const FOREVER: u32 = u32::MAX;
 
 impl Script {
     /// A queue that does everything at once.
@@ -83,6 +96,8 @@ impl Script {
         slow_reset_period: 0,
         slow_reset_tests: 0,
         reset_in_progress_period: 0,
+        reset_response: 0,
+        reset_response_tests: 0,
         fixed_response: None,
     };
 }
@@ -96,6 +111,8 @@ struct Queue {
     disable_pending: u32,
     /// Queue tests until the queue is empty, the one that shows it included.
     reset_pending: u32,
+    /// Queue tests that are still answered with the script's `reset_response`.
+    resetting: u32,
     /// The next reset attempt finds this reset going on.
     reset_in_progress: bool,
     disables: u32,
@@ -137,6 +154,32 @@ impl Hardware {
         self.queues.insert(apqn, Mutex::new(queue));
     }
 
+    /// Numbers of all queues, ascending.
+    pub fn queues(&self) -> impl Iterator<Item = u16> + '_ {
+        self.queues.keys().copied()
+    }
+
+    /// Replaces a queue's script; a reset that is going on follows the new one from the next test on.
+    pub fn set_script(&self, apqn: u16, script: Script) {
+        if let Some(queue) = self.queues.get(&apqn) {
+            let mut queue = queue
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            queue.resetting = queue.resetting.min(script.reset_response_tests);
+            queue.script = script;
+        }
+    }
+
+    /// Type of the card of an adapter.
+    pub const fn card_type(adapter: u16) -> &'static str {
+        match adapter % 4 {
+            0 => "CEX8C",
+            1 => "CEX8P",
+            2 => "CEX7C",
+            _ => "CEX8A",
+        }
+    }
+
     fn with(&self, apqn: u16, f: impl FnOnce(&mut Queue) -> ApQueueStatus) -> ApQueueStatus {
         let Some(queue) = self.queues.get(&apqn) else {
             return ApQueueStatus::response(AP_RESPONSE_Q_NOT_AVAIL);
@@ -154,6 +197,12 @@ impl Hardware {
     /// PQAP(TAPQ): the state of a queue.
     pub fn ap_tapq(&self, apqn: u16) -> ApQueueStatus {
         self.with(apqn, |q| {
+            if q.resetting != 0 {
+                if q.resetting != FOREVER {
+                    q.resetting -= 1;
+                }
+                return q.status(q.script.reset_response);
+            }
             q.reset_pending = q.reset_pending.saturating_sub(1);
             let status = q.status(AP_RESPONSE_NORMAL);
             q.disable_pending = q.disable_pending.saturating_sub(1);
@@ -175,6 +224,7 @@ impl Hardware {
             q.irq_enabled = false;
             q.disable_pending = 0;
             q.reset_pending = 0;
+            q.resetting = q.script.reset_response_tests;
             if due(q.resets, q.script.slow_reset_period, u32::from(apqn) + 1) {
                 q.reset_pending = q.script.slow_reset_tests;
             }

@@ -1,8 +1,9 @@
 //! Which adapters, domains and queues each guest has.
 //!
 //! The 256 × 256 queues are cut into 1024 cells of 16 adapters and 4 domains, one for each guest, so that guests can
-//! share none by accident. In a cell, queues of the first [`BOUND_ADAPTERS`] adapters and [`BOUND_DOMAINS`] domains are
-//! bound to the driver, and the guest starts with 2 adapters and 2 domains, that is 4 queues.
+//! share none by accident. In a cell there are queues for the first [`CELL_CARDS`] adapters and [`BOUND_DOMAINS`]
+//! domains. Those of the first [`BOUND_ADAPTERS`] adapters are for the driver, those of the others for the host's own
+//! drivers. The guest starts with 2 adapters and 2 domains, that is 4 queues.
 
 use super::hardware::{Script, mkqid};
 use super::objects::ApMatrix;
@@ -13,7 +14,9 @@ pub const CELL_ADAPTERS: u16 = 16;
 /// Domains of a cell.
 pub const CELL_DOMAINS: u16 = 4;
 /// Adapters of a cell that are bound to the driver.
-pub const BOUND_ADAPTERS: u16 = 8;
+pub const BOUND_ADAPTERS: u16 = 4;
+/// Adapters of a cell that there are.
+pub const CELL_CARDS: u16 = 5;
 /// Domains of a cell that are bound to the driver.
 pub const BOUND_DOMAINS: u16 = 3;
 
@@ -27,6 +30,8 @@ pub const STEADY_SCRIPT: Script = Script {
     slow_reset_period: 23,
     slow_reset_tests: 1,
     reset_in_progress_period: 97,
+    reset_response: 0,
+    reset_response_tests: 0,
     fixed_response: None,
 };
 
@@ -40,10 +45,15 @@ pub fn first_domain(guest: u32) -> u16 {
     (guest / 16 % 64) as u16 * CELL_DOMAINS
 }
 
-/// Queues of a guest's cell that are bound to the driver.
-pub fn bound_queues(guest: u32) -> impl Iterator<Item = u16> {
+/// The adapter belongs to the host's own drivers.
+pub const fn is_hosts(adapter: u16) -> bool {
+    adapter % CELL_ADAPTERS >= BOUND_ADAPTERS
+}
+
+/// Queues of a guest's cell.
+pub fn queues(guest: u32) -> impl Iterator<Item = u16> {
     let (adapter, domain) = (first_adapter(guest), first_domain(guest));
-    (adapter..adapter + BOUND_ADAPTERS)
+    (adapter..adapter + CELL_CARDS)
         .flat_map(move |a| (domain..domain + BOUND_DOMAINS).map(move |d| mkqid(a, d)))
 }
 
@@ -65,13 +75,13 @@ mod tests {
     fn no_two_guests_share_a_queue() {
         let mut seen = std::collections::BTreeSet::new();
         for guest in 0..MAX_GUESTS {
-            for apqn in bound_queues(guest) {
+            for apqn in queues(guest) {
                 assert!(seen.insert(apqn), "guest {guest} queue {apqn:#06x}");
             }
         }
         assert_eq!(
             seen.len(),
-            MAX_GUESTS as usize * usize::from(BOUND_ADAPTERS * BOUND_DOMAINS)
+            MAX_GUESTS as usize * usize::from(CELL_CARDS * BOUND_DOMAINS)
         );
     }
 }

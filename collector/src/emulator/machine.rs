@@ -5,35 +5,23 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, RwLock};
 
 use probe_ebpf::abi::{LockKind, Mode};
 use probe_ebpf::names::{CLASSES, class_id, mode_name};
 
-use super::driver::Generation;
+use super::ap_bus::ApBus;
+use super::driver::{self, Generation, VfioCore};
 use super::hardware::{Hardware, Script};
-use super::layout;
-use super::objects::{ApMatrixDev, ApMatrixMdev, Kvm, KvmDevice, Link, MdevDevice};
-use super::primitives::{self, LockCounters};
+use super::objects::{
+    ApDevice, ApMatrixDev, ApMatrixMdev, Bitmap, Driver, Kvm, KvmDevice, MdevDevice, Presence,
+};
+use super::primitives::workqueue::WorkQueue;
+use super::primitives::{self, LockCounters, WorkStruct};
 use super::protocol::{LockObject, TruthInstance, TruthLock};
 use super::truth::{self, EntryTruth};
-
-/// `struct vfio_ap_queue`: a queue that is bound to the driver. Guarded by the driver's lock.
-#[derive(Debug)]
-pub struct VfioApQueue {
-    /// The mdev that uses it.
-    pub matrix_mdev: Link<ApMatrixMdev>,
-    /// Guest page of the notification indicator byte, pinned; 0 if none.
-    pub saved_pfn: AtomicU64,
-    /// Number.
-    pub apqn: u16,
-    /// Guest interruption subclass, or [`VFIO_AP_ISC_INVALID`].
-    pub saved_isc: AtomicU8,
-}
-
-/// No interruption subclass is registered.
-pub const VFIO_AP_ISC_INVALID: u8 = 0xff;
+use super::{layout, mdev};
 
 /// One guest with its mdev.
 #[derive(Debug)]
@@ -42,7 +30,7 @@ pub struct Guest {
     pub number: u32,
     /// Its VM.
     pub kvm: &'static Kvm,
-    /// Its mdev.
+    /// Its mdev; made anew in the same place if it was removed and created again.
     pub mdev: &'static ApMatrixMdev,
     /// The mdev's device.
     pub mdev_device: &'static MdevDevice,
@@ -64,8 +52,13 @@ pub struct Machine {
     pub matrix_dev: &'static ApMatrixDev,
     /// The AP queues.
     pub hardware: Hardware,
-    /// Queues bound to the driver, by APQN.
-    pub queues: BTreeMap<u16, VfioApQueue>,
+    /// The bus that they are on.
+    pub ap_bus: ApBus,
+    /// `system_long_wq`.
+    pub system_long_wq: WorkQueue,
+    /// Places for mdevs: first those of the guests, then the spare ones.
+    pub slots: Vec<&'static MdevDevice>,
+    slots_lock: Mutex<()>,
     /// Guests.
     pub guests: Vec<Guest>,
     /// Counts of entry points.
@@ -91,128 +84,295 @@ pub fn current() -> &'static Machine {
     CURRENT.get().expect("the thread has entered a machine")
 }
 
+/// The lock itself.
+#[derive(Debug, Clone, Copy)]
+pub enum Object {
+    /// A mutex.
+    Mutex(&'static primitives::Mutex),
+    /// An rwsem.
+    Rwsem(&'static primitives::RwSemaphore),
+    /// The open-coded lock of an mdev.
+    Flag(&'static ApMatrixMdev),
+    /// A work item.
+    Work(&'static WorkStruct),
+}
+
+impl Object {
+    /// Address, as probes see it.
+    pub fn address(self) -> u64 {
+        match self {
+            Self::Mutex(lock) => lock.address(),
+            Self::Rwsem(sem) => sem.address(),
+            Self::Flag(mdev) => mdev.kvm_busy_address(),
+            Self::Work(work) => work.address(),
+        }
+    }
+
+    /// Addresses of the tasks that hold it, from the words of the lock itself.
+    pub fn holders(self) -> Vec<u64> {
+        match self {
+            Self::Mutex(lock) => vec![lock.owner()],
+            Self::Rwsem(sem) => sem.holders(),
+            Self::Flag(mdev) => mdev.busy_holders(),
+            Self::Work(work) => vec![work.worker()],
+        }
+    }
+}
+
 /// A lock of the machine, with its name and what it counted.
-struct Listed {
+#[derive(Debug)]
+pub struct Listed {
     class: u8,
-    address: u64,
     guest: Option<u32>,
-    name: String,
+    /// Instance name.
+    pub name: String,
     guards_flag: bool,
     wait_queue: Option<u64>,
     counters: Vec<(Mode, &'static LockCounters)>,
+    /// The lock.
+    pub object: Object,
+}
+
+/// What a machine is built of.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Driver generation.
+    pub generation: &'static Generation,
+    /// Guests.
+    pub guests: u32,
+    /// vCPUs of each.
+    pub vcpus: u32,
+    /// Mdevs that can be created besides those of the guests.
+    pub spare_mdevs: u32,
+    /// What each queue does.
+    pub script: fn(u16) -> Script,
 }
 
 impl Machine {
     /// Builds a machine. It stays until the process ends.
-    pub fn build(generation: &'static Generation, guests: u32, vcpus: u32) -> &'static Self {
-        Self::with_script(generation, guests, vcpus, layout::STEADY_SCRIPT)
-    }
-
-    /// The same, with queues that follow `script`.
-    pub fn with_script(
-        generation: &'static Generation,
-        guests: u32,
-        vcpus: u32,
-        script: Script,
-    ) -> &'static Self {
+    pub fn build(plan: &Plan) -> &'static Self {
+        let generation = plan.generation;
         let matrix_dev: &'static ApMatrixDev = Box::leak(Box::default());
         let mut hardware = Hardware::default();
-        let mut queues = BTreeMap::new();
-        let guests: Vec<Guest> = (0..guests)
-            .map(|number| {
-                let guest = Guest::create(number, vcpus);
-                for apqn in layout::bound_queues(number) {
-                    hardware.insert(apqn, script);
-                    queues.insert(apqn, VfioApQueue::new(apqn));
-                }
-                layout::assign_initial(number, &guest.mdev.matrix);
-                guest
-            })
-            .collect();
-        // The machine is new: nobody else has the list.
-        if let Ok(mut list) = matrix_dev.mdev_list.write() {
-            list.extend(guests.iter().map(|g| g.mdev));
+        let mut devices = BTreeMap::new();
+        for guest in 0..plan.guests {
+            for apqn in layout::queues(guest) {
+                hardware.insert(apqn, (plan.script)(apqn));
+                let device = ApDevice::create(apqn, |_, work| {
+                    crate::emulator::points::vfio_ap::apq_reset_check(work);
+                });
+                devices.insert(apqn, device);
+            }
         }
-        Box::leak(Box::new(Self {
+        let guests: Vec<Guest> = (0..plan.guests)
+            .map(|number| Guest::create(number, plan.vcpus))
+            .collect();
+        let spare = (0..plan.spare_mdevs).map(|_| MdevDevice::create(None, String::new()));
+        let slots = guests.iter().map(|g| g.mdev_device).chain(spare).collect();
+        let machine: &'static Self = Box::leak(Box::new(Self {
             generation,
             matrix_dev,
             hardware,
-            queues,
+            ap_bus: ApBus::new(devices),
+            system_long_wq: WorkQueue::default(),
+            slots,
+            slots_lock: Mutex::new(()),
             guests,
             entries: EntryTruth::default(),
-        }))
+        }));
+        machine.populate();
+        machine
+    }
+
+    /// What was there before anybody looks: queues bound, mdevs created and assigned. Nothing of it is counted.
+    fn populate(&'static self) {
+        let bus = &self.ap_bus;
+        for matrix in [&bus.configured, &bus.found, &self.matrix_dev.info] {
+            for apqn in self.hardware.queues() {
+                matrix.apm.set(apqn >> 8);
+                matrix.aqm.set(apqn & 0xff);
+                matrix.adm.set(apqn & 0xff);
+            }
+        }
+        for apid in (0..Bitmap::BITS).filter(|apid| layout::is_hosts(*apid)) {
+            bus.perms.apm.set(apid);
+        }
+        bus.perms.aqm.copy_from(&Bitmap::full());
+        for device in bus.devices.values() {
+            if bus.perms.has_queue(device.apqn()) {
+                device.set_driver(Driver::Default);
+            } else {
+                device.set_driver(Driver::VfioAp);
+                device.drvdata.set(Some(&device.storage));
+            }
+        }
+        self.matrix_dev.available_instances.store(
+            mdev::MAX_INSTANCES as i32 - self.guests.len() as i32,
+            Ordering::Relaxed,
+        );
+        for guest in &self.guests {
+            guest.mdev_device.dev.driver_data.set(Some(guest.mdev));
+            guest
+                .mdev_device
+                .change_presence(Presence::Absent, Presence::Coming);
+            guest
+                .mdev_device
+                .change_presence(Presence::Coming, Presence::Present);
+            self.matrix_dev.list_add(guest.mdev);
+            layout::assign_initial(guest.number, &guest.mdev.matrix);
+            if self.generation.has_hot_plug {
+                driver::hotplug::plug_initial(self, guest.mdev);
+            }
+        }
+    }
+
+    /// Guards the choice of a slot: `mdev_list_lock`.
+    pub fn slots_lock(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.slots_lock
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The locks that this generation has, in display order.
-    fn listed(&self) -> Vec<Listed> {
+    pub fn listed(&'static self) -> Vec<Listed> {
         let mutex = |class, name: String, guest, lock: &'static primitives::Mutex| Listed {
             class,
-            address: lock.address(),
             guest,
             name,
             guards_flag: false,
             wait_queue: None,
             counters: vec![(Mode::Exclusive, lock.truth())],
+            object: Object::Mutex(lock),
         };
-        let rwsem = |class, guest: u32, sem: &'static primitives::RwSemaphore| Listed {
+        let rwsem = |class, name: String, guest, sem: &'static primitives::RwSemaphore| Listed {
             class,
-            address: sem.address(),
-            guest: Some(guest),
-            name: format!("{}[guest-{guest}]", CLASSES[usize::from(class)].name),
+            guest,
+            name,
             guards_flag: false,
             wait_queue: None,
             counters: vec![
                 (Mode::Write, sem.truth_write()),
                 (Mode::Read, sem.truth_read()),
             ],
+            object: Object::Rwsem(sem),
         };
+        let generation = self.generation;
         let mut list = Vec::new();
         for class in 0..CLASSES.len() as u8 {
             let name = CLASSES[usize::from(class)].name;
+            let global = |lock| mutex(class, name.into(), None, lock);
+            // One for each guest, or for each place of an mdev.
+            let guests = self.guests.iter();
+            let slots = self.slots.iter().enumerate().map(|(n, slot)| {
+                let number = slot.guest;
+                let whose = number.map_or_else(
+                    || format!("mdev-{}", n - self.guests.len()),
+                    |guest| format!("guest-{guest}"),
+                );
+                (*slot, number, format!("{name}[{whose}]"))
+            });
             match class {
-                class_id::MATRIX_DEV_LOCK => {
-                    let mut lock = mutex(class, name.into(), None, &self.matrix_dev.lock);
-                    lock.guards_flag = self.generation.has_kvm_busy;
+                class_id::MATRIX_DEV_LOCK if !generation.has_hot_plug => {
+                    let mut lock = global(&self.matrix_dev.lock);
+                    lock.guards_flag = generation.has_kvm_busy;
                     list.push(lock);
                 }
-                class_id::KVM_LOCK => list.extend(self.guests.iter().map(|g| {
+                class_id::GUESTS_LOCK if generation.has_hot_plug => {
+                    list.push(global(&self.matrix_dev.guests_lock));
+                }
+                class_id::MDEVS_LOCK if generation.has_hot_plug => {
+                    list.push(global(&self.matrix_dev.mdevs_lock));
+                }
+                class_id::AP_PERMS_MUTEX if !generation.has_ap_attr_mutex => {
+                    list.push(global(&self.ap_bus.mutex));
+                }
+                class_id::AP_ATTR_MUTEX if generation.has_ap_attr_mutex => {
+                    list.push(global(&self.ap_bus.mutex));
+                }
+                class_id::KVM_LOCK => list.extend(guests.map(|g| {
                     let name = format!("{name}[guest-{}]", g.number);
                     mutex(class, name, Some(g.number), &g.kvm.lock)
                 })),
-                class_id::VCPU_MUTEX => list.extend(self.guests.iter().flat_map(|g| {
+                class_id::VCPU_MUTEX => list.extend(guests.flat_map(|g| {
                     g.kvm.vcpus().iter().map(|v| {
                         let name = format!("{name}[guest-{}/vcpu{}]", g.number, v.vcpu_id);
                         mutex(class, name, Some(g.number), &v.mutex)
                     })
                 })),
-                class_id::PQAP_HOOK_RWSEM if self.generation.has_hook_rwsem => {
-                    list.extend(
-                        self.guests
-                            .iter()
-                            .map(|g| rwsem(class, g.number, &g.kvm.crypto.pqap_hook_rwsem)),
-                    );
-                }
-                class_id::KVM_BUSY if self.generation.has_kvm_busy => {
-                    list.extend(self.guests.iter().map(|g| Listed {
-                        class,
-                        address: g.mdev.kvm_busy_address(),
-                        guest: Some(g.number),
-                        name: format!("{name}[guest-{}]", g.number),
-                        guards_flag: false,
-                        wait_queue: Some(g.mdev.wait_for_kvm.address()),
-                        counters: vec![(Mode::Exclusive, g.mdev.truth_busy())],
-                    }));
-                }
-                class_id::KV_LOCK => list.extend(self.guests.iter().map(|g| {
+                class_id::KV_LOCK => list.extend(guests.map(|g| {
                     let name = format!("{name}[guest-{}]", g.number);
                     mutex(class, name, Some(g.number), &g.kvm_vfio.lock)
                 })),
-                class_id::GROUP_NOTIFIER_RWSEM if self.generation.has_group_notifier => list
-                    .extend(
-                        self.guests
-                            .iter()
-                            .map(|g| rwsem(class, g.number, &g.mdev.group.rwsem)),
-                    ),
+                class_id::PQAP_HOOK_RWSEM if generation.has_hook_rwsem => {
+                    list.extend(guests.map(|g| {
+                        let name = format!("{name}[guest-{}]", g.number);
+                        rwsem(class, name, Some(g.number), &g.kvm.crypto.pqap_hook_rwsem)
+                    }));
+                }
+                class_id::KVM_BUSY if generation.has_kvm_busy => {
+                    list.extend(slots.map(|(slot, guest, name)| Listed {
+                        class,
+                        guest,
+                        name,
+                        guards_flag: false,
+                        wait_queue: Some(slot.storage.wait_for_kvm.address()),
+                        counters: vec![(Mode::Exclusive, slot.storage.truth_busy())],
+                        object: Object::Flag(slot.storage),
+                    }));
+                }
+                class_id::GROUP_NOTIFIER_RWSEM if generation.has_group_notifier => {
+                    list.extend(
+                        slots.map(|(s, guest, name)| rwsem(class, name, guest, &s.group.rwsem)),
+                    );
+                }
+                class_id::DEV_SET_LOCK if generation.vfio_core != VfioCore::Unlocked => {
+                    list.extend(
+                        slots.map(|(s, guest, name)| mutex(class, name, guest, &s.dev_set_lock)),
+                    );
+                }
+                class_id::GROUP_RWSEM if generation.vfio_core == VfioCore::DevSetGroupRwsem => {
+                    list.extend(
+                        slots.map(|(s, guest, name)| {
+                            rwsem(class, name, guest, &s.group.group_rwsem)
+                        }),
+                    );
+                }
+                class_id::GROUP_LOCK
+                    if matches!(
+                        generation.vfio_core,
+                        VfioCore::DevSetGroupLock | VfioCore::GroupLockDevSet
+                    ) =>
+                {
+                    list.extend(
+                        slots
+                            .map(|(s, guest, name)| mutex(class, name, guest, &s.group.group_lock)),
+                    );
+                }
+                class_id::RESET_WORK if generation.has_reset_work => {
+                    list.extend(
+                        self.ap_bus
+                            .devices
+                            .values()
+                            .filter(|d| {
+                                d.driver() == Driver::VfioAp || !layout::is_hosts(d.apqn() >> 8)
+                            })
+                            .map(|device| {
+                                let apqn = device.apqn();
+                                Listed {
+                                    class,
+                                    guest: None,
+                                    name: format!("{name}[{:02x}.{:04x}]", apqn >> 8, apqn & 0xff),
+                                    guards_flag: false,
+                                    wait_queue: None,
+                                    counters: vec![(
+                                        Mode::Exclusive,
+                                        device.storage.reset_work.truth(),
+                                    )],
+                                    object: Object::Work(&device.storage.reset_work),
+                                }
+                            }),
+                    );
+                }
                 _ => {}
             }
         }
@@ -220,11 +380,11 @@ impl Machine {
     }
 
     /// The locks, as the collector is told of them.
-    pub fn lock_objects(&self) -> Vec<LockObject> {
+    pub fn lock_objects(&'static self) -> Vec<LockObject> {
         self.listed()
             .into_iter()
             .map(|lock| LockObject {
-                address: lock.address,
+                address: lock.object.address(),
                 class: lock.class,
                 name: lock.name,
                 guest: lock.guest,
@@ -235,7 +395,7 @@ impl Machine {
     }
 
     /// What the locks counted, by class and mode.
-    pub fn lock_truth(&self) -> Vec<TruthLock> {
+    pub fn lock_truth(&'static self) -> Vec<TruthLock> {
         let listed = self.listed();
         let mut all = Vec::new();
         for (class, about) in CLASSES.iter().enumerate() {
@@ -275,31 +435,44 @@ fn instance(name: &str, counters: &LockCounters) -> TruthInstance {
     }
 }
 
-impl VfioApQueue {
-    fn new(apqn: u16) -> Self {
-        Self {
-            matrix_mdev: Link::default(),
-            saved_pfn: AtomicU64::new(0),
-            apqn,
-            saved_isc: AtomicU8::new(VFIO_AP_ISC_INVALID),
-        }
-    }
-}
-
 impl Guest {
     fn create(number: u32, vcpus: u32) -> Self {
         let kvm = Kvm::create(number, vcpus);
-        let mdev = ApMatrixMdev::create(number);
-        let mdev_device: &'static MdevDevice = Box::leak(Box::default());
-        mdev_device.dev.driver_data.set(Some(mdev));
+        let mdev_device = MdevDevice::create(Some(number), mdev::guest_uuid(number));
         Self {
             number,
             kvm,
-            mdev,
+            mdev: mdev_device.storage,
             mdev_device,
             kvm_vfio: KvmDevice::create(kvm),
             device_fd: RwLock::new(false),
             conversion_gate: Mutex::new(()),
         }
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A machine whose queues do everything at once.
+    pub fn machine(generation: &str, guests: u32, vcpus: u32) -> &'static Machine {
+        machine_with(generation, guests, vcpus, |_| Script::IMMEDIATE)
+    }
+
+    /// The same, with other queues.
+    pub fn machine_with(
+        generation: &str,
+        guests: u32,
+        vcpus: u32,
+        script: fn(u16) -> Script,
+    ) -> &'static Machine {
+        Machine::build(&Plan {
+            generation: driver::generation(generation).unwrap(),
+            guests,
+            vcpus,
+            spare_mdevs: 2,
+            script,
+        })
     }
 }

@@ -6,13 +6,18 @@
 //! it calls outside is the in-process hooks.
 
 mod actors;
+mod ap_bus;
+mod blocked;
 pub mod command;
 mod control;
 mod driver;
 mod hardware;
+#[cfg(any(test, feature = "fuzzing"))]
+mod invariants;
 mod kvm;
 mod layout;
 mod machine;
+mod mdev;
 mod objects;
 pub mod points;
 mod points_table;
@@ -22,6 +27,7 @@ mod rng;
 mod run;
 mod scenario;
 mod truth;
+mod vfio_core;
 
 #[cfg(test)]
 mod sequences;

@@ -150,9 +150,23 @@ pub struct Truth {
     /// Operations in flight of a run that ended stuck: `thread: operation`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub in_flight: Vec<String>,
+    /// Who waited for which lock then, and who held it, from the locks' own words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked: Vec<BlockedTask>,
     /// Scenario `known-holds`: the holds that the emulator measured itself, ascending, in nanoseconds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub known_holds_ns: Vec<u64>,
+}
+
+/// A thread that waits for a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockedTask {
+    /// Thread name.
+    pub thread: String,
+    /// Instance name of the lock.
+    pub lock: String,
+    /// Names of the threads that hold it.
+    pub holders: Vec<String>,
 }
 
 /// Counts of one lock class and mode.

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::actors::{Actors, Ended, Shared, Stop};
-use super::machine::Machine;
+use super::blocked::Waits;
+use super::machine::{Machine, Plan};
 use super::protocol::{self, Hello, Truth};
 use super::scenario::{self, Scenario};
 use super::{Problem, check, driver, objects, points_table};
@@ -55,7 +56,13 @@ impl Run {
         } else {
             options.guests
         };
-        let machine = Machine::build(generation, guests, options.vcpus);
+        let machine = Machine::build(&Plan {
+            generation,
+            guests,
+            vcpus: options.vcpus,
+            spare_mdevs: scenario.spare_mdevs,
+            script: scenario.script,
+        });
         let vcpus = f64::from(guests * options.vcpus);
         Ok(Self {
             options: EmulatorOptions {
@@ -138,9 +145,9 @@ impl Run {
     }
 
     fn truth(&self, ended: Ended, known_holds_ns: Vec<u64>) -> Truth {
-        let (ended, in_flight) = match ended {
-            Ended::Finished => ("finished", Vec::new()),
-            Ended::Stuck(in_flight) => ("stuck", in_flight),
+        let (ended, in_flight, blocked) = match ended {
+            Ended::Finished => ("finished", Vec::new(), Vec::new()),
+            Ended::Stuck(in_flight) => ("stuck", in_flight, Waits::of(self.machine).tasks()),
         };
         Truth {
             schema: 1,
@@ -154,6 +161,7 @@ impl Run {
                 .entries
                 .read(&self.machine.generation.entry_points()),
             in_flight,
+            blocked,
             known_holds_ns,
         }
     }

@@ -33,18 +33,16 @@ pub fn word<T>(reference: &T) -> u64 {
     std::ptr::from_ref(reference) as u64
 }
 
-/// Calls the function behind an entry point. `args` are its arguments, as registers hold them; those of an entry point
-/// that sysfs reaches end with the writer (pid and name) as arguments 5 and 6.
-pub fn call<R: ReturnValue, const N: usize>(
+/// Calls the function behind an entry point.
+pub fn call<R: ReturnValue>(
     entry: u8,
-    args: [u64; N],
+    args: [u64; 6],
     function: impl FnOnce(&'static Machine) -> R,
 ) -> R {
-    const { assert!(N <= 6, "what registers hold") };
     let machine = machine::current();
-    let mut six = [0; 6];
-    six[..N].copy_from_slice(&args);
-    hooks::entry_enter(entry, six);
+    #[cfg(any(test, feature = "fuzzing"))]
+    let _inside = crate::emulator::invariants::enter(machine);
+    hooks::entry_enter(entry, args);
     machine.entries.enter(entry);
     let result = function(machine);
     machine.entries.leave(entry, result.long());
@@ -59,7 +57,7 @@ pub fn call_pqap(
     vcpu: &'static KvmVcpu,
     function: impl FnOnce(&'static Machine) -> i32,
 ) -> i32 {
-    call(entry, [word(vcpu), 0, 0, 0], |machine| {
+    call(entry, [word(vcpu), 0, 0, 0, 0, 0], |machine| {
         let result = function(machine);
         if result == 0 {
             let entries = &machine.entries;

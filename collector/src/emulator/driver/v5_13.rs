@@ -2,44 +2,43 @@
 //!
 //! Commit 0cc00c8d4050 made the lockdep report of v5.11 go away: `matrix_dev->lock` is dropped around the update of the
 //! guest's masks, which takes `kvm->lock`, and `kvm_busy` with the wait queue `wait_for_kvm` keeps others out
-//! meanwhile. Lockdep sees neither the flag nor the waiting. `vfio_ap_mdev_set_kvm` does not test the flag.
+//! meanwhile. Lockdep sees neither the flag nor the waiting. `vfio_ap_mdev_set_kvm` does not test the flag. The stores
+//! take the lock before they test. Otherwise as [`v5_11`].
 
 use std::sync::atomic::Ordering;
 
-use super::group::{vfio_register_notifier, vfio_unregister_notifier};
-use super::{Generation, NOTIFY_DONE, NOTIFY_OK, VFIO_DEVICE_GET_INFO, VFIO_DEVICE_RESET};
-use super::{VFIO_GROUP_NOTIFY_SET_KVM, irq, matrix, reset, sysfs};
-use crate::emulator::hardware::{AP_RESPONSE_Q_NOT_AVAIL, ApQueueStatus};
+use super::group::vfio_unregister_notifier;
+use super::sysfs::locked;
+use super::{
+    Generation, NOTIFY_DONE, NOTIFY_OK, VFIO_DEVICE_GET_INFO, VFIO_DEVICE_RESET,
+    VFIO_GROUP_NOTIFY_SET_KVM, irq, matrix, v5_11,
+};
 use crate::emulator::kvm::{kvm_get_kvm, kvm_put_kvm};
 use crate::emulator::machine::Machine;
 use crate::emulator::objects::{ApMatrixMdev, Kvm, KvmVcpu, MdevDevice, NotifierBlock};
 use crate::emulator::points::kernel::{mutex_lock, mutex_unlock};
 use crate::emulator::points::kvm::{kvm_arch_crypto_clear_masks, kvm_arch_crypto_set_masks};
+use crate::emulator::points::vfio_ap::vfio_ap_mdev_reset_queues;
 use crate::emulator::primitives::waitqueue::{wait_event_cmd, wake_up_all};
 
 /// The functions of this generation.
-pub static GENERATION: Generation = Generation {
+pub const GENERATION: Generation = Generation {
     name: "v5.13",
     about: "one mutex, dropped around the mask update; kvm_busy and a wait queue instead of lock nesting",
     has_kvm_busy: true,
-    has_hook_rwsem: false,
-    has_group_notifier: true,
-    masks_take_kvm_lock: true,
-    has_open_device: false,
     refuses_change,
     handle_pqap,
     group_notifier: vfio_ap_mdev_group_notifier,
-    open: vfio_ap_mdev_open,
     release: vfio_ap_mdev_release,
     ioctl: vfio_ap_mdev_ioctl,
-    assign_adapter_store: sysfs::assign_adapter_store,
-    unassign_adapter_store: sysfs::unassign_adapter_store,
-    assign_domain_store: sysfs::assign_domain_store,
-    unassign_domain_store: sysfs::unassign_domain_store,
-    assign_control_domain_store: sysfs::assign_control_domain_store,
-    unassign_control_domain_store: sysfs::unassign_control_domain_store,
-    matrix_show: sysfs::matrix_show,
-    control_domains_show: sysfs::control_domains_show,
+    remove: vfio_ap_mdev_remove,
+    assign_adapter_store: locked::assign_adapter_store,
+    unassign_adapter_store: locked::unassign_adapter_store,
+    assign_domain_store: locked::assign_domain_store,
+    unassign_domain_store: locked::unassign_domain_store,
+    assign_control_domain_store: locked::assign_control_domain_store,
+    unassign_control_domain_store: locked::unassign_control_domain_store,
+    ..v5_11::GENERATION
 };
 
 /// Stores do not wait while the kvm pointer is in flux: they fail.
@@ -48,9 +47,10 @@ fn refuses_change(matrix_mdev: &ApMatrixMdev) -> bool {
 }
 
 /// Waits, with the driver's lock held, until the kvm pointer is not in flux.
-fn wait_until_kvm_is_not_busy(machine: &Machine, matrix_mdev: &ApMatrixMdev) {
+pub(super) fn wait_until_kvm_is_not_busy(machine: &Machine, matrix_mdev: &ApMatrixMdev) {
     wait_event_cmd(
         &matrix_mdev.wait_for_kvm,
+        matrix_mdev.kvm_busy_address(),
         || !matrix_mdev.kvm_busy(),
         || mutex_unlock(&machine.matrix_dev.lock),
         || mutex_lock(&machine.matrix_dev.lock),
@@ -59,26 +59,10 @@ fn wait_until_kvm_is_not_busy(machine: &Machine, matrix_mdev: &ApMatrixMdev) {
 }
 
 fn handle_pqap(machine: &'static Machine, vcpu: &'static KvmVcpu) -> i32 {
-    // Without the interpretation facility user space handles it.
-    if !vcpu.sie_block.has_aiv() {
-        return -libc::EOPNOTSUPP;
-    }
-    mutex_lock(&machine.matrix_dev.lock);
-    let hook = vcpu
-        .kvm
-        .get()
-        .and_then(|kvm| kvm.crypto.pqap_hook.get())
-        .and_then(|hook| hook.mdev.get());
-    let status = match hook {
-        None => ApQueueStatus::response(AP_RESPONSE_Q_NOT_AVAIL),
-        Some(matrix_mdev) => {
-            wait_until_kvm_is_not_busy(machine, matrix_mdev);
-            irq::pqap_aqic(machine, matrix_mdev, vcpu)
-        }
-    };
-    irq::store_status(vcpu, status);
-    mutex_unlock(&machine.matrix_dev.lock);
-    0
+    irq::handle_pqap(vcpu, &machine.matrix_dev.lock, |matrix_mdev| {
+        wait_until_kvm_is_not_busy(machine, matrix_mdev);
+        irq::pqap_aqic(machine, matrix_mdev, vcpu)
+    })
 }
 
 /// Entered with the driver's lock held, dropped around the mask update. 0, or `-EPERM` if another mdev has the guest.
@@ -113,7 +97,7 @@ fn vfio_ap_mdev_unset_kvm(machine: &Machine, matrix_mdev: &'static ApMatrixMdev)
         mutex_unlock(&machine.matrix_dev.lock);
         kvm_arch_crypto_clear_masks(kvm);
         mutex_lock(&machine.matrix_dev.lock);
-        reset::vfio_ap_mdev_reset_queues(machine, matrix_mdev);
+        vfio_ap_mdev_reset_queues(matrix_mdev);
         kvm.crypto.pqap_hook.set(None);
         kvm_put_kvm(kvm);
         matrix_mdev.kvm.set(None);
@@ -148,15 +132,6 @@ fn vfio_ap_mdev_group_notifier(
     notify_rc
 }
 
-/// Registers the group notifier, which may announce the guest at once, and the iommu notifier, whose chain is not
-/// among the traced locks.
-fn vfio_ap_mdev_open(_machine: &'static Machine, mdev: &'static MdevDevice) -> i32 {
-    let Some(matrix_mdev) = mdev.dev.driver_data.get() else {
-        return -libc::ENODEV;
-    };
-    vfio_register_notifier(&matrix_mdev.group, &matrix_mdev.group_notifier)
-}
-
 fn vfio_ap_mdev_release(machine: &'static Machine, mdev: &'static MdevDevice) {
     let Some(matrix_mdev) = mdev.dev.driver_data.get() else {
         return;
@@ -164,14 +139,14 @@ fn vfio_ap_mdev_release(machine: &'static Machine, mdev: &'static MdevDevice) {
     mutex_lock(&machine.matrix_dev.lock);
     vfio_ap_mdev_unset_kvm(machine, matrix_mdev);
     mutex_unlock(&machine.matrix_dev.lock);
-    vfio_unregister_notifier(&matrix_mdev.group, &matrix_mdev.group_notifier);
+    vfio_unregister_notifier(&mdev.group, &matrix_mdev.group_notifier);
 }
 
 fn vfio_ap_mdev_ioctl(
     machine: &'static Machine,
     mdev: &'static MdevDevice,
     cmd: u32,
-    _arg: u64,
+    _: u64,
 ) -> i64 {
     mutex_lock(&machine.matrix_dev.lock);
     let ret = match (cmd, mdev.dev.driver_data.get()) {
@@ -179,10 +154,27 @@ fn vfio_ap_mdev_ioctl(
         (VFIO_DEVICE_RESET, None) => -libc::EINVAL,
         (VFIO_DEVICE_RESET, Some(matrix_mdev)) => {
             wait_until_kvm_is_not_busy(machine, matrix_mdev);
-            reset::vfio_ap_mdev_reset_queues(machine, matrix_mdev)
+            vfio_ap_mdev_reset_queues(matrix_mdev)
         }
         _ => -libc::EOPNOTSUPP,
     };
     mutex_unlock(&machine.matrix_dev.lock);
     ret.into()
+}
+
+/// Everything under the lock, and without a test for a guest (commit 8c0795d2a0f5, in v5.13 as released).
+pub(super) fn vfio_ap_mdev_remove(machine: &'static Machine, mdev: &'static MdevDevice) -> i32 {
+    let Some(matrix_mdev) = mdev.dev.driver_data.get() else {
+        return -libc::ENODEV;
+    };
+    mutex_lock(&machine.matrix_dev.lock);
+    vfio_ap_mdev_reset_queues(matrix_mdev);
+    machine.matrix_dev.list_del(matrix_mdev);
+    mdev.dev.driver_data.set(None);
+    machine
+        .matrix_dev
+        .available_instances
+        .fetch_add(1, Ordering::Relaxed);
+    mutex_unlock(&machine.matrix_dev.lock);
+    0
 }

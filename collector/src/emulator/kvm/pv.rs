@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use crate::emulator::machine::Machine;
 use crate::emulator::objects::Kvm;
 use crate::emulator::points;
 use crate::emulator::points::kernel::{mutex_lock, mutex_unlock};
@@ -19,16 +20,30 @@ pub struct KvmPvCmd {
     pub cmd: u32,
 }
 
-/// `kvm_arch_vm_ioctl(KVM_S390_PV_COMMAND)`, which holds `kvm->lock` over the command.
-pub fn kvm_arch_vm_ioctl_pv_command(kvm: &'static Kvm, cmd: u32) -> i32 {
+/// `kvm_arch_vm_ioctl(KVM_S390_PV_COMMAND)`. Up to v6.0 it holds `kvm->lock` over the command.
+pub fn kvm_arch_vm_ioctl_pv_command(machine: &Machine, kvm: &'static Kvm, cmd: u32) -> i32 {
+    let cmd = KvmPvCmd { cmd };
+    if machine.generation.pv_takes_kvm_lock {
+        return points::kvm::kvm_s390_handle_pv(kvm, &cmd);
+    }
     mutex_lock(&kvm.lock);
-    let ret = points::kvm::kvm_s390_handle_pv(kvm, &KvmPvCmd { cmd });
+    let ret = points::kvm::kvm_s390_handle_pv(kvm, &cmd);
     mutex_unlock(&kvm.lock);
     ret
 }
 
 /// `kvm_s390_handle_pv`. `-EINVAL` for a command that does not fit the VM's state.
-pub fn kvm_s390_handle_pv(kvm: &'static Kvm, cmd: &KvmPvCmd) -> i32 {
+pub fn kvm_s390_handle_pv(machine: &Machine, kvm: &'static Kvm, cmd: &KvmPvCmd) -> i32 {
+    if !machine.generation.pv_takes_kvm_lock {
+        return handle_pv_locked(kvm, cmd);
+    }
+    mutex_lock(&kvm.lock);
+    let ret = handle_pv_locked(kvm, cmd);
+    mutex_unlock(&kvm.lock);
+    ret
+}
+
+fn handle_pv_locked(kvm: &'static Kvm, cmd: &KvmPvCmd) -> i32 {
     let protected = kvm.protected.load(Ordering::Relaxed);
     match cmd.cmd {
         KVM_PV_ENABLE if !protected => {

@@ -2,10 +2,11 @@
 
 use probe_ebpf::abi::Mode;
 
-use super::points;
+use super::{Comm, points};
+use crate::emulator::driver::sysfs::Page;
 use crate::emulator::primitives::{
-    Mutex, RwSemaphore, WaitQueueEntry, WaitQueueHead, msleep as sleep, mutex, rwsem, task,
-    waitqueue,
+    Mutex, RwSemaphore, WaitQueueEntry, WaitQueueHead, WorkStruct, msleep as sleep, mutex, rwsem,
+    task, waitqueue, workqueue,
 };
 use crate::inprocess::hooks;
 
@@ -47,14 +48,27 @@ points! {
     msleep(ms: u32) = at::msleep;
     /// Gives up the processor.
     schedule() = at::schedule;
+    /// A worker starts to execute a work item (the tracepoint's name).
+    workqueue_execute_start(work: &WorkStruct) = at::workqueue_execute_start;
+    /// It has executed it.
+    workqueue_execute_end(work: &WorkStruct) = at::workqueue_execute_end;
+    /// Waits for a work item: 1, or 0 if it was idle.
+    flush_work(work: &WorkStruct) -> i32 = at::flush_work;
+    /// Write to the AP bus's `apmask`.
+    apmask_store(bus: u64, buf: &Page, count: usize, unused: u64, pid: u64, comm: &Comm) -> i64 = at::apmask_store;
+    /// Write to the AP bus's `aqmask`.
+    aqmask_store(bus: u64, buf: &Page, count: usize, unused: u64, pid: u64, comm: &Comm) -> i64 = at::aqmask_store;
 }
 
 /// What the points jump to.
 mod at {
     use super::{
-        Mode, Mutex, RwSemaphore, WaitQueueEntry, WaitQueueHead, hooks, mutex, rwsem, sleep, task,
-        waitqueue,
+        Comm, Mode, Mutex, Page, RwSemaphore, WaitQueueEntry, WaitQueueHead, WorkStruct, hooks,
+        mutex, rwsem, sleep, task, waitqueue, workqueue,
     };
+    use crate::emulator::ap_bus::{self, Mask};
+    use crate::emulator::driver::dispatch::{call, word};
+    use probe_ebpf::names::entry_id;
 
     pub(super) extern "C" fn mutex_lock(lock: &Mutex) {
         mutex::mutex_lock(lock);
@@ -139,5 +153,48 @@ mod at {
 
     pub(super) extern "C" fn schedule() {
         task::schedule();
+    }
+
+    pub(super) extern "C" fn workqueue_execute_start(work: &WorkStruct) {
+        hooks::work_start(work.address());
+    }
+
+    pub(super) extern "C" fn workqueue_execute_end(work: &WorkStruct) {
+        hooks::work_end(work.address());
+    }
+
+    pub(super) extern "C" fn flush_work(work: &WorkStruct) -> i32 {
+        hooks::flush_enter(work.address());
+        let waited = workqueue::flush_work(work);
+        hooks::flush_return(work.address(), waited != 0);
+        waited
+    }
+
+    pub(super) extern "C" fn apmask_store(
+        bus: u64,
+        buf: &Page,
+        count: usize,
+        _: u64,
+        pid: u64,
+        comm: &Comm,
+    ) -> i64 {
+        let args = [bus, word(buf), count as u64, 0, pid, word(comm)];
+        call(entry_id::APMASK_STORE, args, |m| {
+            ap_bus::mask_store(m, Mask::Adapters, buf.bytes(count))
+        })
+    }
+
+    pub(super) extern "C" fn aqmask_store(
+        bus: u64,
+        buf: &Page,
+        count: usize,
+        _: u64,
+        pid: u64,
+        comm: &Comm,
+    ) -> i64 {
+        let args = [bus, word(buf), count as u64, 0, pid, word(comm)];
+        call(entry_id::AQMASK_STORE, args, |m| {
+            ap_bus::mask_store(m, Mask::Domains, buf.bytes(count))
+        })
     }
 }

@@ -34,16 +34,16 @@ mod at {
     }
 
     pub(super) extern "C" fn kvm_vcpu_ioctl(vcpu: &'static KvmVcpu, ioctl: u32, arg: u64) -> i64 {
-        let args = [word(vcpu), ioctl.into(), arg, 0];
+        let args = [word(vcpu), ioctl.into(), arg, 0, 0, 0];
         call(entry_id::KVM_VCPU_IOCTL, args, |_| {
             kvm::run::kvm_vcpu_ioctl(vcpu, ioctl)
         })
     }
 
     pub(super) extern "C" fn kvm_s390_handle_pv(kvm: &'static Kvm, cmd: &KvmPvCmd) -> i32 {
-        let args = [word(kvm), word(cmd), 0, 0];
-        call(entry_id::KVM_S390_HANDLE_PV, args, |_| {
-            kvm::pv::kvm_s390_handle_pv(kvm, cmd)
+        let args = [word(kvm), word(cmd), 0, 0, 0, 0];
+        call(entry_id::KVM_S390_HANDLE_PV, args, |m| {
+            kvm::pv::kvm_s390_handle_pv(m, kvm, cmd)
         })
     }
 
@@ -53,14 +53,14 @@ mod at {
         aqm: &Bitmap,
         adm: &Bitmap,
     ) {
-        let args = [word(kvm), word(apm), word(aqm), word(adm)];
+        let args = [word(kvm), word(apm), word(aqm), word(adm), 0, 0];
         call(entry_id::SET_MASKS, args, |m| {
             kvm::crypto::kvm_arch_crypto_set_masks(m, kvm, apm, aqm, adm);
         });
     }
 
     pub(super) extern "C" fn kvm_arch_crypto_clear_masks(kvm: &'static Kvm) {
-        call(entry_id::CLEAR_MASKS, [word(kvm), 0, 0, 0], |m| {
+        call(entry_id::CLEAR_MASKS, [word(kvm), 0, 0, 0, 0, 0], |m| {
             kvm::crypto::kvm_arch_crypto_clear_masks(m, kvm);
         });
     }
@@ -69,9 +69,9 @@ mod at {
         dev: &'static KvmDevice,
         attr: &KvmDeviceAttr,
     ) -> i32 {
-        let args = [word(dev), word(attr), 0, 0];
-        call(entry_id::KVM_VFIO_SET_ATTR, args, |_| {
-            kvm::vfio::kvm_vfio_set_attr(dev, attr)
+        let args = [word(dev), word(attr), 0, 0, 0, 0];
+        call(entry_id::KVM_VFIO_SET_ATTR, args, |m| {
+            kvm::vfio::kvm_vfio_set_attr(m, dev, attr)
         })
     }
 }

@@ -13,6 +13,32 @@ pub mod vfio_ap;
 /// The 5-byte nop at the start of each point.
 pub const NOP5: [u8; 5] = [0x0f, 0x1f, 0x44, 0x00, 0x00];
 
+/// A thread name, padded with zeros.
+pub type Comm = [u8; 16];
+
+/// Who writes to or reads from a file of the sysfs, where a thread of the file system does it in that task's name.
+/// Points that the sysfs reaches have the two fields as their arguments 5 and 6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Writer {
+    /// Process id; 0: the calling thread itself.
+    pub pid: u32,
+    /// Its name.
+    pub comm: Comm,
+}
+
+impl Writer {
+    /// The calling thread itself.
+    pub const SELF: Self = Self {
+        pid: 0,
+        comm: [0; 16],
+    };
+
+    /// The pid, as an argument.
+    pub fn pid(&self) -> u64 {
+        self.pid.into()
+    }
+}
+
 /// A point's name and address.
 #[derive(Debug, Clone, Copy)]
 pub struct PointAddress {

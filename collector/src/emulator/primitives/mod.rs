@@ -1,7 +1,7 @@
-//! The kernel's sleeping primitives, in user space: mutex, rwsem, wait queue, msleep.
+//! The kernel's sleeping primitives, in user space: mutex, rwsem, wait queue, work items, msleep.
 //!
 //! They follow the kernel's semantics and word encodings (`kernel/locking/mutex.c`, `kernel/locking/rwsem.c`,
-//! `kernel/sched/wait.c`) and park threads on futexes. They call each other, and are called, only through the probe
+//! `kernel/sched/wait.c`, `kernel/workqueue.c`) and park threads on futexes. They call each other, and are called, only through the probe
 //! points of [`super::points::kernel`], so that every operation passes a point. Each lock counts its own operations:
 //! that is the ground truth. They know nothing of the driver.
 
@@ -12,6 +12,7 @@ pub mod rwsem;
 pub mod task;
 pub mod trace;
 pub mod waitqueue;
+pub mod workqueue;
 
 #[cfg(test)]
 mod stress;
@@ -22,6 +23,7 @@ pub use mutex::Mutex;
 pub use rwsem::RwSemaphore;
 pub use task::TaskStruct;
 pub use waitqueue::{WaitQueueEntry, WaitQueueHead};
+pub use workqueue::WorkStruct;
 
 /// Ground truth of one lock in one mode, counted by the lock's own code.
 #[derive(Debug, Default)]

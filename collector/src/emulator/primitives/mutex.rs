@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::task::{self, TASK_RUNNING, TaskStruct, current, schedule, set_current_state};
+use super::task::{self, Blocked, TASK_RUNNING, TaskStruct, current, schedule, set_current_state};
 use super::trace::{self, Event};
 use super::{LockCounters, RawSpinLock, raw_spin_lock};
 use crate::emulator::points::kernel as point;
@@ -44,6 +44,28 @@ impl Mutex {
     /// The owner word.
     pub fn owner_word(&self) -> u64 {
         self.owner.load(Ordering::Relaxed)
+    }
+
+    /// Address of the task that the owner word names; 0 if it is free.
+    pub fn owner(&self) -> u64 {
+        self.owner.load(Ordering::SeqCst) & !MUTEX_FLAGS
+    }
+
+    /// Runs `f` with the mutex, if it is free, without counting that as taking it.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn peek<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
+        if !self.trylock_fast() {
+            return None;
+        }
+        let result = f();
+        let me = current().address();
+        let freed = self
+            .owner
+            .compare_exchange(me, 0, Ordering::Release, Ordering::Relaxed);
+        if freed.is_err() {
+            unlock_slowpath(self);
+        }
+        Some(result)
     }
 
     /// Somebody holds it.
@@ -133,6 +155,7 @@ pub(crate) fn mutex_trylock(lock: &Mutex) -> i32 {
 /// The slow path: queue, sleep, and take the lock when its turn comes. 0, or `-EINTR`.
 pub(crate) fn mutex_lock_slowpath(lock: &Mutex, state: u32) -> i32 {
     lock.truth.contended();
+    let _blocked = Blocked::on(lock.address());
     let me = current();
     let mut list = raw_spin_lock(&lock.wait_list);
     // The lock may have come free between the fast path and here.

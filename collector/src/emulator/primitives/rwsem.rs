@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::task::{
-    TASK_RUNNING, TASK_UNINTERRUPTIBLE, TaskStruct, current, schedule, set_current_state,
+    Blocked, TASK_RUNNING, TASK_UNINTERRUPTIBLE, TaskStruct, current, schedule, set_current_state,
 };
 use super::trace::{self, Event};
 use super::{LockCounters, RawSpinLock, raw_spin_lock};
@@ -49,6 +49,8 @@ pub struct RwSemaphore {
     wait_list: RawSpinLock<VecDeque<Waiter>>,
     truth_read: LockCounters,
     truth_write: LockCounters,
+    /// Who holds it for reading: the kernel does not know, whoever explains a hang must.
+    readers: RawSpinLock<Vec<&'static TaskStruct>>,
 }
 
 /// `lock_acquired`'s mode of a reader.
@@ -82,6 +84,26 @@ impl RwSemaphore {
         &self.truth_write
     }
 
+    /// Addresses of the tasks that hold it, in either mode.
+    pub fn holders(&self) -> Vec<u64> {
+        let mut holders: Vec<u64> = raw_spin_lock(&self.readers)
+            .iter()
+            .map(|task| task.address())
+            .collect();
+        if self.count_word() & RWSEM_WRITER_LOCKED != 0 {
+            holders.push(self.owner_word() & !7);
+        }
+        holders
+    }
+
+    /// Makes it free again after a release in the wrong mode.
+    #[cfg(test)]
+    pub fn repair(&self) {
+        self.count.store(0, Ordering::SeqCst);
+        self.owner.store(0, Ordering::SeqCst);
+        raw_spin_lock(&self.readers).clear();
+    }
+
     fn set_reader_owned(&self) {
         self.owner
             .store(current().address() | RWSEM_READER_OWNED, Ordering::Relaxed);
@@ -96,6 +118,7 @@ pub(crate) fn down_read(sem: &RwSemaphore) {
     } else {
         sem.set_reader_owned();
     }
+    raw_spin_lock(&sem.readers).push(current());
     sem.truth_read.acquired();
     trace::note(Event::Lock('R', sem.address()));
     point::lock_acquired(sem.address(), READ);
@@ -104,6 +127,7 @@ pub(crate) fn down_read(sem: &RwSemaphore) {
 /// The reader's slow path, entered with the bias of the failed fast path still in the count.
 pub(crate) fn rwsem_down_read_slowpath(sem: &RwSemaphore) {
     sem.truth_read.contended();
+    let _blocked = Blocked::on(sem.address());
     let me = current();
     let mut list = raw_spin_lock(&sem.wait_list);
     let count = sem.count.load(Ordering::Acquire);
@@ -121,7 +145,10 @@ pub(crate) fn rwsem_down_read_slowpath(sem: &RwSemaphore) {
     if list.len() == 1 {
         sem.count.fetch_or(RWSEM_FLAG_WAITERS, Ordering::SeqCst);
     }
-    let count = sem.count.fetch_sub(RWSEM_READER_BIAS, Ordering::SeqCst) - RWSEM_READER_BIAS;
+    let count = sem
+        .count
+        .fetch_sub(RWSEM_READER_BIAS, Ordering::SeqCst)
+        .wrapping_sub(RWSEM_READER_BIAS);
     if count & LOCK_MASK == 0 {
         // Nobody holds it any more, or a writer was turned away by our bias: whoever is first may go.
         mark_wake(sem, &mut list);
@@ -156,6 +183,7 @@ pub(crate) fn down_write(sem: &RwSemaphore) {
 /// The writer's slow path.
 pub(crate) fn rwsem_down_write_slowpath(sem: &RwSemaphore) {
     sem.truth_write.contended();
+    let _blocked = Blocked::on(sem.address());
     let me = current();
     let since = Instant::now();
     let mut list = raw_spin_lock(&sem.wait_list);
@@ -264,7 +292,17 @@ fn mark_wake(sem: &RwSemaphore, list: &mut MutexGuard<'_, VecDeque<Waiter>>) {
 pub(crate) fn up_read(sem: &RwSemaphore) {
     sem.truth_read.released();
     trace::note(Event::Unlock('r', sem.address()));
-    let count = sem.count.fetch_sub(RWSEM_READER_BIAS, Ordering::SeqCst) - RWSEM_READER_BIAS;
+    let mut readers = raw_spin_lock(&sem.readers);
+    let place = readers.iter().position(|r| std::ptr::eq(*r, current()));
+    if let Some(place) = place {
+        readers.swap_remove(place);
+    }
+    drop(readers);
+    // Releasing a writer's lock this way wraps, and ruins the count for good, as in the kernel.
+    let count = sem
+        .count
+        .fetch_sub(RWSEM_READER_BIAS, Ordering::SeqCst)
+        .wrapping_sub(RWSEM_READER_BIAS);
     if count & (LOCK_MASK | RWSEM_FLAG_WAITERS) == RWSEM_FLAG_WAITERS {
         mark_wake(sem, &mut raw_spin_lock(&sem.wait_list));
     }

@@ -294,6 +294,7 @@ fn no_wake_up_is_lost() {
                     mutex_lock(lock);
                     wait_event_cmd(
                         queue,
+                        std::ptr::from_ref(turn) as u64,
                         || turn.load(Ordering::Relaxed) % 2 == me,
                         || mutex_unlock(lock),
                         || mutex_lock(lock),

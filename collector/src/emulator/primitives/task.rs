@@ -4,9 +4,9 @@
 //! the process ends, as a waker may still hold the pointer when the thread is gone (the kernel counts references).
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use super::futex;
+use super::{RawSpinLock, futex, raw_spin_lock};
 
 /// Runnable.
 pub const TASK_RUNNING: u32 = 0;
@@ -28,6 +28,19 @@ pub struct TaskStruct {
     sigkill_pending: AtomicBool,
     /// Set by the waker of an rwsem reader, with the lock already granted.
     granted: AtomicBool,
+    /// Address of what the task queues for: a lock, a flag, a work item; 0 if it does not wait (the kernel's
+    /// `task->blocker`, which flags and work items do not have).
+    blocker: AtomicU64,
+    /// Thread name.
+    name: String,
+}
+
+/// All tasks of the process, for whoever looks for stuck ones.
+static TASKS: RawSpinLock<Vec<&'static TaskStruct>> = RawSpinLock::new(Vec::new());
+
+/// Every task that there ever was.
+pub fn all() -> Vec<&'static TaskStruct> {
+    raw_spin_lock(&TASKS).clone()
 }
 
 thread_local! {
@@ -42,14 +55,49 @@ pub fn current() -> &'static TaskStruct {
                 state: AtomicU32::new(TASK_RUNNING),
                 sigkill_pending: AtomicBool::new(false),
                 granted: AtomicBool::new(false),
+                blocker: AtomicU64::new(0),
+                name: std::thread::current().name().unwrap_or("?").into(),
             }));
+            raw_spin_lock(&TASKS).push(task);
             cell.set(Some(task));
             task
         })
     })
 }
 
+/// Marks the calling task as waiting, until it is dropped.
+#[derive(Debug)]
+pub struct Blocked {
+    outer: u64,
+}
+
+impl Blocked {
+    /// Waiting for what is at this address.
+    pub fn on(address: u64) -> Self {
+        Self {
+            outer: current().blocker.swap(address, Ordering::SeqCst),
+        }
+    }
+}
+
+impl Drop for Blocked {
+    /// Back to the outer wait: a flag's waiter queues for the guard inside its wait loop.
+    fn drop(&mut self) {
+        current().blocker.store(self.outer, Ordering::SeqCst);
+    }
+}
+
 impl TaskStruct {
+    /// Thread name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Address of what it waits for; 0 for nothing.
+    pub fn blocker(&self) -> u64 {
+        self.blocker.load(Ordering::SeqCst)
+    }
+
     /// The task's address, as in the owner words.
     pub fn address(&self) -> u64 {
         std::ptr::from_ref(self) as u64

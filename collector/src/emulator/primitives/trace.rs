@@ -10,6 +10,8 @@ pub enum Event {
     Unlock(char, u64),
     /// `msleep` of so many milliseconds.
     Msleep(u32),
+    /// `flush_work` of the work item at this address was entered.
+    Flush(u64),
     /// The flag at this address was set or cleared.
     Flag(bool, u64),
     /// `__wake_up` on the queue at this address.

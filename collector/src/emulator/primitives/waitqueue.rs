@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::task::{TASK_RUNNING, TASK_UNINTERRUPTIBLE, current, set_current_state};
+use super::task::{Blocked, TASK_RUNNING, TASK_UNINTERRUPTIBLE, current, set_current_state};
 use super::trace::{self, Event};
 use super::{LockCounters, RawSpinLock, TaskStruct, raw_spin_lock};
 use crate::emulator::points::kernel as point;
@@ -90,9 +90,11 @@ pub(crate) fn wake_up(head: &WaitQueueHead, count: i32) {
 }
 
 /// `wait_event_cmd(head, condition, cmd1, cmd2)`: tests the condition, and while it is false, sleeps with `cmd1` run
-/// before and `cmd2` after each sleep. `slept` counts the wait loops that did so.
+/// before and `cmd2` after each sleep. `slept` counts the wait loops that did so. `flag` is the address of what the
+/// condition looks at.
 pub fn wait_event_cmd(
     head: &WaitQueueHead,
+    flag: u64,
     condition: impl Fn() -> bool,
     cmd1: impl Fn(),
     cmd2: impl Fn(),
@@ -102,6 +104,7 @@ pub fn wait_event_cmd(
         return;
     }
     let entry = WaitQueueEntry::new();
+    let _blocked = Blocked::on(flag);
     let mut counted = false;
     loop {
         point::prepare_to_wait_event(head, &entry, TASK_UNINTERRUPTIBLE);
