@@ -89,12 +89,12 @@ impl Mounted {
     }
 
     fn read(&self, path: &str) -> Result<String, i32> {
-        fs::read_to_string(self.path(path)).map_err(number)
+        fs::read_to_string(self.path(path)).map_err(|error| number(&error))
     }
 
     /// As `echo -n` writes it.
     fn write(&self, path: &str, text: &str) -> Result<(), i32> {
-        fs::write(self.path(path), text).map_err(number)
+        fs::write(self.path(path), text).map_err(|error| number(&error))
     }
 
     fn names(&self, path: &str) -> BTreeSet<String> {
@@ -123,7 +123,7 @@ fn said(child: &mut Child) -> String {
     text
 }
 
-fn number(error: io::Error) -> i32 {
+fn number(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(0)
 }
 
@@ -347,12 +347,12 @@ fn devices_are_created_and_removed() {
             );
         }
         assert!(!mounted.path(&device).exists());
-        assert_eq!(number(open.write(b"0").unwrap_err()), libc::ENODEV);
+        assert_eq!(number(&open.write(b"0").unwrap_err()), libc::ENODEV);
         assert_eq!(instances(), "65534\n");
         // The same place, another device, and nothing left of the first.
         assert_eq!(mounted.write(&create, &format!("{UUID}\n")), Ok(()));
         assert_eq!(mounted.read(&format!("{device}/matrix")).unwrap(), "");
-        assert_eq!(number(open.write(b"0").unwrap_err()), libc::ENODEV);
+        assert_eq!(number(&open.write(b"0").unwrap_err()), libc::ENODEV);
     }
 }
 
@@ -536,7 +536,7 @@ fn a_stale_mount_is_explained_and_the_advice_helps() {
     mounted.process.0.wait().unwrap();
     let sys = mounted.sys();
     assert!(is_mounted(&sys));
-    assert_eq!(number(fs::read_dir(&sys).unwrap_err()), libc::ENOTCONN);
+    assert_eq!(number(&fs::read_dir(&sys).unwrap_err()), libc::ENOTCONN);
     let mut command = apscope(&["emulate", "--mount"]);
     command.arg(&sys);
     let [_, cause, hint] = fails(command);

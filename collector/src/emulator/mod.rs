@@ -18,7 +18,7 @@ mod kvm;
 mod layout;
 mod machine;
 mod mdev;
-pub mod mount;
+pub(crate) mod mount;
 mod objects;
 pub mod points;
 mod points_table;
