@@ -188,6 +188,7 @@ impl Run {
             in_flight,
             blocked,
             known_holds_ns,
+            flag_holders_max: self.machine.flag_holders_max(),
         }
     }
 
