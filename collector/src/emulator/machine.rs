@@ -64,8 +64,7 @@ impl Faults {
 
     /// Asked by the driver before it wakes: this is the wake-up to leave out.
     pub fn loses_wakeup(&self, mdev: &ApMatrixMdev) -> bool {
-        let lost = self.lose_wakeup_of.load(Ordering::SeqCst)
-            == std::ptr::from_ref(mdev) as u64
+        let lost = self.lose_wakeup_of.load(Ordering::SeqCst) == std::ptr::from_ref(mdev) as u64
             && mdev.wait_for_kvm.is_active();
         if lost {
             self.lose_wakeup_of.store(0, Ordering::SeqCst);

@@ -31,7 +31,9 @@ pub fn lost_wakeup(machine: &'static Machine) -> Vec<ActorSpec> {
             }
         });
     }
-    cast.add("notify", 0, move |actor| bind_until_lost(actor, machine, first));
+    cast.add("notify", 0, move |actor| {
+        bind_until_lost(actor, machine, first)
+    });
     for guest in rest {
         steady::guest_actors(&mut cast, machine, guest);
     }
@@ -85,40 +87,42 @@ fn computing_vcpu(
     }
 }
 
-/// For each guest two threads that do not know of each other: `group` adds the device's group to the VM and removes it,
-/// `open` opens the device and closes it. Its vCPUs only compute and leave AQIC alone.
+/// Two neighbouring guests at a time have each other's groups, too: `group` of each adds both to its own VM and removes
+/// them, without a word to the other. The devices are open all the time. The vCPUs only compute and leave AQIC alone.
 pub fn set_unset(machine: &'static Machine) -> Vec<ActorSpec> {
     let mut cast = Cast::default();
     for guest in &machine.guests {
         for vcpu in guest.kvm.vcpus() {
-            cast.add(&format!("vcpu{}", vcpu.vcpu_id), guest.number, move |actor| {
-                computing_vcpu(actor, machine, guest, vcpu, false);
-            });
+            cast.add(
+                &format!("vcpu{}", vcpu.vcpu_id),
+                guest.number,
+                move |actor| {
+                    computing_vcpu(actor, machine, guest, vcpu, false);
+                },
+            );
         }
-        cast.add("group", guest.number, move |actor| {
-            while !actor.is_stopping() {
-                for (name, attr) in [
-                    ("group added", KVM_DEV_VFIO_GROUP_ADD),
-                    ("group removed", KVM_DEV_VFIO_GROUP_DEL),
-                ] {
-                    actor.note(|| name.into());
-                    actor.begin(name);
-                    roles::set_group(guest, attr);
-                    actor.pause_ms(0, 3);
-                }
-            }
-        });
-        cast.add("open", guest.number, move |actor| {
-            while !actor.is_stopping() {
-                actor.note(|| "open and close".into());
-                actor.begin("device opened");
+    }
+    for pair in machine.guests.chunks(2) {
+        // A last one without a neighbour has its own alone.
+        for guest in pair {
+            cast.add("group", guest.number, move |actor| {
                 roles::open(machine, guest);
-                actor.pause_ms(0, 3);
+                while !actor.is_stopping() {
+                    let order = actor.rng.below(2) as usize;
+                    actor.note(|| format!("both groups, {order} first"));
+                    for attr in [KVM_DEV_VFIO_GROUP_ADD, KVM_DEV_VFIO_GROUP_DEL] {
+                        actor.begin("kvm_vfio_set_attr");
+                        for n in 0..pair.len() {
+                            let device = pair[(n + order) % pair.len()].mdev_device;
+                            roles::set_group_of(guest, device, attr);
+                        }
+                        actor.pause_ms(0, 3);
+                    }
+                }
                 actor.begin("device closed");
                 roles::close(machine, guest);
-                actor.pause_ms(0, 3);
-            }
-        });
+            });
+        }
     }
     cast.specs()
 }

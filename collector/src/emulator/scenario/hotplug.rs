@@ -147,14 +147,7 @@ fn read_status(actor: &mut Actor, machine: &'static Machine) {
             && let Some(device) = machine.ap_bus.devices.get(&apqn)
             && device.driver() == Driver::VfioAp
         {
-            status_show(
-                device,
-                0,
-                &mut Page::new(""),
-                0,
-                0,
-                &Writer::SELF.comm,
-            );
+            status_show(device, 0, &mut Page::new(""), 0, 0, &Writer::SELF.comm);
         }
         actor.pause_ms(5, 20);
     }

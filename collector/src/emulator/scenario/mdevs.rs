@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::emulator::actors::{Actor, ActorSpec};
-use crate::emulator::driver::attributes::{self, Attribute};
 use crate::emulator::driver::VFIO_DEVICE_SET_IRQS;
-use crate::emulator::kvm::vfio::{KVM_DEV_VFIO_GROUP_ADD, KVM_DEV_VFIO_GROUP_DEL};
+use crate::emulator::driver::attributes::{self, Attribute};
+use crate::emulator::kvm::vfio::KVM_DEV_VFIO_GROUP_ADD;
 use crate::emulator::layout;
 use crate::emulator::machine::{Guest, Machine};
 use crate::emulator::mdev;

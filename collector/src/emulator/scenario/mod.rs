@@ -24,6 +24,7 @@ use super::actors::ActorSpec;
 use super::hardware::Script;
 use super::layout;
 use super::machine::Machine;
+use crate::options::MAX_GUESTS;
 
 /// A scenario.
 #[derive(Debug)]
@@ -36,8 +37,8 @@ pub struct Scenario {
     pub only: &'static [&'static str],
     /// Generations on which it ends stuck, by design.
     pub hangs_on: &'static [&'static str],
-    /// It needs one guest, whatever was asked for.
-    pub single_guest: bool,
+    /// Fewest and most guests, whatever was asked for.
+    pub guests: (u32, u32),
     /// Mdevs that can be created besides those of the guests.
     pub spare_mdevs: u32,
     /// What each queue does.
@@ -62,7 +63,7 @@ const PLAIN: Scenario = Scenario {
     about: "no actors",
     only: &[],
     hangs_on: &[],
-    single_guest: false,
+    guests: (1, MAX_GUESTS),
     spare_mdevs: 0,
     script: |_| layout::STEADY_SCRIPT,
     actors: |_| Vec::new(),
@@ -155,22 +156,23 @@ pub static SCENARIOS: [Scenario; 15] = [
     },
     Scenario {
         name: "set-unset",
-        about: "two threads bind and release the same mdev at once: kvm_busy with two holders",
+        about: "two threads set and unset the same mdev at once: kvm_busy with two holders",
         only: &WITH_FLAG,
+        guests: (2, MAX_GUESTS),
         actors: flags::set_unset,
         ..PLAIN
     },
     Scenario {
         name: "lock-cycle",
         about: "benchmark: one thread takes and releases matrix_dev->lock back to back",
-        single_guest: true,
+        guests: (1, 1),
         actors: locks::lock_cycle,
         ..PLAIN
     },
     Scenario {
         name: "known-holds",
         about: "test: one thread holds matrix_dev->lock for 1, 5 and 20 ms in turn",
-        single_guest: true,
+        guests: (1, 1),
         actors: locks::known_holds,
         ..PLAIN
     },

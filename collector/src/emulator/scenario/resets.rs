@@ -60,4 +60,3 @@ pub fn actors(machine: &'static Machine) -> Vec<ActorSpec> {
     }
     cast.specs()
 }
-

@@ -16,7 +16,7 @@ use crate::emulator::kvm::vfio::{
 };
 use crate::emulator::layout;
 use crate::emulator::machine::{Guest, Machine};
-use crate::emulator::objects::{KvmDeviceAttr, KvmVcpu, Link};
+use crate::emulator::objects::{KvmDeviceAttr, KvmVcpu, Link, MdevDevice};
 use crate::emulator::points::kvm::{kvm_vcpu_ioctl, kvm_vfio_set_attr};
 use crate::emulator::points::vfio_ap as driver;
 use crate::emulator::rng::Rng;
@@ -61,7 +61,12 @@ fn keeps_vcpus_from_release(machine: &Machine) -> bool {
 }
 
 /// Runs the vCPU until the guest has nothing left to do.
-pub fn run_until_idle(actor: &Actor, machine: &Machine, guest: &'static Guest, vcpu: &'static KvmVcpu) {
+pub fn run_until_idle(
+    actor: &Actor,
+    machine: &Machine,
+    guest: &'static Guest,
+    vcpu: &'static KvmVcpu,
+) {
     let gated = keeps_vcpus_from_release(machine);
     while !vcpu.sie_block.is_idle() {
         actor.begin("kvm_vcpu_ioctl(KVM_RUN)");
@@ -92,14 +97,19 @@ pub fn run_vcpu(
     }
 }
 
-/// Adds the device's group to the VM, or removes it.
+/// Adds the guest's device's group to the VM, or removes it.
 pub fn set_group(guest: &'static Guest, attr: u64) {
+    set_group_of(guest, guest.mdev_device, attr);
+}
+
+/// Adds a device's group to the guest's VM, or removes it.
+pub fn set_group_of(guest: &'static Guest, device: &'static MdevDevice, attr: u64) {
     kvm_vfio_set_attr(
         guest.kvm_vfio,
         &KvmDeviceAttr {
             group: KVM_DEV_VFIO_GROUP,
             attr,
-            target: Link::to(&guest.mdev_device.group),
+            target: Link::to(&device.group),
         },
     );
 }
@@ -186,10 +196,6 @@ pub fn start_and_stop(
             plug(machine, guest, replay);
         }
         actor.pause_ms(on.0, on.1);
-        if actor.is_stopping() {
-            // The device stays plugged.
-            return;
-        }
         actor.begin("guest stop");
         {
             let _gate = gate(guest);

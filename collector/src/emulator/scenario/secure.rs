@@ -154,15 +154,19 @@ pub fn serial(machine: &'static Machine) -> Vec<ActorSpec> {
     for guest in &machine.guests {
         let turn: &'static Turn = Box::leak(Box::default());
         for vcpu in guest.kvm.vcpus() {
-            cast.add(&format!("vcpu{}", vcpu.vcpu_id), guest.number, move |actor| {
-                while !actor.is_stopping() {
-                    let program = roles::guest_program(&mut actor.rng, guest.number);
-                    actor.note(|| format!("{program:?}"));
-                    vcpu.sie_block.load(program);
-                    in_turn(turn, || roles::run_until_idle(actor, machine, guest, vcpu));
-                    actor.pause_ms(3, 9);
-                }
-            });
+            cast.add(
+                &format!("vcpu{}", vcpu.vcpu_id),
+                guest.number,
+                move |actor| {
+                    while !actor.is_stopping() {
+                        let program = roles::guest_program(&mut actor.rng, guest.number);
+                        actor.note(|| format!("{program:?}"));
+                        vcpu.sie_block.load(program);
+                        in_turn(turn, || roles::run_until_idle(actor, machine, guest, vcpu));
+                        actor.pause_ms(3, 9);
+                    }
+                },
+            );
         }
         cast.add("notify", guest.number, move |actor| {
             serial_release(actor, machine, guest, turn);

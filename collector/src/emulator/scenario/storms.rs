@@ -26,9 +26,13 @@ pub fn boot(machine: &'static Machine) -> Vec<ActorSpec> {
     for guest in &machine.guests {
         for vcpu in guest.kvm.vcpus() {
             let start = start.clone();
-            cast.add(&format!("vcpu{}", vcpu.vcpu_id), guest.number, move |actor| {
-                boot_vcpu(actor, machine, guest, vcpu, &start);
-            });
+            cast.add(
+                &format!("vcpu{}", vcpu.vcpu_id),
+                guest.number,
+                move |actor| {
+                    boot_vcpu(actor, machine, guest, vcpu, &start);
+                },
+            );
         }
         let (start, stop) = (start.clone(), stop.clone());
         cast.add("notify", guest.number, move |actor| {
@@ -131,9 +135,13 @@ pub fn pqap(machine: &'static Machine) -> Vec<ActorSpec> {
     let mut cast = Cast::default();
     for guest in &machine.guests {
         for vcpu in guest.kvm.vcpus() {
-            cast.add(&format!("vcpu{}", vcpu.vcpu_id), guest.number, move |actor| {
-                storm_vcpu(actor, machine, guest, vcpu);
-            });
+            cast.add(
+                &format!("vcpu{}", vcpu.vcpu_id),
+                guest.number,
+                move |actor| {
+                    storm_vcpu(actor, machine, guest, vcpu);
+                },
+            );
         }
         cast.add("notify", guest.number, move |actor| {
             roles::start_and_stop(actor, machine, guest, (1000, 3000), (5, 20));
