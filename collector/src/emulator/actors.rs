@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use super::blocked::Waits;
 use super::machine::{self, Machine};
-use super::primitives::futex;
+use super::primitives::{futex, task};
 use super::rng::Rng;
 
 /// Stack of an actor: its frames are small, and there may be thousands.
 const STACK_BYTES: usize = 128 << 10;
-/// When no actor has stopped for so long after being told to, those that are left are stuck.
+/// When no actor has stopped for so long after being told to, those that are left are stuck, whatever they wait for.
 pub const STUCK_AFTER: Duration = Duration::from_secs(5);
 /// How often it is looked for a deadlock meanwhile.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Longest name that the kernel keeps of a thread.
 const COMM_LEN: usize = 15;
 
@@ -176,6 +176,7 @@ impl Actors {
                 .spawn(move || {
                     machine::enter(actor.shared.machine);
                     (spec.run)(&mut actor);
+                    task::current().exit();
                     actor.status.done.store(true, Ordering::SeqCst);
                 });
             match started {
@@ -213,14 +214,14 @@ impl Actors {
             } else if last_progress.elapsed() >= STUCK_AFTER {
                 return Ended::Stuck(self.in_flight());
             } else if looked.elapsed() >= LOOK_EVERY {
-                // Tasks that wait for each other twice in a row will do so for ever.
-                looked = Instant::now();
+                // In the same waits for each other twice in a row: for ever. Those that will stop are waited for.
                 let now = Waits::of(self.shared.machine).deadlocked();
                 if !now.is_empty() && now == deadlocked && last_progress.elapsed() >= LOOK_EVERY * 3
                 {
                     return Ended::Stuck(self.in_flight());
                 }
                 deadlocked = now;
+                looked = Instant::now();
             }
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -10,9 +10,23 @@ use super::protocol::BlockedTask;
 /// The waits of a machine's tasks at one moment.
 #[derive(Debug, Default)]
 pub struct Waits {
-    /// By task address: task, name of the lock, addresses of its holders.
-    waits: BTreeMap<u64, (&'static TaskStruct, String, Vec<u64>)>,
+    /// By task address.
+    waits: BTreeMap<u64, Wait>,
     names: BTreeMap<u64, String>,
+    /// Addresses of tasks whose threads have ended.
+    exited: BTreeSet<u64>,
+}
+
+/// A task that waits.
+#[derive(Debug)]
+struct Wait {
+    task: &'static TaskStruct,
+    /// Which of the task's waits it is.
+    number: u64,
+    /// Name of the lock.
+    lock: String,
+    /// Addresses of the tasks that hold it.
+    holders: Vec<u64>,
 }
 
 impl Waits {
@@ -28,21 +42,40 @@ impl Waits {
             .iter()
             .map(|task| (task.address(), task.name().to_owned()))
             .collect();
+        let exited = tasks
+            .iter()
+            .filter(|task| task.has_exited())
+            .map(|task| task.address())
+            .collect();
         let waits = tasks
             .into_iter()
             .filter_map(|task| {
+                let number = task.wait_number();
                 let lock = locks.get(&task.blocker())?;
                 let mut holders = lock.object.holders();
                 holders.retain(|holder| *holder != 0);
-                Some((task.address(), (task, lock.name.clone(), holders)))
+                let wait = Wait {
+                    task,
+                    number,
+                    lock: lock.name.clone(),
+                    holders,
+                };
+                Some((task.address(), wait))
             })
             .collect();
-        Self { waits, names }
+        Self {
+            waits,
+            names,
+            exited,
+        }
     }
 
-    /// Tasks (by address) that can never go on: they wait for a lock of which every holder is such a task, or waits for
-    /// itself. Empty unless the waits form a cycle.
-    pub fn deadlocked(&self) -> BTreeSet<u64> {
+    /// Tasks that can never go on, by address and number of the wait: they wait for a lock that is held by such a task,
+    /// or by one whose thread has ended. Empty unless there is a cycle, or a lock whose owner has left.
+    ///
+    /// One look proves nothing, as tasks are looked at one after the other. The same waits in two looks do: who has
+    /// been in one wait all the time has released nothing meanwhile.
+    pub fn deadlocked(&self) -> BTreeSet<(u64, u64)> {
         let mut stuck: BTreeSet<u64> = self.waits.keys().copied().collect();
         loop {
             let before = stuck.len();
@@ -50,13 +83,16 @@ impl Waits {
                 .iter()
                 .copied()
                 .filter(|task| {
-                    let (_, _, holders) = &self.waits[task];
                     // One holder that never lets go is enough; a lock that nobody holds is about to be taken.
-                    holders.iter().any(|holder| stuck.contains(holder))
+                    let holders = &self.waits[task].holders;
+                    holders
+                        .iter()
+                        .any(|holder| stuck.contains(holder) || self.exited.contains(holder))
                 })
                 .collect();
             if stuck.len() == before {
-                return stuck;
+                let waits = stuck.iter();
+                return waits.map(|task| (*task, self.waits[task].number)).collect();
             }
         }
     }
@@ -65,10 +101,11 @@ impl Waits {
     pub fn tasks(&self) -> Vec<BlockedTask> {
         self.waits
             .values()
-            .map(|(task, lock, holders)| BlockedTask {
-                thread: task.name().to_owned(),
-                lock: lock.clone(),
-                holders: holders
+            .map(|wait| BlockedTask {
+                thread: wait.task.name().to_owned(),
+                lock: wait.lock.clone(),
+                holders: wait
+                    .holders
                     .iter()
                     .map(|holder| self.names.get(holder).cloned().unwrap_or_default())
                     .collect(),

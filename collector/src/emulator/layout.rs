@@ -35,6 +35,24 @@ pub const STEADY_SCRIPT: Script = Script {
     fixed_response: None,
 };
 
+/// Queues that do everything at once, for scenarios of many operations.
+pub const STORM_SCRIPT: Script = Script {
+    slow_disable_period: 0,
+    slow_disable_tests: 0,
+    slow_reset_period: 0,
+    slow_reset_tests: 0,
+    reset_in_progress_period: 0,
+    reset_response: 0,
+    reset_response_tests: 0,
+    fixed_response: None,
+};
+
+/// Queues that need a poll for every fifth interruption that is turned off, so that others queue behind a vCPU in PQAP.
+pub const SE_SCRIPT: Script = Script {
+    slow_disable_period: 5,
+    ..STEADY_SCRIPT
+};
+
 /// First adapter of a guest's cell.
 pub fn first_adapter(guest: u32) -> u16 {
     (guest % 16) as u16 * CELL_ADAPTERS

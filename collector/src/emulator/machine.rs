@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
 
 use probe_ebpf::abi::{LockKind, Mode};
@@ -39,8 +39,44 @@ pub struct Guest {
     /// User space's file descriptor of the device: open or not. Readers are calls on it in progress, which a close
     /// waits for, as the kernel's reference on the file does.
     pub device_fd: RwLock<bool>,
-    /// User space's own rule in scenario `steady`: no conversion while the device is bound or released.
+    /// User space's own rule in most scenarios: no conversion while the device is bound or released.
     pub conversion_gate: Mutex<()>,
+    /// User space's own rule on a generation where a vCPU in PQAP and the release alone can deadlock: no vCPU runs while
+    /// the device is released. Readers are vCPUs.
+    pub vcpu_gate: RwLock<()>,
+}
+
+/// Faults that a scenario has put into the driver.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// Address of the mdev whose next wake-up that would wake somebody is left out; 0: none.
+    lose_wakeup_of: AtomicU64,
+    /// That has happened.
+    wakeup_lost: AtomicBool,
+}
+
+impl Faults {
+    /// Leaves out one wake-up of those that wait for this mdev's `kvm_busy`: the first that would wake somebody.
+    pub fn lose_wakeup(&self, mdev: &ApMatrixMdev) {
+        self.lose_wakeup_of
+            .store(std::ptr::from_ref(mdev) as u64, Ordering::SeqCst);
+    }
+
+    /// Asked by the driver before it wakes: this is the wake-up to leave out.
+    pub fn loses_wakeup(&self, mdev: &ApMatrixMdev) -> bool {
+        let lost = self.lose_wakeup_of.load(Ordering::SeqCst) == std::ptr::from_ref(mdev) as u64
+            && mdev.wait_for_kvm.is_active();
+        if lost {
+            self.lose_wakeup_of.store(0, Ordering::SeqCst);
+            self.wakeup_lost.store(true, Ordering::SeqCst);
+        }
+        lost
+    }
+
+    /// It was left out.
+    pub fn wakeup_is_lost(&self) -> bool {
+        self.wakeup_lost.load(Ordering::SeqCst)
+    }
 }
 
 /// Everything.
@@ -63,6 +99,8 @@ pub struct Machine {
     pub guests: Vec<Guest>,
     /// Counts of entry points.
     pub entries: EntryTruth,
+    /// What the scenario has broken.
+    pub faults: Faults,
 }
 
 thread_local! {
@@ -179,6 +217,7 @@ impl Machine {
             slots_lock: Mutex::new(()),
             guests,
             entries: EntryTruth::default(),
+            faults: Faults::default(),
         }));
         machine.populate();
         machine
@@ -394,6 +433,15 @@ impl Machine {
             .collect()
     }
 
+    /// Most tasks that held the flag of one mdev at the same time; 0 where there is no flag.
+    pub fn flag_holders_max(&self) -> u32 {
+        let slots = self.slots.iter();
+        slots
+            .map(|slot| slot.storage.busy_holders_max())
+            .max()
+            .unwrap_or(0)
+    }
+
     /// What the locks counted, by class and mode.
     pub fn lock_truth(&'static self) -> Vec<TruthLock> {
         let listed = self.listed();
@@ -447,6 +495,7 @@ impl Guest {
             kvm_vfio: KvmDevice::create(kvm),
             device_fd: RwLock::new(false),
             conversion_gate: Mutex::new(()),
+            vcpu_gate: RwLock::new(()),
         }
     }
 }

@@ -85,6 +85,29 @@ pub fn scenarios() -> Vec<&'static str> {
     scenario::SCENARIOS.iter().map(|s| s.name).collect()
 }
 
+/// How a scenario ends on a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All actors stop when they are told to.
+    Ends,
+    /// Some cannot, by design.
+    Hangs,
+    /// It is refused: the generation does not have what it is about.
+    Refused,
+}
+
+/// How a scenario ends on a generation; `None` if there is no such scenario.
+pub fn outcome(generation: &str, scenario: &str) -> Option<Outcome> {
+    let scenario = scenario::scenario(scenario)?;
+    Some(if !scenario.is_for(generation) {
+        Outcome::Refused
+    } else if scenario.hangs_on.contains(&generation) {
+        Outcome::Hangs
+    } else {
+        Outcome::Ends
+    })
+}
+
 /// A name and what it stands for.
 pub type Described = (&'static str, &'static str);
 
@@ -114,11 +137,21 @@ pub fn check(options: &EmulatorOptions) -> Result<(), Problem> {
             format!("one of {}", generations().join(", ")),
         ));
     }
-    if scenario::scenario(&options.scenario).is_none() {
+    let Some(scenario) = scenario::scenario(&options.scenario) else {
         return Err(Problem::new(
             format!("unknown scenario '{}'", options.scenario),
             "the emulated driver has no such scenario",
             format!("one of {}", scenarios().join(", ")),
+        ));
+    };
+    if !scenario.is_for(&options.generation) {
+        return Err(Problem::new(
+            format!(
+                "scenario '{}' is not for generation '{}'",
+                scenario.name, options.generation
+            ),
+            "that generation does not have kvm_busy, the open-coded lock that the scenario is about",
+            format!("--generation with one of {}", scenario.only.join(", ")),
         ));
     }
     for (name, value, max) in [
@@ -182,7 +215,14 @@ mod tests {
                 (|o| o.generation = "v4.2".into()) as fn(&mut EmulatorOptions),
                 "v5.13, v5.15",
             ),
-            (|o| o.scenario = "x".into(), "steady, lock-cycle"),
+            (|o| o.scenario = "x".into(), "steady, boot-storm"),
+            (
+                |o| {
+                    o.generation = "v6.6".into();
+                    o.scenario = "set-unset".into();
+                },
+                "one of v5.13, v5.15-rc",
+            ),
             (|o| o.guests = 0, "1 to 1000"),
             (|o| o.guests = 100_000, "1 to 1000"),
             (|o| o.vcpus = 0, "1 to 64"),

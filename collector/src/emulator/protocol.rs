@@ -156,6 +156,18 @@ pub struct Truth {
     /// Scenario `known-holds`: the holds that the emulator measured itself, ascending, in nanoseconds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub known_holds_ns: Vec<u64>,
+    /// Most tasks that held `kvm_busy` of one mdev at the same time; 0, and absent, where there is no such flag or
+    /// nobody set it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub flag_holders_max: u32,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// A thread that waits for a lock.

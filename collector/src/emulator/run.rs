@@ -56,11 +56,7 @@ impl Run {
         let generation =
             driver::generation(&options.generation).ok_or_else(|| unknown("generation"))?;
         let scenario = scenario::scenario(&options.scenario).ok_or_else(|| unknown("scenario"))?;
-        let guests = if scenario.single_guest {
-            1
-        } else {
-            options.guests
-        };
+        let guests = options.guests.clamp(scenario.guests.0, scenario.guests.1);
         let machine = Machine::build(&Plan {
             generation,
             guests,
@@ -188,6 +184,7 @@ impl Run {
             in_flight,
             blocked,
             known_holds_ns,
+            flag_holders_max: self.machine.flag_holders_max(),
         }
     }
 

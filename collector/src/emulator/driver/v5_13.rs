@@ -58,6 +58,13 @@ pub(super) fn wait_until_kvm_is_not_busy(machine: &Machine, matrix_mdev: &ApMatr
     );
 }
 
+/// `wake_up_all(&matrix_mdev->wait_for_kvm)`, unless the scenario loses this one.
+pub(super) fn wake_up_waiters(machine: &Machine, matrix_mdev: &ApMatrixMdev) {
+    if !machine.faults.loses_wakeup(matrix_mdev) {
+        wake_up_all(&matrix_mdev.wait_for_kvm);
+    }
+}
+
 fn handle_pqap(machine: &'static Machine, vcpu: &'static KvmVcpu) -> i32 {
     irq::handle_pqap(vcpu, &machine.matrix_dev.lock, |matrix_mdev| {
         wait_until_kvm_is_not_busy(machine, matrix_mdev);
@@ -84,7 +91,7 @@ fn vfio_ap_mdev_set_kvm(
         kvm.crypto.pqap_hook.set(Some(&matrix_mdev.pqap_hook));
         matrix_mdev.kvm.set(Some(kvm));
         matrix_mdev.clear_kvm_busy();
-        wake_up_all(&matrix_mdev.wait_for_kvm);
+        wake_up_waiters(machine, matrix_mdev);
     }
     0
 }
@@ -102,7 +109,7 @@ fn vfio_ap_mdev_unset_kvm(machine: &Machine, matrix_mdev: &'static ApMatrixMdev)
         kvm_put_kvm(kvm);
         matrix_mdev.kvm.set(None);
         matrix_mdev.clear_kvm_busy();
-        wake_up_all(&matrix_mdev.wait_for_kvm);
+        wake_up_waiters(machine, matrix_mdev);
     }
 }
 

@@ -7,7 +7,7 @@
 use std::sync::atomic::Ordering;
 
 use super::group::vfio_unregister_notifier;
-use super::v5_13::wait_until_kvm_is_not_busy;
+use super::v5_13::{wait_until_kvm_is_not_busy, wake_up_waiters};
 use super::{
     Generation, NOTIFY_DONE, NOTIFY_OK, VFIO_GROUP_NOTIFY_SET_KVM, VfioCore, matrix, v5_13, v5_15,
 };
@@ -17,7 +17,6 @@ use crate::emulator::objects::{ApMatrixMdev, Kvm, MdevDevice, NotifierBlock};
 use crate::emulator::points::kernel::{down_write, mutex_lock, mutex_unlock, up_write};
 use crate::emulator::points::kvm::{kvm_arch_crypto_clear_masks, kvm_arch_crypto_set_masks};
 use crate::emulator::points::vfio_ap::vfio_ap_mdev_reset_queues;
-use crate::emulator::primitives::waitqueue::wake_up_all;
 
 /// The functions of this generation.
 pub const GENERATION: Generation = Generation {
@@ -56,7 +55,7 @@ fn vfio_ap_mdev_set_kvm(
         mutex_lock(&machine.matrix_dev.lock);
         matrix_mdev.kvm.set(Some(kvm));
         matrix_mdev.clear_kvm_busy();
-        wake_up_all(&matrix_mdev.wait_for_kvm);
+        wake_up_waiters(machine, matrix_mdev);
     }
     0
 }
@@ -81,7 +80,7 @@ fn vfio_ap_mdev_unset_kvm(machine: &Machine, matrix_mdev: &'static ApMatrixMdev)
         kvm_put_kvm(kvm);
         matrix_mdev.kvm.set(None);
         matrix_mdev.clear_kvm_busy();
-        wake_up_all(&matrix_mdev.wait_for_kvm);
+        wake_up_waiters(machine, matrix_mdev);
     }
 }
 

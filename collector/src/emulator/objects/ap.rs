@@ -56,6 +56,8 @@ pub struct ApMatrixMdev {
     truth_busy: LockCounters,
     /// Who has set the flag and not cleared it, for whoever explains a hang.
     busy_holders: RawSpinLock<Vec<&'static TaskStruct>>,
+    /// Most of them at once.
+    busy_holders_max: AtomicU32,
 }
 
 /// `struct eventfd_ctx *`: set or not, and signals so far.
@@ -150,7 +152,11 @@ impl ApMatrixMdev {
     pub fn set_kvm_busy(&self) {
         trace::note(Event::Flag(true, self.kvm_busy_address()));
         self.truth_busy.acquired();
-        self.holders().push(task::current());
+        let mut holders = self.holders();
+        holders.push(task::current());
+        self.busy_holders_max
+            .fetch_max(holders.len() as u32, Ordering::Relaxed);
+        drop(holders);
         self.kvm_busy.store(true, Ordering::Relaxed);
     }
 
@@ -176,6 +182,11 @@ impl ApMatrixMdev {
     /// Addresses of the tasks that have set the flag and not cleared it.
     pub fn busy_holders(&self) -> Vec<u64> {
         self.holders().iter().map(|task| task.address()).collect()
+    }
+
+    /// Most tasks that had set the flag and not cleared it at the same time.
+    pub fn busy_holders_max(&self) -> u32 {
+        self.busy_holders_max.load(Ordering::Relaxed)
     }
 
     /// Address of the flag.

@@ -31,6 +31,10 @@ pub struct TaskStruct {
     /// Address of what the task queues for: a lock, a flag, a work item; 0 if it does not wait (the kernel's
     /// `task->blocker`, which flags and work items do not have).
     blocker: AtomicU64,
+    /// How often it has begun to wait: tells one wait for the same thing from the next.
+    waits: AtomicU64,
+    /// Its thread does nothing any more.
+    exited: AtomicBool,
     /// Thread name.
     name: String,
 }
@@ -56,6 +60,8 @@ pub fn current() -> &'static TaskStruct {
                 sigkill_pending: AtomicBool::new(false),
                 granted: AtomicBool::new(false),
                 blocker: AtomicU64::new(0),
+                waits: AtomicU64::new(0),
+                exited: AtomicBool::new(false),
                 name: std::thread::current().name().unwrap_or("?").into(),
             }));
             raw_spin_lock(&TASKS).push(task);
@@ -74,8 +80,10 @@ pub struct Blocked {
 impl Blocked {
     /// Waiting for what is at this address.
     pub fn on(address: u64) -> Self {
+        let task = current();
+        task.waits.fetch_add(1, Ordering::SeqCst);
         Self {
-            outer: current().blocker.swap(address, Ordering::SeqCst),
+            outer: task.blocker.swap(address, Ordering::SeqCst),
         }
     }
 }
@@ -96,6 +104,21 @@ impl TaskStruct {
     /// Address of what it waits for; 0 for nothing.
     pub fn blocker(&self) -> u64 {
         self.blocker.load(Ordering::SeqCst)
+    }
+
+    /// Number of the wait that it is in, or was in last.
+    pub fn wait_number(&self) -> u64 {
+        self.waits.load(Ordering::SeqCst)
+    }
+
+    /// The thread ends: what its task holds now, it holds for ever.
+    pub fn exit(&self) {
+        self.exited.store(true, Ordering::SeqCst);
+    }
+
+    /// Its thread has ended.
+    pub fn has_exited(&self) -> bool {
+        self.exited.load(Ordering::SeqCst)
     }
 
     /// The task's address, as in the owner words.

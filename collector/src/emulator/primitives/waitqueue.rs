@@ -33,6 +33,11 @@ impl WaitQueueHead {
     pub fn address(&self) -> u64 {
         std::ptr::from_ref(self) as u64
     }
+
+    /// `waitqueue_active`: somebody waits.
+    pub fn is_active(&self) -> bool {
+        !raw_spin_lock(&self.list).is_empty()
+    }
 }
 
 impl WaitQueueEntry {

@@ -6,8 +6,6 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::emulator::actors::Actor;
-use crate::emulator::driver::attributes::{self, Attribute};
-use crate::emulator::driver::sysfs::Page;
 use crate::emulator::driver::{VFIO_DEVICE_GET_INFO, VFIO_DEVICE_RESET};
 use crate::emulator::hardware::mkqid;
 use crate::emulator::kvm::pv::{KVM_PV_DISABLE, KVM_PV_ENABLE, kvm_arch_vm_ioctl_pv_command};
@@ -18,8 +16,7 @@ use crate::emulator::kvm::vfio::{
 };
 use crate::emulator::layout;
 use crate::emulator::machine::{Guest, Machine};
-use crate::emulator::objects::{KvmDeviceAttr, KvmVcpu, Link};
-use crate::emulator::points::Writer;
+use crate::emulator::objects::{KvmDeviceAttr, KvmVcpu, Link, MdevDevice};
 use crate::emulator::points::kvm::{kvm_vcpu_ioctl, kvm_vfio_set_attr};
 use crate::emulator::points::vfio_ap as driver;
 use crate::emulator::rng::Rng;
@@ -57,28 +54,62 @@ pub fn guest_program(rng: &mut Rng, guest: u32) -> Vec<GuestStep> {
     steps
 }
 
-/// A vCPU thread of user space: KVM_RUN, and what the guest wants of user space in between.
-pub fn run_vcpu(actor: &mut Actor, guest: &'static Guest, vcpu: &'static KvmVcpu) {
+/// A vCPU that waits for `kvm_busy` in the hook's rwsem and a release that wants the rwsem for writing deadlock, the two
+/// alone. On such a generation user space does not let them meet, except where that is the scenario.
+fn keeps_vcpus_from_release(machine: &Machine) -> bool {
+    machine.generation.has_kvm_busy && machine.generation.has_hook_rwsem
+}
+
+/// Runs the vCPU until the guest has nothing left to do.
+pub fn run_until_idle(
+    actor: &Actor,
+    machine: &Machine,
+    guest: &'static Guest,
+    vcpu: &'static KvmVcpu,
+) {
+    let gated = keeps_vcpus_from_release(machine);
+    while !vcpu.sie_block.is_idle() {
+        actor.begin("kvm_vcpu_ioctl(KVM_RUN)");
+        let _gate = gated.then(|| {
+            let gate = &guest.vcpu_gate;
+            gate.read().unwrap_or_else(PoisonError::into_inner)
+        });
+        kvm_vcpu_ioctl(vcpu, KVM_RUN, 0);
+    }
+}
+
+/// A vCPU thread of user space: KVM_RUN, and what the guest wants of user space in between, which takes it between `low`
+/// and `high` milliseconds.
+pub fn run_vcpu(
+    actor: &mut Actor,
+    machine: &'static Machine,
+    guest: &'static Guest,
+    vcpu: &'static KvmVcpu,
+    low: u64,
+    high: u64,
+) {
     while !actor.is_stopping() {
         let program = guest_program(&mut actor.rng, guest.number);
         actor.note(|| format!("{program:?}"));
         vcpu.sie_block.load(program);
-        while !vcpu.sie_block.is_idle() {
-            actor.begin("kvm_vcpu_ioctl(KVM_RUN)");
-            kvm_vcpu_ioctl(vcpu, KVM_RUN, 0);
-        }
-        actor.pause_ms(3, 9);
+        run_until_idle(actor, machine, guest, vcpu);
+        actor.pause_ms(low, high);
     }
 }
 
-/// Adds the device's group to the VM, or removes it.
+/// Adds the guest's device's group to the VM, or removes it.
 pub fn set_group(guest: &'static Guest, attr: u64) {
+    set_group_of(guest, guest.mdev_device, attr);
+}
+
+/// Adds a device's group to the guest's VM, or removes it.
+pub fn set_group_of(guest: &'static Guest, device: &'static MdevDevice, attr: u64) {
     kvm_vfio_set_attr(
         guest.kvm_vfio,
         &KvmDeviceAttr {
             group: KVM_DEV_VFIO_GROUP,
             attr,
-            target: Link::to(&guest.mdev_device.group),
+            target: Link::to(&device.group),
         },
     );
 }
@@ -131,10 +162,30 @@ pub fn unplug(machine: &Machine, guest: &'static Guest, release_first: bool) {
     }
 }
 
-/// Plugs the device into the running guest and takes it out again. The order of the two halves of each varies, as it
-/// does between versions of QEMU: the guest is announced by the notifier chain or by the replay at registration, and
-/// withdrawn by the notifier with NULL or by the release.
-pub fn start_and_stop(actor: &mut Actor, machine: &'static Machine, guest: &'static Guest) {
+/// Guest stop that user space takes care of: a generation that leaks its lock when a guest is withdrawn twice is not made
+/// to do that, and one where a vCPU in PQAP would deadlock with it has its vCPUs stopped first.
+pub fn unplug_carefully(machine: &Machine, guest: &'static Guest, release_first: bool) {
+    let _gate = keeps_vcpus_from_release(machine).then(|| {
+        let gate = &guest.vcpu_gate;
+        gate.write().unwrap_or_else(PoisonError::into_inner)
+    });
+    unplug(
+        machine,
+        guest,
+        release_first || machine.generation.leaks_lock,
+    );
+}
+
+/// Plugs the device into the running guest and takes it out again, with pauses `on` and `off` in milliseconds. The order
+/// of the two halves of each varies, as it does between versions of QEMU: the guest is announced by the notifier chain or
+/// by the replay at registration, and withdrawn by the notifier with NULL or by the release.
+pub fn start_and_stop(
+    actor: &mut Actor,
+    machine: &'static Machine,
+    guest: &'static Guest,
+    on: (u64, u64),
+    off: (u64, u64),
+) {
     while !actor.is_stopping() {
         let replay = actor.rng.percent(50);
         let release_first = actor.rng.percent(50);
@@ -144,25 +195,17 @@ pub fn start_and_stop(actor: &mut Actor, machine: &'static Machine, guest: &'sta
             let _gate = gate(guest);
             plug(machine, guest, replay);
         }
-        actor.pause_ms(100, 400);
-        if actor.is_stopping() {
-            // The device stays plugged.
-            return;
-        }
+        actor.pause_ms(on.0, on.1);
         actor.begin("guest stop");
         {
             let _gate = gate(guest);
-            // A generation that leaks its lock when a guest is withdrawn twice is not made to do that here.
-            unplug(
-                machine,
-                guest,
-                release_first || machine.generation.leaks_lock,
-            );
+            unplug_carefully(machine, guest, release_first);
         }
-        actor.pause_ms(20, 100);
+        actor.pause_ms(off.0, off.1);
     }
 }
 
+/// User space's gate between conversion, binding and release of a guest.
 pub fn gate(guest: &Guest) -> std::sync::MutexGuard<'_, ()> {
     guest
         .conversion_gate
@@ -170,70 +213,21 @@ pub fn gate(guest: &Guest) -> std::sync::MutexGuard<'_, ()> {
         .unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the administrator does next: mostly sound changes inside the guest's cell that leave what it started with; now
-/// and then a number too large, one that is none, a queue that is not bound, one of the neighbour's.
-fn next_access(rng: &mut Rng, guest: u32) -> (&'static str, String) {
-    let (adapter, domain) = (layout::first_adapter(guest), layout::first_domain(guest));
-    let kind = rng.below(8);
-    let base = if kind < 2 { adapter } else { domain };
-    let text = match rng.below(20) {
-        0 => "256".to_string(),
-        1 => "queue".to_string(),
-        2 => "99999999999999999999".to_string(),
-        // The first of the neighbouring cell; the other coordinate decides whose it is.
-        3 if kind < 2 => format!("{:#04x}", (adapter + layout::CELL_ADAPTERS) % 256),
-        3 => (domain + layout::CELL_DOMAINS).min(255).to_string(),
-        // Not bound to the driver.
-        4 if kind < 2 => (adapter + layout::BOUND_ADAPTERS).to_string(),
-        4 => (domain + layout::BOUND_DOMAINS).to_string(),
-        5..12 => format!("{:#04x}\n", base + 2),
-        _ => format!("{}\n", base + 2),
-    };
-    let name = [
-        "assign_adapter",
-        "unassign_adapter",
-        "assign_domain",
-        "unassign_domain",
-        "assign_control_domain",
-        "unassign_control_domain",
-        "matrix",
-        "control_domains",
-    ][kind as usize];
-    (name, text)
-}
-
-/// The administrator of a guest's mdev.
-pub fn administer(actor: &mut Actor, machine: &'static Machine, guest: &'static Guest) {
-    let attributes = attributes::of(machine.generation);
-    while !actor.is_stopping() {
-        let (name, text) = next_access(&mut actor.rng, guest.number);
-        actor.note(|| format!("{name} {text:?}"));
-        actor.begin("sysfs access");
-        if let Some(attribute) = attributes.iter().find(|a| a.name == name) {
-            access(guest, attribute, &text);
-        }
-        actor.pause_ms(15, 60);
+/// Calls `f` while user space has the device open: a close waits for it.
+pub fn while_open(guest: &'static Guest, f: impl FnOnce()) {
+    let fd = guest
+        .device_fd
+        .read()
+        .unwrap_or_else(PoisonError::into_inner);
+    if *fd {
+        f();
     }
 }
 
-/// Writes an attribute, or reads one that cannot be written.
-pub fn access(guest: &'static Guest, attribute: &Attribute, text: &str) -> i64 {
-    match (attribute.store, attribute.show) {
-        (Some(store), _) => store(
-            guest.mdev_device,
-            &Page::new(text),
-            text.len(),
-            &Writer::SELF,
-        ),
-        (None, Some(show)) => show(guest.mdev_device, &mut Page::new(""), &Writer::SELF),
-        (None, None) => 0,
-    }
-}
-
-/// ioctls on the device, while it is open.
-pub fn reset(actor: &mut Actor, guest: &'static Guest) {
+/// ioctls on the device, while it is open, after pauses between `low` and `high` milliseconds.
+pub fn reset(actor: &mut Actor, guest: &'static Guest, low: u64, high: u64) {
     while !actor.is_stopping() {
-        actor.pause_ms(200, 900);
+        actor.pause_ms(low, high);
         if actor.is_stopping() {
             return;
         }
@@ -245,14 +239,9 @@ pub fn reset(actor: &mut Actor, guest: &'static Guest) {
         };
         actor.note(|| format!("ioctl {cmd:#x}"));
         actor.begin("vfio_ap_mdev_ioctl");
-        let fd = guest
-            .device_fd
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        if *fd {
+        while_open(guest, || {
             driver::vfio_ap_mdev_ioctl(guest.mdev_device, cmd, 0);
-        }
-        drop(fd);
+        });
     }
 }
 
