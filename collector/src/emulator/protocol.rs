@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Name, in the abstract namespace, of the socket on which an emulator that runs alone accepts collectors.
 pub fn abstract_name(pid: u32) -> String {
@@ -35,6 +35,8 @@ pub struct Hello {
     pub guests: u32,
     /// vCPUs of each guest.
     pub vcpus: u32,
+    /// Most threads that there can be besides the actors: workers, and calls of the emulated sysfs.
+    pub extra_threads: u32,
     /// Probe points.
     pub points: Vec<Point>,
     /// Locks, in display order.

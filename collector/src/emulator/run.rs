@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::actors::{Actors, Ended, STUCK_AFTER, Shared, Stop};
 use super::blocked::Waits;
 use super::machine::{Machine, Plan};
-use super::mount::Mounted;
+use super::mount::{self, Mounted};
+use super::primitives::workqueue::MAX_WORKERS;
 use super::protocol::{self, Hello, Truth};
 use super::scenario::{self, Scenario};
 use super::{Problem, check, driver, objects, points_table};
@@ -107,10 +108,26 @@ impl Run {
             seed: self.options.seed,
             guests: self.options.guests,
             vcpus: self.options.vcpus,
+            extra_threads: self.extra_threads(),
             points,
             locks: self.machine.lock_objects(),
             offsets: objects::offsets(),
         })
+    }
+
+    /// Workers, and calls of the emulated sysfs.
+    fn extra_threads(&self) -> u32 {
+        let workers = if self.machine.generation.has_reset_work {
+            MAX_WORKERS
+        } else {
+            0
+        };
+        let calls = if self.options.mount.is_some() {
+            mount::MOST_CALLS
+        } else {
+            0
+        };
+        (workers + calls) as u32
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {

@@ -224,7 +224,7 @@ pub(crate) fn sizes(
 ) -> Result<Sizes, SourceError> {
     let cpus = possible_cpus();
     // Each guest has its vCPUs and some six more threads.
-    let tasks = hello.guests * (hello.vcpus + 8) + 32;
+    let tasks = hello.guests * (hello.vcpus + 8) + hello.extra_threads + 32;
     let locks = hello.locks.len() * 2;
     Sizes::new(
         cpus,

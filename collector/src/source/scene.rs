@@ -68,6 +68,7 @@ pub fn hello(points: Vec<Point>, locks: Vec<LockObject>) -> Hello {
         seed: 1,
         guests: 1,
         vcpus: 1,
+        extra_threads: 0,
         points,
         locks,
         offsets: Offsets::default(),

@@ -38,6 +38,7 @@ use tree::Tree;
 use writers::Writers;
 
 pub use machine::Driver;
+pub use writers::MOST as MOST_CALLS;
 
 /// The tree, mounted. Unmounted when dropped.
 pub struct Mounted {

@@ -1,7 +1,7 @@
 //! Threads that run the show and store functions, so that one that blocks in the driver blocks nobody but its caller.
 //!
-//! Each call in progress has a thread of its own. A thread whose call is over takes the next; one that has had nothing
-//! to do for a while ends. Beyond [`MOST`] calls in progress further ones queue.
+//! Each call in progress has a thread of its own. A thread whose call is over takes the next; of more than [`KEPT`] one
+//! that has had nothing to do for a while ends. Beyond [`MOST`] calls in progress further ones queue.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Most threads.
 pub const MOST: usize = 512;
+/// Threads that stay: who measures has room for a limited number of threads that come and go.
+const KEPT: usize = 16;
 /// A thread without work ends after this time.
 const IDLE: Duration = Duration::from_secs(10);
 /// The driver's functions have small frames.
@@ -70,7 +72,7 @@ impl Shared {
             let timed_out;
             (state, timed_out) = wait(&self.work, state, IDLE);
             state.idle -= 1;
-            if timed_out && state.jobs.is_empty() {
+            if state.jobs.is_empty() && (state.closed || timed_out && state.threads > KEPT) {
                 state.threads -= 1;
                 return;
             }
@@ -136,6 +138,7 @@ impl Writers {
     pub fn finish(&self, patience: Duration) -> usize {
         let mut state = self.0.state();
         state.closed = true;
+        self.0.work.notify_all();
         let dropped = std::mem::take(&mut state.jobs);
         let mut ended = state.ended;
         let mut since = Instant::now();

@@ -66,7 +66,7 @@ impl<T: Sync> Link<T> {
 /// Where probes find the fields they read.
 pub fn offsets() -> Offsets {
     Offsets {
-        mdev_flag: ApMatrixMdev::KVM_BUSY_OFFSET as u32,
+        mdev_flag: ApMatrixMdev::KVM_BUSY_OFFSET,
         mdev_notifier: offset_of!(ApMatrixMdev, group_notifier) as u32,
         mdev_hook: offset_of!(ApMatrixMdev, pqap_hook) as u32,
         device_driver_data: offset_of!(Device, driver_data) as u32,

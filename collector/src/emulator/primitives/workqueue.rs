@@ -15,6 +15,8 @@ use super::{LockCounters, RawSpinLock, raw_spin_lock};
 use crate::emulator::machine::{self, Machine};
 use crate::emulator::points::kernel as point;
 
+/// `WQ_DFL_ACTIVE`: work items executed at once; more wait for a worker.
+pub const MAX_WORKERS: usize = 256;
 /// Stack of a worker.
 const STACK_BYTES: usize = 128 << 10;
 
@@ -99,7 +101,7 @@ impl WorkQueue {
         drop(state);
         let mut queue = raw_spin_lock(&self.queue);
         queue.items.push_back(work);
-        if queue.idle < queue.items.len() {
+        if queue.idle < queue.items.len() && queue.workers < MAX_WORKERS {
             let name = format!("kworker/u:{}", queue.workers);
             let started = std::thread::Builder::new()
                 .name(name)

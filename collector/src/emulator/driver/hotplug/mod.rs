@@ -67,7 +67,7 @@ fn vfio_ap_mdev_filter_matrix(
     filtered: &Bitmap,
 ) -> bool {
     let shadow = &matrix_mdev.shadow_apcb;
-    let (apm_before, aqm_before) = (shadow.apm.copy(), shadow.aqm.copy());
+    let (adapters, domains) = (shadow.apm.copy(), shadow.aqm.copy());
     filtered.clear_all();
     let info = &machine.matrix_dev.info;
     shadow.apm.set_and(&matrix_mdev.matrix.apm, &info.apm);
@@ -80,12 +80,12 @@ fn vfio_ap_mdev_filter_matrix(
         if !all {
             shadow.apm.clear(apid);
             // Only one that the guest had has to be reset.
-            if apm_before.test(apid) {
+            if adapters.test(apid) {
                 filtered.set(apid);
             }
         }
     }
-    !shadow.apm.is_equal(&apm_before) || !shadow.aqm.is_equal(&aqm_before)
+    !shadow.apm.is_equal(&adapters) || !shadow.aqm.is_equal(&domains)
 }
 
 /// `vfio_ap_mdev_filter_cdoms`: the same for control domains.
