@@ -164,8 +164,8 @@ fn check(tree: &Tree<Driver>, writer: &Writer) {
             }
         }
     }
-    let create = (0..FIXED.len() as u8).map(Node::Fixed);
-    for node in create.filter(|node| matches!(node.fixed(), Some(Fixed::Text(_)))) {
+    let fixed = (0..FIXED.len() as u8).map(Node::Fixed);
+    for node in fixed.filter(|node| matches!(node.fixed(), Some(Fixed::Text(_)))) {
         assert!(tree.show(node, writer).is_ok());
     }
     if let Err(broken) = tree.backend().machine().check_invariants() {
