@@ -24,6 +24,24 @@ const COMM_LEN: usize = 15;
 #[derive(Debug, Default)]
 pub struct Stop(AtomicU32);
 
+/// Keeps actors from running before all of them have been started: those that run would leave little of the processors
+/// to whoever starts the rest.
+#[derive(Debug, Default)]
+struct StartingLine(AtomicU32);
+
+impl StartingLine {
+    fn open(&self) {
+        self.0.store(1, Ordering::SeqCst);
+        futex::wake(&self.0, i32::MAX);
+    }
+
+    fn wait(&self) {
+        while self.0.load(Ordering::SeqCst) == 0 {
+            futex::wait(&self.0, 0, None);
+        }
+    }
+}
+
 impl Stop {
     /// Tells all.
     pub fn tell(&self) {
@@ -154,6 +172,7 @@ pub enum Ended {
 impl Actors {
     /// Starts them. On an error, those already started are told to stop.
     pub fn start(shared: Arc<Shared>, specs: Vec<ActorSpec>) -> std::io::Result<Self> {
+        let line = Arc::new(StartingLine::default());
         let mut actors = Self {
             shared,
             threads: Vec::with_capacity(specs.len()),
@@ -170,11 +189,13 @@ impl Actors {
                 shared: Arc::clone(&actors.shared),
                 status: Arc::clone(&status),
             };
+            let at = Arc::clone(&line);
             let started = std::thread::Builder::new()
                 .name(spec.name)
                 .stack_size(STACK_BYTES)
                 .spawn(move || {
                     machine::enter(actor.shared.machine);
+                    at.wait();
                     (spec.run)(&mut actor);
                     task::current().exit();
                     actor.status.done.store(true, Ordering::SeqCst);
@@ -183,10 +204,12 @@ impl Actors {
                 Ok(thread) => actors.threads.push((status, thread)),
                 Err(error) => {
                     actors.shared.stop.tell();
+                    line.open();
                     return Err(error);
                 }
             }
         }
+        line.open();
         Ok(actors)
     }
 

@@ -47,9 +47,9 @@ pub const STORM_SCRIPT: Script = Script {
     fixed_response: None,
 };
 
-/// Queues that need a poll for every fifth interruption that is turned off, so that others queue behind a vCPU in PQAP.
+/// Queues that need a poll for every other interruption that is turned off, so that others queue behind a vCPU in PQAP.
 pub const SE_SCRIPT: Script = Script {
-    slow_disable_period: 5,
+    slow_disable_period: 2,
     ..STEADY_SCRIPT
 };
 

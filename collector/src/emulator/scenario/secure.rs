@@ -23,23 +23,25 @@ use super::meeting::Meeting;
 use super::{roles, steady};
 
 /// PQAPs of the KVM_RUN in which a guest is converted.
-const STEPS: usize = 80;
+const STEPS: usize = 40;
+/// vCPUs that turn interruptions off, for which the driver polls with its lock held. More would only prolong a round.
+const POLLING_VCPUS: u32 = 2;
 
 /// A long run: AQIC again and again, with some computing, so that it takes tens of milliseconds.
-fn long_program(rng: &mut Rng, guest: u32) -> Vec<GuestStep> {
+fn long_program(rng: &mut Rng, guest: u32, vcpu: u32) -> Vec<GuestStep> {
     let (adapter, domain) = (layout::first_adapter(guest), layout::first_domain(guest));
     let mut steps = Vec::new();
     for _ in 0..STEPS {
-        if rng.percent(30) {
-            steps.push(GuestStep::Compute(Duration::from_micros(
-                rng.between(300, 900),
-            )));
+        if rng.percent(20) {
+            let us = rng.between(300, 900);
+            steps.push(GuestStep::Compute(Duration::from_micros(us)));
         }
         let apqn = mkqid(adapter + rng.below(2) as u16, domain + rng.below(2) as u16);
         let nib = 0x10_0000 + (u64::from(apqn) << 12);
+        let enable = rng.percent(60) || vcpu >= POLLING_VCPUS;
         steps.push(GuestStep::Pqap(roles::aqic(
             apqn,
-            rng.percent(60),
+            enable,
             rng.below(8),
             nib,
         )));
@@ -77,7 +79,7 @@ pub fn start(machine: &'static Machine) -> Vec<ActorSpec> {
 
 fn overlapping_vcpu(actor: &mut Actor, vcpu: &'static KvmVcpu, plug: &Meeting, go: &Meeting) {
     while plug.wait(&actor.shared.stop) {
-        let program = long_program(&mut actor.rng, 0);
+        let program = long_program(&mut actor.rng, 0, vcpu.vcpu_id);
         actor.note(|| format!("{program:?}"));
         vcpu.sie_block.load(program);
         actor.begin("waits for the device");

@@ -130,20 +130,32 @@ pub fn storm_vcpu(
     }
 }
 
-/// PQAP storm: the vCPUs of each guest, and everything else rarely.
+/// PQAP storm: the vCPUs of each guest, once it has its device, and everything else rarely.
 pub fn pqap(machine: &'static Machine) -> Vec<ActorSpec> {
     let mut cast = Cast::default();
     for guest in &machine.guests {
+        let bound = Meeting::of(guest.kvm.vcpus().len() + 1);
         for vcpu in guest.kvm.vcpus() {
+            let bound = bound.clone();
             cast.add(
                 &format!("vcpu{}", vcpu.vcpu_id),
                 guest.number,
                 move |actor| {
-                    storm_vcpu(actor, machine, guest, vcpu);
+                    actor.begin("waits for the device");
+                    if bound.wait(&actor.shared.stop) {
+                        storm_vcpu(actor, machine, guest, vcpu);
+                    }
                 },
             );
         }
         cast.add("notify", guest.number, move |actor| {
+            actor.begin("guest start");
+            roles::plug(machine, guest, false);
+            if bound.wait(&actor.shared.stop) {
+                actor.pause_ms(1000, 3000);
+            }
+            actor.begin("guest stop");
+            roles::unplug_carefully(machine, guest, true);
             roles::start_and_stop(actor, machine, guest, (1000, 3000), (5, 20));
         });
         cast.add("sysfs", guest.number, move |actor| {
