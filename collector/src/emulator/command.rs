@@ -1,5 +1,6 @@
 //! `emulate`: the emulated driver as a process of its own, alone or under a collector.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -156,11 +157,26 @@ fn alone(args: &EmulateArgs, run: &Arc<Run>, truth: Option<TruthFile<'_>>) -> Re
     if result.ended == "stuck" {
         return Err(Problem::new(
             "the run ended stuck",
-            result.in_flight.join(", "),
-            "the truth file has the operations in flight",
+            some_of(&result.in_flight),
+            "--truth FILE lists the operations in flight, and who waited for whom",
         ));
     }
     Ok(())
+}
+
+/// The first operations, and how many more there are.
+fn some_of(in_flight: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let mut text = in_flight
+        .iter()
+        .take(SHOWN)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    if in_flight.len() > SHOWN {
+        let _ = write!(text, " and {} more", in_flight.len() - SHOWN);
+    }
+    text
 }
 
 /// Accepts collectors in the background. A collector that leaves does not end the run; one that says stop does.
