@@ -74,23 +74,21 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
             "running the fuzz target",
         );
     }
-    match newest(&found, started) {
-        Some(input) => Err(Failure::found(format!(
-            "the fuzz target {TARGET} found {}",
-            input.display()
-        ))
-        .cause("a panic, a hang or a broken invariant; it is described above")
-        .hint(format!("cargo xtask fuzz --replay {}", input.display()))),
-        None => {
-            ended?;
-            let inputs = fs::read_dir(&corpus).map_or(0, Iterator::count);
-            println!(
-                "{rounds} rounds of at most {RUNS} inputs broke nothing; {inputs} inputs in {}",
-                corpus.display()
-            );
-            Ok(())
-        }
+    if let Some(input) = newest(&found, started) {
+        let input = input.display();
+        return Err(
+            Failure::found(format!("the fuzz target {TARGET} found {input}"))
+                .cause("a panic, a hang or a broken invariant; it is described above")
+                .hint(format!("cargo xtask fuzz --replay {input}")),
+        );
     }
+    ended?;
+    let inputs = fs::read_dir(&corpus).map_or(0, Iterator::count);
+    println!(
+        "{rounds} rounds of at most {RUNS} inputs broke nothing; {inputs} inputs are in {}",
+        corpus.display()
+    );
+    Ok(())
 }
 
 fn build(root: &Path, toolchain: &str) -> Result<PathBuf, Failure> {
