@@ -3,7 +3,9 @@
 
 mod apscope;
 mod bench;
+mod combinations;
 mod compare;
+mod deadlocks;
 mod ebpf;
 mod failure;
 mod fuzz;
@@ -40,6 +42,8 @@ enum Command {
     /// Measure a cost against a peer
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Convert a guest against the release of its device, on every generation: which deadlocks?
+    Deadlocks(deadlocks::Options),
     /// Feed arbitrary input to the emulated sysfs, and see that nothing breaks
     Fuzz(fuzz::Options),
     /// Check licences and origins of all dependencies against deny.toml, without network
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
         Command::Ebpf { check, toolchain } => ebpf::run(&root(), check, &toolchain),
         Command::Bench(bench) => bench::run(&root(), bench),
         Command::Fuzz(options) => fuzz::run(&root(), &options),
+        Command::Deadlocks(options) => deadlocks::run(&root(), &options),
         Command::Licences => licences::run(&root()),
         Command::Matrix(options) => matrix::run(&root(), options),
         Command::Screenshots { binary } => screenshots::run(&root(), binary),

@@ -18,6 +18,20 @@ pub fn output_of(program: &str, args: &[&str]) -> Option<String> {
         .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// What results were obtained with: commit, kernel and date, as the first rows of a table.
+pub fn provenance() -> String {
+    let unknown = || "unknown".to_owned();
+    let commit = output_of("git", &["describe", "--always", "--dirty", "--abbrev=12"]);
+    let kernel = output_of("uname", &["-srm"]);
+    let date = output_of("date", &["-u", "+%F"]);
+    format!(
+        "| | |\n|---|---|\n| commit | {} |\n| kernel | {} |\n| date | {} |\n",
+        commit.unwrap_or_else(unknown),
+        kernel.unwrap_or_else(unknown),
+        date.unwrap_or_else(unknown),
+    )
+}
+
 /// Runs a command to its end, with our own standard output and error.
 pub fn run(command: &mut Command, what: &str) -> Result<(), Failure> {
     let status = command.status().map_err(|e| {

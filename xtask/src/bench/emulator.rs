@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ impl Emulator {
             .stdout(Stdio::null())
             .spawn()
             .map_err(failed)?;
-        ours.set_read_timeout(Some(Duration::from_secs(20)))
+        ours.set_read_timeout(Some(Duration::from_secs(60)))
             .map_err(failed)?;
         let replies = BufReader::new(ours.try_clone().map_err(failed)?);
         let mut emulator = Self {
@@ -54,6 +54,18 @@ impl Emulator {
         self.request("stop")?;
         let stopped = self.reply("stopped")?;
         Ok((started.elapsed(), stopped["truth"].clone()))
+    }
+
+    /// Memory of the process, in KiB.
+    pub fn rss_kib(&self) -> Result<u64, Failure> {
+        let file = PathBuf::from(format!("/proc/{}/status", self.child.id()));
+        let status =
+            std::fs::read_to_string(&file).map_err(|e| Failure::file("reading", &file, &e))?;
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
+            .and_then(|kib| kib.parse().ok())
+            .ok_or_else(|| Failure::new("the emulator's process has no VmRSS"))
     }
 
     /// File offset of a probe point.

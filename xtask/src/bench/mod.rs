@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: figures as ratios against a peer, in one run, medians over several interleaved rounds.
 
 mod bpftrace;
-mod emulator;
+pub mod emulator;
+mod throughput;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use serde_json::Value;
 use crate::apscope::{self, Export, Scratch};
 use crate::compare::count;
 use crate::failure::Failure;
+use crate::process;
 
 use bpftrace::Bpftrace;
 use emulator::Emulator;
@@ -21,6 +23,8 @@ use emulator::Emulator;
 pub enum Bench {
     /// Added cost of a traced lock cycle: apscope's eBPF programs against bpftrace, as root
     Probe(Options),
+    /// Lock cycles a second of the emulated driver, untraced, with many guests, and its memory
+    Emulator(throughput::Options),
 }
 
 /// How to measure it.
@@ -44,6 +48,7 @@ const SCENARIO: &str = "lock-cycle";
 pub fn run(root: &Path, bench: Bench) -> Result<(), Failure> {
     match bench {
         Bench::Probe(options) => probe(root, options),
+        Bench::Emulator(options) => throughput::run(root, options),
     }
 }
 

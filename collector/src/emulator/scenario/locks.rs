@@ -5,15 +5,25 @@ use std::time::{Duration, Instant};
 use crate::emulator::actors::{Actor, ActorSpec};
 use crate::emulator::machine::Machine;
 use crate::emulator::points::kernel::{mutex_lock, mutex_unlock};
+use crate::emulator::primitives::Mutex;
 
 /// Hold times of `known-holds`, in milliseconds.
 const HOLDS_MS: [u64; 3] = [1, 5, 20];
+
+/// The driver's one lock, under the name that the generation has for it.
+fn drivers_lock(machine: &'static Machine) -> &'static Mutex {
+    if machine.generation.has_hot_plug {
+        &machine.matrix_dev.mdevs_lock
+    } else {
+        &machine.matrix_dev.lock
+    }
+}
 
 /// One thread, `bench/0`.
 pub fn lock_cycle(machine: &'static Machine) -> Vec<ActorSpec> {
     let run = move |actor: &mut Actor| {
         actor.begin("lock cycle");
-        let lock = &machine.matrix_dev.lock;
+        let lock = drivers_lock(machine);
         while !actor.is_stopping() {
             for _ in 0..64 {
                 mutex_lock(lock);
@@ -31,7 +41,7 @@ pub fn lock_cycle(machine: &'static Machine) -> Vec<ActorSpec> {
 /// each length.
 pub fn known_holds(machine: &'static Machine) -> Vec<ActorSpec> {
     let run = move |actor: &mut Actor| {
-        let lock = &machine.matrix_dev.lock;
+        let lock = drivers_lock(machine);
         while !actor.is_stopping() {
             actor.begin("known holds");
             for ms in HOLDS_MS {
