@@ -173,7 +173,7 @@ impl Run {
                 }
                 let ended = actors.stop();
                 // What the actors held is free now.
-                let calls = mounted.map_or(0, |mounted| mounted.finish(STUCK_AFTER));
+                let calls = mounted.map_or_else(Vec::new, |mounted| mounted.finish(STUCK_AFTER));
                 let ended = with_calls(ended, calls);
                 self.truth(ended, actors.known_holds_ns())
             }
@@ -216,15 +216,15 @@ impl Run {
 }
 
 /// A run with calls of the emulated sysfs that do not end is stuck, too.
-fn with_calls(ended: Ended, calls: usize) -> Ended {
-    if calls == 0 {
+fn with_calls(ended: Ended, calls: Vec<String>) -> Ended {
+    if calls.is_empty() {
         return ended;
     }
     let mut in_flight = match ended {
         Ended::Finished => Vec::new(),
         Ended::Stuck(in_flight) => in_flight,
     };
-    in_flight.push(format!("sysfs-call: {calls} in the driver"));
+    in_flight.extend(calls.into_iter().map(|call| format!("sysfs-call: {call}")));
     Ended::Stuck(in_flight)
 }
 

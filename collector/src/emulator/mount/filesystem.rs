@@ -26,7 +26,7 @@ use super::backend::Backend;
 use super::backend::Writer;
 use super::node::{Kind, Node, ROOT};
 use super::tree::{Errno, PAGE_SIZE, Tree};
-use super::writers::Writers;
+use super::writers::{Job, Writers};
 
 /// Nothing may be remembered: devices come and go.
 const TTL: Duration = Duration::ZERO;
@@ -163,6 +163,13 @@ impl<B: Backend> Sysfs<B> {
             Some(Handle::File(file)) => Ok(Arc::clone(file)),
             _ => Err(Errno(libc::EBADF)),
         }
+    }
+
+    /// `cat (123) reads matrix`.
+    fn describe(&self, who: &Writer, does: &str, file: Node) -> String {
+        let end = who.comm.iter().position(|b| *b == 0);
+        let name = String::from_utf8_lossy(&who.comm[..end.unwrap_or(who.comm.len())]);
+        format!("{name} ({}) {does} {}", who.pid, self.tree.file_name(file))
     }
 
     fn read_folder(&self, number: INodeNo) -> Result<Handle, Errno> {
@@ -309,13 +316,13 @@ impl<B: Backend> Filesystem for Sysfs<B> {
         };
         let tree = Arc::clone(&self.tree);
         let reader = writer(req);
+        let what = self.describe(&reader, "reads", file.node);
         // A call that is not begun drops the reply, which answers EIO.
-        let _ = self.writers.run(Box::new(move || {
-            match read(&tree, &file, offset, size, &reader) {
-                Ok(bytes) => reply.data(&bytes),
-                Err(error) => reply.error(errno(error)),
-            }
-        }));
+        let run = Box::new(move || match read(&tree, &file, offset, size, &reader) {
+            Ok(bytes) => reply.data(&bytes),
+            Err(error) => reply.error(errno(error)),
+        });
+        let _ = self.writers.run(Job { what, run });
     }
 
     fn write(
@@ -337,13 +344,15 @@ impl<B: Backend> Filesystem for Sysfs<B> {
         let tree = Arc::clone(&self.tree);
         let writer = writer(req);
         let data = data[..data.len().min(PAGE_SIZE)].to_vec();
-        let _ = self.writers.run(Box::new(move || {
+        let what = self.describe(&writer, "writes", file.node);
+        let run = Box::new(move || {
             let _one_at_a_time = locked(&file.page);
             match tree.write(file.node, &data, &writer) {
                 Ok(count) => reply.written(count as u32),
                 Err(error) => reply.error(errno(error)),
             }
-        }));
+        });
+        let _ = self.writers.run(Job { what, run });
     }
 
     fn flush(

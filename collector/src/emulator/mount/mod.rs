@@ -106,8 +106,8 @@ impl Mounted {
     }
 
     /// Begins no further call of the driver, and waits until those in progress have ended or none has for `patience`;
-    /// how many are left.
-    pub fn finish(&self, patience: Duration) -> usize {
+    /// those that are left, `cat (123) reads matrix`.
+    pub fn finish(&self, patience: Duration) -> Vec<String> {
         self.writers.finish(patience)
     }
 }

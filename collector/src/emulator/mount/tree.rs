@@ -289,6 +289,20 @@ impl<B: Backend> Tree<B> {
         }
     }
 
+    /// Name of a file.
+    pub fn file_name(&self, file: Node) -> &'static str {
+        match file {
+            Node::Fixed(place) => FIXED.get(usize::from(place)).map_or("", |row| row.name),
+            Node::Attribute(_, attribute) => {
+                let file = self.backend.attributes().get(usize::from(attribute));
+                file.map_or("", |file| file.name)
+            }
+            Node::Remove(_) => "remove",
+            Node::Status(_) => "status",
+            _ => "",
+        }
+    }
+
     /// What a file says: at most a page less one byte, as `sysfs_kf_seq_show` cuts it.
     pub fn show(&self, file: Node, reader: &Writer) -> Result<Vec<u8>> {
         let shown = match file {

@@ -3,7 +3,7 @@
 //! Each call in progress has a thread of its own. A thread whose call is over takes the next; of more than [`KEPT`] one
 //! that has had nothing to do for a while ends. Beyond [`MOST`] calls in progress further ones queue.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,7 +18,13 @@ const IDLE: Duration = Duration::from_secs(10);
 const STACK_BYTES: usize = 256 << 10;
 
 /// A call.
-pub type Job = Box<dyn FnOnce() + Send>;
+pub struct Job {
+    /// Who calls what, for whoever explains a hang.
+    pub what: String,
+    /// Does it.
+    pub run: Box<dyn FnOnce() + Send>,
+}
+
 /// What each thread does first.
 pub type Enter = Arc<dyn Fn() + Send + Sync>;
 
@@ -28,8 +34,9 @@ struct State {
     /// Threads that wait for a call.
     idle: usize,
     threads: usize,
-    /// Calls that have begun.
-    running: usize,
+    /// Calls that have begun, by number.
+    running: BTreeMap<u64, String>,
+    begun: u64,
     /// Calls that have ended, ever.
     ended: u64,
     closed: bool,
@@ -59,11 +66,13 @@ impl Shared {
         let mut state = self.state();
         loop {
             if let Some(job) = state.jobs.pop_front() {
-                state.running += 1;
+                let number = state.begun;
+                state.begun += 1;
+                state.running.insert(number, job.what);
                 drop(state);
-                job();
+                (job.run)();
                 state = self.state();
-                state.running -= 1;
+                state.running.remove(&number);
                 state.ended += 1;
                 self.over.notify_all();
                 continue;
@@ -133,23 +142,23 @@ impl Writers {
         }
     }
 
-    /// Begins no further call, and waits until those in progress have ended, or none has for `patience`; how many are
-    /// left.
-    pub fn finish(&self, patience: Duration) -> usize {
+    /// Begins no further call, and waits until those in progress have ended, or none has for `patience`; those that
+    /// are left.
+    pub fn finish(&self, patience: Duration) -> Vec<String> {
         let mut state = self.0.state();
         state.closed = true;
         self.0.work.notify_all();
         let dropped = std::mem::take(&mut state.jobs);
         let mut ended = state.ended;
         let mut since = Instant::now();
-        while state.running > 0 && since.elapsed() < patience {
+        while !state.running.is_empty() && since.elapsed() < patience {
             (state, _) = wait(&self.0.over, state, Duration::from_millis(20));
             if state.ended != ended {
                 ended = state.ended;
                 since = Instant::now();
             }
         }
-        let left = state.running;
+        let left = state.running.values().cloned().collect();
         drop(state);
         drop(dropped);
         left
@@ -162,6 +171,13 @@ mod tests {
 
     use super::*;
 
+    fn job(what: &str, run: impl FnOnce() + Send + 'static) -> Job {
+        Job {
+            what: what.into(),
+            run: Box::new(run),
+        }
+    }
+
     #[test]
     fn a_blocked_call_blocks_no_other() {
         let entered = Arc::new(Mutex::new(0));
@@ -170,21 +186,21 @@ mod tests {
         let (release, blocked) = mpsc::channel::<()>();
         let (done, ended) = mpsc::channel();
         writers
-            .run(Box::new(move || {
+            .run(job("blocked", move || {
                 let _ = blocked.recv();
             }))
             .unwrap();
         for n in 0..100 {
             let done = done.clone();
             writers
-                .run(Box::new(move || done.send(n).unwrap()))
+                .run(job("free", move || done.send(n).unwrap()))
                 .unwrap();
             assert_eq!(ended.recv().unwrap(), n);
         }
-        assert_eq!(writers.finish(Duration::from_millis(50)), 1);
-        assert!(writers.run(Box::new(|| ())).is_err());
+        assert_eq!(writers.finish(Duration::from_millis(50)), ["blocked"]);
+        assert!(writers.run(job("late", || ())).is_err());
         release.send(()).unwrap();
-        assert_eq!(writers.finish(Duration::from_secs(60)), 0);
+        assert!(writers.finish(Duration::from_secs(60)).is_empty());
         assert!(*entered.lock().unwrap() < 101, "threads are used again");
     }
 
@@ -198,7 +214,7 @@ mod tests {
             let blocked = Arc::clone(&blocked);
             let done = done.clone();
             writers
-                .run(Box::new(move || {
+                .run(job("one of many", move || {
                     let _ = blocked.lock().unwrap().recv();
                     done.send(()).unwrap();
                 }))
@@ -209,6 +225,6 @@ mod tests {
             release.send(()).unwrap();
             ended.recv().unwrap();
         }
-        assert_eq!(writers.finish(Duration::from_secs(60)), 0);
+        assert!(writers.finish(Duration::from_secs(60)).is_empty());
     }
 }
