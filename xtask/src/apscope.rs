@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -95,7 +96,10 @@ pub struct Scratch(PathBuf);
 impl Scratch {
     /// Makes the folder.
     pub fn new() -> Result<Self, Failure> {
-        let path = std::env::temp_dir().join(format!("apscope-xtask-{}", std::process::id()));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("apscope-xtask-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
         fs::create_dir_all(&path).map_err(|e| Failure::file("creating", &path, &e))?;
         Ok(Self(path))
     }

@@ -1,11 +1,13 @@
 //! `cargo xtask matrix`: is every count exact, for every generation, scenario, seed, probe and ring size?
 //!
 //! Each cell is a run of `apscope export` with the emulated driver's own ground truth beside it, compared number by
-//! number. Combinations that hang by design, or that there are not, are left out. The table of results, with seeds, commit, kernel and date, goes to `docs/results/exactness.md`.
+//! number. Combinations that hang by design, or that there are not, are left out. The table
+//! of results, with seeds, commit, kernel and date, goes to `docs/results/exactness.md`.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::apscope::{self, Export, Scratch};
@@ -40,6 +42,12 @@ pub struct Options {
     /// Probes
     #[arg(long, value_delimiter = ',', default_value = "ebpf,in-process")]
     probes: Vec<String>,
+    /// Seeds over eBPF, where the kernel takes some ten seconds to detach the probes of each run [default: as --seeds]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    ebpf_seeds: Option<u64>,
+    /// Combinations at a time
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=64))]
+    jobs: u64,
     /// Use this apscope instead of building one
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -72,40 +80,8 @@ pub fn run(root: &Path, mut options: Options) -> Result<(), Failure> {
         options.seeds = options.seeds.min(2);
     }
     let binary = apscope::binary(root, options.binary.clone())?;
-    let scratch = Scratch::new()?;
     let started = Instant::now();
-    let mut rows = Vec::new();
-    let mut found = Vec::new();
-    for (generation, scenario, probe, ring_bytes) in combinations(&options) {
-        let mut row = Row {
-            combination: [
-                generation.to_owned(),
-                scenario.to_owned(),
-                probe.to_owned(),
-                ring_bytes.map_or_else(|| "default".into(), |b| format!("{b} B")),
-            ],
-            ..Row::default()
-        };
-        for seed in 1..=options.seeds {
-            let export = Export {
-                generation: Some(generation.to_owned()),
-                scenario: scenario.to_owned(),
-                seed,
-                probe: probe.to_owned(),
-                ring_bytes,
-                duration: options.duration,
-                more: Vec::new(),
-            };
-            let differing = cell(&export, &binary, scratch.path(), &mut row)?;
-            let name = format!("{} seed {seed}", row.combination.join(" "));
-            println!("{name}: {}", verdict(differing.len()));
-            for difference in differing {
-                println!("  {difference}");
-                found.push(format!("{name}: {difference}"));
-            }
-        }
-        rows.push(row);
-    }
+    let (rows, found) = run_all(&options, &binary)?;
     let table = root.join(&options.output);
     if let Some(folder) = table.parent() {
         fs::create_dir_all(folder).map_err(|e| Failure::file("creating", folder, &e))?;
@@ -127,8 +103,86 @@ pub fn run(root: &Path, mut options: Options) -> Result<(), Failure> {
     }
 }
 
+/// All rows, in order, and every difference.
+fn run_all(options: &Options, binary: &Path) -> Result<(Vec<Row>, Vec<String>), Failure> {
+    let all = combinations(options);
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(usize, Row, Vec<String>)>, Failure> {
+        let scratch = Scratch::new()?;
+        let mut done = Vec::new();
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            let Some(combination) = all.get(place) else {
+                return Ok(done);
+            };
+            let (row, found) = row(options, binary, scratch.path(), *combination)?;
+            done.push((place, row, found));
+        }
+    };
+    let mut done = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..options.jobs).map(|_| scope.spawn(work)).collect();
+        let mut done = Vec::new();
+        for thread in threads {
+            // A panic of a worker is one of this program.
+            done.extend(thread.join().expect("a worker panicked")?);
+        }
+        Ok::<_, Failure>(done)
+    })?;
+    done.sort_by_key(|(place, ..)| *place);
+    let found = done
+        .iter_mut()
+        .flat_map(|d| std::mem::take(&mut d.2))
+        .collect();
+    Ok((done.into_iter().map(|(_, row, _)| row).collect(), found))
+}
+
+/// Generation, scenario, probe and ring.
+type Combination<'a> = (&'a str, &'a str, &'a str, Option<u32>);
+
+/// All seeds of one combination.
+fn row(
+    options: &Options,
+    binary: &Path,
+    folder: &Path,
+    (generation, scenario, probe, ring_bytes): Combination<'_>,
+) -> Result<(Row, Vec<String>), Failure> {
+    let mut row = Row {
+        combination: [
+            generation.to_owned(),
+            scenario.to_owned(),
+            probe.to_owned(),
+            ring_bytes.map_or_else(|| "default".into(), |b| format!("{b} B")),
+        ],
+        ..Row::default()
+    };
+    let mut found = Vec::new();
+    let seeds = match options.ebpf_seeds {
+        Some(seeds) if probe == "ebpf" => seeds,
+        _ => options.seeds,
+    };
+    for seed in 1..=seeds {
+        let export = Export {
+            generation: Some(generation.to_owned()),
+            scenario: scenario.to_owned(),
+            seed,
+            probe: probe.to_owned(),
+            ring_bytes,
+            duration: options.duration,
+            more: Vec::new(),
+        };
+        let differing = cell(&export, binary, folder, &mut row)?;
+        let name = format!("{} seed {seed}", row.combination.join(" "));
+        println!("{name}: {}", verdict(differing.len()));
+        for difference in differing {
+            println!("  {name}: {difference}");
+            found.push(format!("{name}: {difference}"));
+        }
+    }
+    Ok((row, found))
+}
+
 /// Generation, scenario, probe and ring of each row.
-fn combinations(options: &Options) -> Vec<(&str, &str, &str, Option<u32>)> {
+fn combinations(options: &Options) -> Vec<Combination<'_>> {
     let mut all = Vec::new();
     for generation in &options.generations {
         for scenario in options.scenarios.iter().filter(|s| ends(generation, s)) {
@@ -190,11 +244,12 @@ fn markdown(options: &Options, rows: &[Row], found: &[String]) -> String {
         "# Exactness\n\n\
          Every count of every lock class, lock instance and entry point against the emulated driver's own ground\n\
          truth, number by number, and `emitted == received + dropped`. Written by `cargo xtask matrix`.\n\n\
-{}| seeds | 1 to {} |\n| each run | {} |\n\n\
+{}| seeds | 1 to {} |\n| seeds over eBPF | 1 to {} |\n| each run | {} |\n\n\
          | generation | scenario | probe | ring | runs | acquisitions | contended | calls | spans emitted | dropped | result |\n\
          |---|---|---|---|--:|--:|--:|--:|--:|--:|---|\n",
         process::provenance(),
         options.seeds,
+        options.ebpf_seeds.unwrap_or(options.seeds),
         humantime::format_duration(options.duration),
     );
     for row in rows {
@@ -234,6 +289,8 @@ mod tests {
             generations: vec![],
             scenarios: vec![],
             probes: vec![],
+            ebpf_seeds: Some(1),
+            jobs: 1,
             binary: None,
             output: PathBuf::new(),
         };
