@@ -33,6 +33,56 @@ fn steady(probe: &str, generation: &str, seed: u64, more: &str) -> Value {
     export
 }
 
+/// Each generation and each scenario that ends at least once.
+const COMBINATIONS: [(&str, &str); 13] = [
+    ("v5.10", "hotplug"),
+    ("v5.11", "boot-storm"),
+    ("v5.13", "set-unset"),
+    ("v5.15-rc", "steady"),
+    ("v5.15-rc", "set-unset"),
+    ("rfc-2021-06", "churn"),
+    ("rfc-2021-07", "se-serial"),
+    ("v5.15", "se-start"),
+    ("v5.19", "remove-in-use"),
+    ("v6.0", "stuck-reset"),
+    ("v6.6", "slow-reset"),
+    ("v7.3", "hotplug"),
+    ("v5.13", "pqap-storm"),
+];
+
+/// Every count of every combination.
+fn combinations(probe: &str) {
+    for (generation, scenario) in COMBINATIONS {
+        let arguments = format!(
+            "--probe {probe} --generation {generation} --scenario {scenario} --seed 4 --guests 4 --vcpus 2 \
+             --duration 500ms"
+        );
+        let (export, truth) = Place::new().export(&arguments);
+        let found = [differences(&export, &truth), contradictions(&export)].concat();
+        assert!(found.is_empty(), "{arguments}:\n{}", found.join("\n"));
+        assert_eq!(export["exact"], true, "{arguments}");
+        assert_eq!(export["source"]["ended"], "finished", "{arguments}");
+        let lock = lock(&export, "vcpu->mutex").unwrap();
+        assert!(number(&lock["acquisitions"]) > 0, "{arguments}");
+        if scenario == "set-unset" {
+            assert!(number(&truth["flag_holders_max"]) >= 2, "{arguments}");
+        }
+    }
+}
+
+#[test]
+fn every_generation_and_scenario_is_exact_with_ebpf() {
+    let Some(_permit) = bpf::permitted() else {
+        return;
+    };
+    combinations("ebpf");
+}
+
+#[test]
+fn every_generation_and_scenario_is_exact_in_process() {
+    combinations("in-process");
+}
+
 #[test]
 fn counts_equal_the_truth_with_ebpf() {
     let Some(_permit) = bpf::permitted() else {

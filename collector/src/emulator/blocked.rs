@@ -11,7 +11,7 @@ use super::protocol::BlockedTask;
 #[derive(Debug, Default)]
 pub struct Waits {
     /// By task address.
-    waits: BTreeMap<u64, Wait>,
+    by_task: BTreeMap<u64, Wait>,
     names: BTreeMap<u64, String>,
     /// Addresses of tasks whose threads have ended.
     exited: BTreeSet<u64>,
@@ -47,7 +47,7 @@ impl Waits {
             .filter(|task| task.has_exited())
             .map(|task| task.address())
             .collect();
-        let waits = tasks
+        let by_task = tasks
             .into_iter()
             .filter_map(|task| {
                 let number = task.wait_number();
@@ -64,7 +64,7 @@ impl Waits {
             })
             .collect();
         Self {
-            waits,
+            by_task,
             names,
             exited,
         }
@@ -76,7 +76,7 @@ impl Waits {
     /// One look proves nothing, as tasks are looked at one after the other. The same waits in two looks do: who has
     /// been in one wait all the time has released nothing meanwhile.
     pub fn deadlocked(&self) -> BTreeSet<(u64, u64)> {
-        let mut stuck: BTreeSet<u64> = self.waits.keys().copied().collect();
+        let mut stuck: BTreeSet<u64> = self.by_task.keys().copied().collect();
         loop {
             let before = stuck.len();
             stuck = stuck
@@ -84,7 +84,7 @@ impl Waits {
                 .copied()
                 .filter(|task| {
                     // One holder that never lets go is enough; a lock that nobody holds is about to be taken.
-                    let holders = &self.waits[task].holders;
+                    let holders = &self.by_task[task].holders;
                     holders
                         .iter()
                         .any(|holder| stuck.contains(holder) || self.exited.contains(holder))
@@ -92,14 +92,16 @@ impl Waits {
                 .collect();
             if stuck.len() == before {
                 let waits = stuck.iter();
-                return waits.map(|task| (*task, self.waits[task].number)).collect();
+                return waits
+                    .map(|task| (*task, self.by_task[task].number))
+                    .collect();
             }
         }
     }
 
     /// For the ground truth.
     pub fn tasks(&self) -> Vec<BlockedTask> {
-        self.waits
+        self.by_task
             .values()
             .map(|wait| BlockedTask {
                 thread: wait.task.name().to_owned(),

@@ -8,8 +8,14 @@ use serde_json::Value;
 use super::truth::count;
 
 /// Locks that are acquired in functions that are not traced, too: the conversion of a guest takes `kvm->lock` in the
-/// ioctl, before `kvm_s390_handle_pv`.
-const ALSO_OUTSIDE: [&str; 3] = ["kvm->lock", "dev_set->lock", "reset_work"];
+/// ioctl, before `kvm_s390_handle_pv`; VFIO core takes its own around the opening and closing of a device.
+const ALSO_OUTSIDE: [&str; 5] = [
+    "kvm->lock",
+    "dev_set->lock",
+    "group_lock",
+    "group_rwsem",
+    "reset_work",
+];
 
 /// Every contradiction, one sentence each.
 pub fn contradictions(export: &Value) -> Vec<String> {

@@ -56,16 +56,16 @@ impl Emulator {
         Ok((started.elapsed(), stopped["truth"].clone()))
     }
 
-    /// Memory of the process, in KiB.
-    pub fn rss_kib(&self) -> Result<u64, Failure> {
+    /// Most memory that the process had so far, in KiB.
+    pub fn peak_rss_kib(&self) -> Result<u64, Failure> {
         let file = PathBuf::from(format!("/proc/{}/status", self.child.id()));
         let status =
             std::fs::read_to_string(&file).map_err(|e| Failure::file("reading", &file, &e))?;
         status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"))
+            .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"))
             .and_then(|kib| kib.parse().ok())
-            .ok_or_else(|| Failure::new("the emulator's process has no VmRSS"))
+            .ok_or_else(|| Failure::new("the emulator's process has no VmHWM"))
     }
 
     /// File offset of a probe point.

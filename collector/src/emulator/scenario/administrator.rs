@@ -8,7 +8,7 @@ use crate::emulator::driver::attributes::{self, Attribute};
 use crate::emulator::driver::sysfs::Page;
 use crate::emulator::layout;
 use crate::emulator::machine::{Guest, Machine};
-use crate::emulator::objects::{ApMatrix, MdevDevice};
+use crate::emulator::objects::{ApMatrix, Bitmap, MdevDevice};
 use crate::emulator::points::Writer;
 use crate::emulator::rng::Rng;
 
@@ -93,7 +93,7 @@ fn next_config(rng: &mut Rng, guest: u32) -> String {
             }
         }
     }
-    let masks = [&matrix.apm, &matrix.aqm, &matrix.adm].map(|map| map.hex());
+    let masks = [&matrix.apm, &matrix.aqm, &matrix.adm].map(Bitmap::hex);
     format!("{}\n", masks.join(","))
 }
 

@@ -32,7 +32,7 @@ pub fn lost_wakeup(machine: &'static Machine) -> Vec<ActorSpec> {
         });
     }
     cast.add("notify", 0, move |actor| {
-        bind_until_lost(actor, machine, first)
+        bind_until_lost(actor, machine, first);
     });
     for guest in rest {
         steady::guest_actors(&mut cast, machine, guest);

@@ -45,7 +45,7 @@ pub fn actors(machine: &'static Machine) -> Vec<ActorSpec> {
     }
     cast.add_global("scan", 0, move |actor| scan_bus(actor, machine));
     cast.add_global("apmask", 0, move |actor| write_apmask(actor, machine));
-    cast.add_global("aqmask", 0, move |actor| write_aqmask(actor));
+    cast.add_global("aqmask", 0, write_aqmask);
     cast.add_global("status", 0, move |actor| read_status(actor, machine));
     cast.specs()
 }
