@@ -108,7 +108,10 @@ fn guarded(machine: &'static Machine) -> Result<(), String> {
 }
 
 fn name(mdev: &ApMatrixMdev) -> String {
-    mdev.device.get().map(|d| d.uuid()).unwrap_or_default()
+    mdev.device
+        .get()
+        .map(super::objects::MdevDevice::uuid)
+        .unwrap_or_default()
 }
 
 /// What a guest can have is assigned, in the host's configuration, bound to the driver and linked to the mdev.
