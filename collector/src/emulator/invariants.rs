@@ -6,7 +6,7 @@
 use std::cell::Cell;
 
 use super::machine::{Machine, Object};
-use super::objects::ApMatrixMdev;
+use super::objects::{ApMatrixMdev, MdevDevice};
 use super::primitives::task;
 
 thread_local! {
@@ -108,10 +108,7 @@ fn guarded(machine: &'static Machine) -> Result<(), String> {
 }
 
 fn name(mdev: &ApMatrixMdev) -> String {
-    mdev.device
-        .get()
-        .map(super::objects::MdevDevice::uuid)
-        .unwrap_or_default()
+    mdev.device.get().map(MdevDevice::uuid).unwrap_or_default()
 }
 
 /// What a guest can have is assigned, in the host's configuration, bound to the driver and linked to the mdev.
