@@ -194,7 +194,7 @@ impl Machine {
         let mut hardware = Hardware::default();
         let mut devices = BTreeMap::new();
         for guest in 0..plan.guests {
-            for apqn in layout::queues(guest) {
+            for apqn in layout::queues(guest, plan.guests) {
                 hardware.insert(apqn, (plan.script)(apqn));
                 let device = ApDevice::create(apqn, |_, work| {
                     crate::emulator::points::vfio_ap::apq_reset_check(work);

@@ -328,21 +328,21 @@ mod tests {
                 "v5.13",
                 "matrix_dev->lock -, kvm->lock -, vcpu->mutex -, kvm_busy -, ap_perms_mutex -, \
                  kv->lock -, group notifier rwsem write, group notifier rwsem read",
-                29,
+                27,
             ),
             (
                 "v5.15",
                 "matrix_dev->lock -, kvm->lock -, vcpu->mutex -, pqap_hook_rwsem write, \
                  pqap_hook_rwsem read, ap_perms_mutex -, kv->lock -, group notifier rwsem write, \
                  group notifier rwsem read, dev_set->lock -",
-                29,
+                27,
             ),
             (
                 "v7.3",
                 "matrix_dev->guests_lock -, matrix_dev->mdevs_lock -, kvm->lock -, vcpu->mutex -, \
                  pqap_hook_rwsem write, pqap_hook_rwsem read, ap_attr_mutex -, reset_work -, \
                  kv->lock -, dev_set->lock -, group_lock -",
-                37,
+                35,
             ),
         ] {
             let run = Run::build(&EmulatorOptions {
