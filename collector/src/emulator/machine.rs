@@ -389,27 +389,22 @@ impl Machine {
                 }
                 class_id::RESET_WORK if generation.has_reset_work => {
                     list.extend(
-                        self.ap_bus
-                            .devices
-                            .values()
-                            .filter(|d| {
-                                d.driver() == Driver::VfioAp || !layout::is_hosts(d.apqn() >> 8)
-                            })
-                            .map(|device| {
-                                let apqn = device.apqn();
-                                Listed {
-                                    class,
-                                    guest: None,
-                                    name: format!("{name}[{:02x}.{:04x}]", apqn >> 8, apqn & 0xff),
-                                    guards_flag: false,
-                                    wait_queue: None,
-                                    counters: vec![(
-                                        Mode::Exclusive,
-                                        device.storage.reset_work.truth(),
-                                    )],
-                                    object: Object::Work(&device.storage.reset_work),
-                                }
-                            }),
+                        // The host's too: the bus may give them to the driver.
+                        self.ap_bus.devices.values().map(|device| {
+                            let apqn = device.apqn();
+                            Listed {
+                                class,
+                                guest: None,
+                                name: format!("{name}[{:02x}.{:04x}]", apqn >> 8, apqn & 0xff),
+                                guards_flag: false,
+                                wait_queue: None,
+                                counters: vec![(
+                                    Mode::Exclusive,
+                                    device.storage.reset_work.truth(),
+                                )],
+                                object: Object::Work(&device.storage.reset_work),
+                            }
+                        }),
                     );
                 }
                 _ => {}
