@@ -40,6 +40,8 @@ pub enum Node {
     Driver(u16),
     /// Its `status`.
     Status(u16),
+    /// An adapter's `type`.
+    CardType(u8),
 }
 
 /// What a node that is always there is.
@@ -203,6 +205,7 @@ impl Node {
             Self::QueueOfDriver(apqn) => on_bus(4, apqn),
             Self::Driver(apqn) => on_bus(5, apqn),
             Self::Status(apqn) => on_bus(6, apqn),
+            Self::CardType(card) => on_bus(7, card.into()),
         }
     }
 
@@ -217,6 +220,7 @@ impl Node {
             Self::Attribute(id, _) | Self::Remove(id) | Self::MdevType(id) => Self::Mdev(id),
             Self::Card(_) => Self::Fixed(AP),
             Self::Queue(apqn) => Self::Card((apqn >> 8) as u8),
+            Self::CardType(card) => Self::Card(card),
             Self::Driver(apqn) | Self::Status(apqn) => Self::Queue(apqn),
             Self::OnBus(_) => Self::holding(Children::MdevsOnBus)?,
             Self::OfType(_) => Self::holding(Children::MdevsOfType)?,
@@ -265,7 +269,7 @@ mod tests {
             ]);
         }
         for n in [0, 1, 255] {
-            all.extend([Node::Card(n), Node::CardOnBus(n)]);
+            all.extend([Node::Card(n), Node::CardOnBus(n), Node::CardType(n)]);
         }
         for n in [0, 1, 255, 256, 65535] {
             all.extend([

@@ -201,7 +201,7 @@ fn everything_that_is_listed_is_found_under_its_name() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 24 + 1 + 5 + 2 + 2 + 2 + 3 + 3 + 2 + 3);
+    assert_eq!(seen, 24 + 1 + 5 + 2 + 2 + 2 + 2 + 3 + 3 + 2 + 3);
 }
 
 #[test]

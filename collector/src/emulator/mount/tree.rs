@@ -9,6 +9,7 @@ use super::backend::Writer;
 use super::backend::{Backend, Mask};
 use super::node::{self, Children, DRIVERS, FIXED, Fixed, Kind, Node, TYPE, card_name, queue_name};
 use crate::emulator::driver::sysfs::kstrtoul;
+use crate::emulator::hardware::Hardware;
 use crate::emulator::mdev;
 
 /// `PAGE_SIZE` of s390 and x86-64, and the size that `stat` tells of an attribute.
@@ -83,6 +84,7 @@ impl<B: Backend> Tree<B> {
             Node::MdevType(id) | Node::OnBus(id) | Node::OfType(id) => here(whole(id), Kind::Link),
             Node::Card(card) => here(self.backend.cards().contains(&card), Kind::Folder),
             Node::CardOnBus(card) => here(self.backend.cards().contains(&card), Kind::Link),
+            Node::CardType(card) => here(self.backend.cards().contains(&card), Kind::File(0o444)),
             Node::Queue(apqn) => here(has_queue(apqn), Kind::Folder),
             Node::QueueOnBus(apqn) => here(has_queue(apqn), Kind::Link),
             Node::QueueOfDriver(apqn) | Node::Driver(apqn) => here(
@@ -115,6 +117,7 @@ impl<B: Backend> Tree<B> {
                 .into_iter()
                 .find(|(n, _)| n == name)
                 .map(|(_, node)| node),
+            Node::Card(card) if name == "type" => Some(Node::CardType(card)),
             Node::Card(card) => node::parse_queue(name)
                 .filter(|apqn| apqn >> 8 == u16::from(card))
                 .map(Node::Queue),
@@ -178,6 +181,7 @@ impl<B: Backend> Tree<B> {
             Node::Mdev(id) => self.in_mdev(id),
             Node::Card(card) => self
                 .queues(|apqn| apqn >> 8 == u16::from(card), Node::Queue)
+                .chain([("type".to_owned(), Node::CardType(card))])
                 .collect(),
             Node::Queue(apqn) => [
                 ("driver", Node::Driver(apqn)),
@@ -299,6 +303,7 @@ impl<B: Backend> Tree<B> {
             }
             Node::Remove(_) => "remove",
             Node::Status(_) => "status",
+            Node::CardType(_) => "type",
             _ => "",
         }
     }
@@ -320,6 +325,9 @@ impl<B: Backend> Tree<B> {
             }
             Node::Status(apqn) if self.has_status(apqn) => self.backend.show_status(apqn, reader),
             Node::Status(_) => return Err(ENODEV),
+            Node::CardType(card) => {
+                Ok(format!("{}\n", Hardware::card_type(card.into())).into_bytes())
+            }
             _ => return Err(EINVAL),
         };
         let mut bytes = shown.map_err(Errno::of)?;
