@@ -10,7 +10,7 @@ use core::mem::{offset_of, size_of};
 use crate::h2;
 
 /// Version of this ABI. An object built for another version is refused at load.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Lock classes at most.
 pub const MAX_CLASSES: usize = 16;
@@ -273,6 +273,17 @@ pub enum Resolve {
     BusText = 10,
     /// No object. Argument 2 is shown.
     Action = 11,
+    /// Argument 1 is `struct file *`, whose `private_data` is a vCPU. Argument 2 is the ioctl command.
+    VcpuFile = 12,
+    /// Argument 1 is `struct file *`, whose `private_data` is a kvm. Argument 2 is the ioctl command.
+    KvmFile = 13,
+    /// As `Vcpu`, and only calls that handle a PQAP instruction count: kvm's own handler is inlined into the handler of
+    /// a whole opcode group.
+    VcpuB2 = 14,
+    /// Argument 1 is `struct kvm_device *`, whose `private` is a `struct kvm_vfio`.
+    KvmDevice = 15,
+    /// Argument 1 is the `struct vfio_device` that a matrix mdev begins with. Argument 2 is shown.
+    VfioDevice = 16,
 }
 
 /// Index in the map `PQAP`: (the driver's or kvm's handler, function code, response code).
@@ -330,6 +341,152 @@ pub struct Config {
     pub ap_device_qid: u32,
     /// 1 where the generation has an open-coded flag.
     pub has_flag: u32,
+    /// 1: locks are adopted from the arguments of entry points, and forgotten when their object ends (a kernel);
+    /// 0: the table of locks is complete before anything runs (the emulator).
+    pub adopts: u32,
+    /// 1: a lock function is seen when it is called, not when it returns, so that its acquisition is settled at the
+    /// task's next event.
+    pub tentative: u32,
+    /// 1: the kernel has `contention_begin` and `contention_end`.
+    pub contention_events: u32,
+    /// `private_data` in `struct file`; [`NO_OFFSET`] where it is not known, as with all that follow.
+    pub file_private_data: u32,
+    /// `mutex` in `struct kvm_vcpu`.
+    pub vcpu_mutex: u32,
+    /// `vcpu_id` in `struct kvm_vcpu`.
+    pub vcpu_id: u32,
+    /// `arch.sie_block`, a pointer, in `struct kvm_vcpu`.
+    pub vcpu_sie_block: u32,
+    /// `ipa` in `struct kvm_s390_sie_block`.
+    pub sie_ipa: u32,
+    /// `lock` in `struct kvm`.
+    pub kvm_lock: u32,
+    /// `arch.crypto.pqap_hook_rwsem` in `struct kvm`.
+    pub kvm_rwsem: u32,
+    /// `kvm` in `struct ap_matrix_mdev`.
+    pub mdev_kvm: u32,
+    /// `kvm` in `struct vfio_device`.
+    pub vdev_kvm: u32,
+    /// `wait_for_kvm` in `struct ap_matrix_mdev`.
+    pub mdev_wait_queue: u32,
+    /// `private` in `struct kvm_device`.
+    pub kvm_device_private: u32,
+    /// `lock` in `struct kvm_vfio`.
+    pub kvm_vfio_lock: u32,
+    /// `func` in `struct work_struct`.
+    pub work_func: u32,
+    /// `reset_work` in `struct vfio_ap_queue`.
+    pub queue_reset_work: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Address of the function of a queue's `reset_work`; 0 where the generation has none.
+    pub reset_work_func: u64,
+}
+
+impl Config {
+    /// This version's, with 0 everywhere else: what an object holds before the collector has written to it.
+    pub const EMPTY: Self = Self {
+        version: VERSION,
+        shard_mask: 0,
+        user_memory: 0,
+        ring_wake_bytes: 0,
+        mdev_flag: 0,
+        mdev_notifier: 0,
+        mdev_hook: 0,
+        device_driver_data: 0,
+        mdev_device_driver_data: 0,
+        vcpu_kvm: 0,
+        vcpu_run: 0,
+        kvm_hook: 0,
+        run_gprs: 0,
+        ap_device_qid: 0,
+        has_flag: 0,
+        adopts: 0,
+        tentative: 0,
+        contention_events: 0,
+        file_private_data: 0,
+        vcpu_mutex: 0,
+        vcpu_id: 0,
+        vcpu_sie_block: 0,
+        sie_ipa: 0,
+        kvm_lock: 0,
+        kvm_rwsem: 0,
+        mdev_kvm: 0,
+        vdev_kvm: 0,
+        mdev_wait_queue: 0,
+        kvm_device_private: 0,
+        kvm_vfio_lock: 0,
+        work_func: 0,
+        queue_reset_work: 0,
+        reserved: 0,
+        reset_work_func: 0,
+    };
+}
+
+/// "Not known" as an offset in [`Config`].
+pub const NO_OFFSET: u32 = u32::MAX;
+
+/// An adopted lock instance. Element of the map `INSTANCE_INFO`, by instance slot; written once, but for `gone_ns`.
+#[repr(C)]
+pub struct InstanceInfo {
+    /// Address of the lock; 0 marks a free slot. Written last.
+    pub address: Word,
+    /// Class id in the low byte, [`LockKind`] in the next.
+    pub class: Word,
+    /// What it belongs to: kvm, matrix mdev or queue.
+    pub object: Word,
+    /// Number within it: the vCPU's id.
+    pub number: Word,
+    /// Thread group of the task that it was adopted from.
+    pub tgid: Word,
+    /// When it was adopted, CLOCK_MONOTONIC nanoseconds.
+    pub since: Word,
+    /// When its object ended, CLOCK_MONOTONIC nanoseconds; 0 while it lives.
+    pub gone_ns: Word,
+    /// 0.
+    pub reserved: Word,
+}
+
+/// Most bytes of kernel memory that are read at once; a power of two, and one less can be read.
+pub const PEEK_BYTES: usize = 4096;
+
+/// Adopted instances take two slots each, like an rwsem.
+pub const SLOTS_PER_ADOPTED: u32 = 2;
+
+/// A lock that is adopted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Adopted {
+    /// Address of the lock, or of the flag.
+    pub address: u64,
+    /// Class id.
+    pub class: u8,
+    /// A [`LockKind`].
+    pub kind: u8,
+    /// See [`InstanceInfo::object`].
+    pub object: u64,
+    /// See [`InstanceInfo::number`].
+    pub number: u32,
+    /// For a flag, the address of its wait queue; otherwise 0.
+    pub wait_queue: u64,
+}
+
+/// Words of the map `GATE`: what lets the programs work.
+pub mod gate {
+    /// Jiffies of the last heartbeat; 0 until every program is attached: a release must not be seen before the
+    /// acquisition can be.
+    pub const BEAT: u32 = 0;
+    /// Jiffies for which a heartbeat holds.
+    pub const LIMIT: u32 = 1;
+    /// Time of the last heartbeat, CLOCK_MONOTONIC nanoseconds.
+    pub const BEAT_NS: u32 = 2;
+    /// The level that is attached, 1 or 2: below 2, holds are not seen.
+    pub const LEVEL: u32 = 3;
+    /// Waits and holds at least this long have their stack taken, in nanoseconds; 0: none.
+    pub const STACKS_OVER: u32 = 4;
+    /// 1: no spans are written.
+    pub const NO_SPANS: u32 = 5;
+    /// Number of words.
+    pub const WORDS: u32 = 8;
 }
 
 /// Full-resolution statistics of one lock series in one shard. Every acquisition of a mutex or rwsem has a wait
@@ -405,6 +562,8 @@ pub const HELD_IS_GUARD: u8 = 4;
 pub const HELD_UNCERTAIN: u8 = 16;
 /// As [`LOCK_IS_ONLY_INSTANCE`].
 pub const HELD_IS_ONLY_INSTANCE: u8 = 8;
+/// The lock function was called, and whether it has the lock is settled at the task's next event.
+pub const HELD_TENTATIVE: u8 = 32;
 
 /// Packed facts of a holding or a waiting, see [`Info`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -499,6 +658,8 @@ pub struct Inside {
     pub writer: Word,
     /// Its name, NUL-padded; meaningless where `writer` is 0.
     pub writer_comm: [Word; 2],
+    /// Stack pointer at the call, by which a return finds it; 0 where returns find it by entry point.
+    pub frame: Word,
 }
 
 /// Places in [`Task::known`].
@@ -541,6 +702,9 @@ pub struct Task {
     pub held_len: Word,
     /// Place in `held` of the latest acquisition: where the next release most often finds its lock.
     pub latest: Word,
+    /// `PENDING_*` bits of an acquisition that is settled at the task's next event; 0 if there is none. Its place in
+    /// `held` is in bits 8 to 15.
+    pub pending: Word,
     /// What this task has lately learned of traced addresses, by [`known_place`].
     pub known: [Known; KNOWN],
     /// Locks held, in any order (their serial numbers tell it), with free places between them.
@@ -550,6 +714,13 @@ pub struct Task {
     /// Entry points the task is inside of.
     pub inside: [Inside; MAX_NESTED],
 }
+
+/// The pending acquisition is in [`Task::held`]: the lock was free, or the kernel tells of contention.
+pub const PENDING_HOLD: u64 = 1;
+/// The pending acquisition is the innermost of [`Task::waits`]: the lock was taken when its function was called.
+pub const PENDING_WAIT: u64 = 2;
+/// The function may return without the lock.
+pub const PENDING_MAY_FAIL: u64 = 4;
 
 /// Smallest and largest value seen by one task; `min` is stored as `u64::MAX - min`, so that 0 means "none yet".
 #[repr(C)]
@@ -669,12 +840,24 @@ pub enum Program {
     FlushEnter = 10,
     /// Flush of a work item returned.
     FlushReturn = 11,
+    /// A lock function is called (a kernel without fexit).
+    Attempt = 12,
+    /// `contention_begin`.
+    ContentionBegin = 13,
+    /// `contention_end`.
+    ContentionEnd = 14,
+    /// An object ends, and its locks are forgotten.
+    Forget = 15,
 }
 
 /// Number of [`Program`]s.
-pub const PROGRAMS: usize = 12;
+pub const PROGRAMS: usize = 16;
 
-/// Names of the programs, by number; also the names of the eBPF programs.
+/// The first so many are attached to the emulated driver by uprobes, under these names.
+pub const UPROBE_PROGRAMS: usize = 12;
+
+/// Names of the programs, by number. The first [`UPROBE_PROGRAMS`] are names of eBPF programs too; in a kernel several
+/// eBPF programs, one for each mechanism and mode, count under one name.
 pub const PROGRAM_NAMES: [&str; PROGRAMS] = [
     "lock_acquired",
     "lock_release",
@@ -688,6 +871,10 @@ pub const PROGRAM_NAMES: [&str; PROGRAMS] = [
     "work_start",
     "flush_enter",
     "flush_return",
+    "lock_attempt",
+    "contention_begin",
+    "contention_end",
+    "object_gone",
 ];
 
 /// Counters of one program on one CPU. Element of the map `COUNTERS`, index `cpu * PROGRAMS + program`.
@@ -720,6 +907,9 @@ pub const SPAN_ENTRY: u8 = 1;
 /// task; `instance`: the writer's pid; `duration_ns` and `extra`: its name, 16 bytes in memory order; `what`: the entry
 /// point; `start_ns`: the call.
 pub const SPAN_WRITER: u8 = 2;
+/// A stack was taken at the end of a long wait (`flags` 0) or hold (`flags` 1). `tid`: the task; `extra`: key in the map
+/// `STACKS`; `start_ns`: the wait's or the hold's start; `duration_ns`: its length; `what`: the series.
+pub const SPAN_STACK: u8 = 3;
 
 /// Detail record: one completed lock cycle, or one completed call of an entry point. Record of the ring buffer.
 #[repr(C)]
@@ -762,7 +952,7 @@ const _: () = {
     assert!(offset_of!(EntryInfo, flags) == 0);
     assert!(offset_of!(EntryInfo, resolve) == 1);
     assert!(offset_of!(EntryInfo, reserved) == 2);
-    assert!(size_of::<Config>() == 60);
+    assert!(size_of::<Config>() == 144);
     assert!(offset_of!(Config, version) == 0);
     assert!(offset_of!(Config, shard_mask) == 4);
     assert!(offset_of!(Config, user_memory) == 8);
@@ -778,6 +968,25 @@ const _: () = {
     assert!(offset_of!(Config, run_gprs) == 48);
     assert!(offset_of!(Config, ap_device_qid) == 52);
     assert!(offset_of!(Config, has_flag) == 56);
+    assert!(offset_of!(Config, adopts) == 60);
+    assert!(offset_of!(Config, tentative) == 64);
+    assert!(offset_of!(Config, contention_events) == 68);
+    assert!(offset_of!(Config, file_private_data) == 72);
+    assert!(offset_of!(Config, vcpu_mutex) == 76);
+    assert!(offset_of!(Config, vcpu_id) == 80);
+    assert!(offset_of!(Config, vcpu_sie_block) == 84);
+    assert!(offset_of!(Config, sie_ipa) == 88);
+    assert!(offset_of!(Config, kvm_lock) == 92);
+    assert!(offset_of!(Config, kvm_rwsem) == 96);
+    assert!(offset_of!(Config, mdev_kvm) == 100);
+    assert!(offset_of!(Config, vdev_kvm) == 104);
+    assert!(offset_of!(Config, mdev_wait_queue) == 108);
+    assert!(offset_of!(Config, kvm_device_private) == 112);
+    assert!(offset_of!(Config, kvm_vfio_lock) == 116);
+    assert!(offset_of!(Config, work_func) == 120);
+    assert!(offset_of!(Config, queue_reset_work) == 124);
+    assert!(offset_of!(Config, reserved) == 128);
+    assert!(offset_of!(Config, reset_work_func) == 136);
     assert!(size_of::<SeriesStats>() == 48 + 16 * h2::BUCKETS);
     assert!(offset_of!(SeriesStats, acquisitions) == 0);
     assert!(offset_of!(SeriesStats, contended) == 8);
@@ -816,7 +1025,7 @@ const _: () = {
     assert!(offset_of!(Waiting, rounds) == 16);
     assert!(offset_of!(Waiting, serial) == 24);
     assert!(offset_of!(Waiting, info) == 32);
-    assert!(size_of::<Inside>() == 64);
+    assert!(size_of::<Inside>() == 72);
     assert!(offset_of!(Inside, entry) == 0);
     assert!(offset_of!(Inside, since) == 8);
     assert!(offset_of!(Inside, object) == 16);
@@ -824,8 +1033,9 @@ const _: () = {
     assert!(offset_of!(Inside, arg) == 32);
     assert!(offset_of!(Inside, writer) == 40);
     assert!(offset_of!(Inside, writer_comm) == 48);
+    assert!(offset_of!(Inside, frame) == 64);
     assert!(
-        size_of::<Task>() == 80 + 16 * KNOWN + 40 * MAX_HELD + 40 * MAX_WAITS + 64 * MAX_NESTED
+        size_of::<Task>() == 88 + 16 * KNOWN + 40 * MAX_HELD + 40 * MAX_WAITS + 72 * MAX_NESTED
     );
     assert!(offset_of!(Task, sequence) == 0);
     assert!(offset_of!(Task, id) == 8);
@@ -836,10 +1046,11 @@ const _: () = {
     assert!(offset_of!(Task, inside_len) == 56);
     assert!(offset_of!(Task, held_len) == 64);
     assert!(offset_of!(Task, latest) == 72);
-    assert!(offset_of!(Task, known) == 80);
-    assert!(offset_of!(Task, held) == 80 + 16 * KNOWN);
-    assert!(offset_of!(Task, waits) == 80 + 16 * KNOWN + 40 * MAX_HELD);
-    assert!(offset_of!(Task, inside) == 80 + 16 * KNOWN + 40 * MAX_HELD + 40 * MAX_WAITS);
+    assert!(offset_of!(Task, pending) == 80);
+    assert!(offset_of!(Task, known) == 88);
+    assert!(offset_of!(Task, held) == 88 + 16 * KNOWN);
+    assert!(offset_of!(Task, waits) == 88 + 16 * KNOWN + 40 * MAX_HELD);
+    assert!(offset_of!(Task, inside) == 88 + 16 * KNOWN + 40 * MAX_HELD + 40 * MAX_WAITS);
     assert!(size_of::<Known>() == 16);
     assert!(offset_of!(Known, address) == 0);
     assert!(offset_of!(Known, info) == 8);
@@ -858,6 +1069,15 @@ const _: () = {
     assert!(offset_of!(Edge, first_ns) == 40);
     assert!(offset_of!(Edge, last_ns) == 48);
     assert!(offset_of!(Edge, pairs) == 56);
+    assert!(size_of::<InstanceInfo>() == 64);
+    assert!(offset_of!(InstanceInfo, address) == 0);
+    assert!(offset_of!(InstanceInfo, class) == 8);
+    assert!(offset_of!(InstanceInfo, object) == 16);
+    assert!(offset_of!(InstanceInfo, number) == 24);
+    assert!(offset_of!(InstanceInfo, tgid) == 32);
+    assert!(offset_of!(InstanceInfo, since) == 40);
+    assert!(offset_of!(InstanceInfo, gone_ns) == 48);
+    assert!(offset_of!(InstanceInfo, reserved) == 56);
     assert!(size_of::<Counters>() == 64);
     assert!(offset_of!(Counters, emitted) == 0);
     assert!(offset_of!(Counters, dropped) == 8);

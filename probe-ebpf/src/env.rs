@@ -5,15 +5,18 @@ use aya_ebpf::helpers::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
     bpf_probe_read_kernel, bpf_probe_read_user,
 };
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_jiffies64};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, HashMap, RingBuf, Stack};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf, Stack, StackTrace};
 use aya_ebpf::programs::ProbeContext;
+use aya_ebpf::programs::tracing::StackIdContext as _;
 use aya_log_ebpf::warn;
 use core::ffi::c_void;
 use probe_ebpf::abi::{
-    Coarse, Config, Counters, Edge, EntryInfo, EntryStats, LockInfo, MAX_CPUS, MAX_ENTRY_POINTS,
-    MAX_SERIES, PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAMS, Program, SeriesStats, Span, Task,
-    TaskExtremes, VERSION, Word,
+    Adopted, Coarse, Config, Counters, Edge, EntryInfo, EntryStats, Info, InstanceInfo,
+    LOCK_IS_WAIT_QUEUE, LockInfo, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES, NO_INSTANCE, PEEK_BYTES,
+    PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAMS, Program, SPAN_STACK, SeriesStats, Span, Task,
+    TaskExtremes, VERSION, Word, gate,
 };
 use probe_ebpf::body::order::{self, Acquired};
 use probe_ebpf::body::{Env, Note};
@@ -26,6 +29,8 @@ const NO_EXIST: u64 = 1;
 const RB_NO_WAKEUP: u64 = 1;
 const RB_FORCE_WAKEUP: u64 = 2;
 const RB_AVAIL_DATA: u64 = 0;
+/// `BPF_F_USER_STACK`.
+const BPF_F_USER_STACK: u64 = 1 << 8;
 /// One message of a kind at most in this time.
 const NOTE_INTERVAL_NS: u64 = 100_000_000;
 
@@ -36,27 +41,11 @@ static ABI_VERSION: u32 = VERSION;
 
 /// Written by the collector before the object is loaded.
 #[unsafe(no_mangle)]
-static CONFIG: Config = Config {
-    version: VERSION,
-    shard_mask: 0,
-    user_memory: 0,
-    ring_wake_bytes: 0,
-    mdev_flag: 0,
-    mdev_notifier: 0,
-    mdev_hook: 0,
-    device_driver_data: 0,
-    mdev_device_driver_data: 0,
-    vcpu_kvm: 0,
-    vcpu_run: 0,
-    kvm_hook: 0,
-    run_gprs: 0,
-    ap_device_qid: 0,
-    has_flag: 0,
-};
+static CONFIG: Config = Config::EMPTY;
 
-/// 0 until every program is attached: a release must not be seen before the acquisition can be.
+/// See [`gate`].
 #[map]
-static GATE: Array<Word> = Array::with_max_entries(1, 0);
+static GATE: Array<Word> = Array::with_max_entries(gate::WORDS, 0);
 #[map]
 static LOCKS: HashMap<u64, LockInfo> = HashMap::with_max_entries(1, 0);
 #[map]
@@ -93,6 +82,22 @@ static COUNTERS: Array<Counters> = Array::with_max_entries((MAX_CPUS * PROGRAMS)
 #[map]
 static LAST_TASK: Array<Word> = Array::with_max_entries(MAX_CPUS as u32, 0);
 #[map]
+static FREE_INSTANCES: Stack<u32> = Stack::with_max_entries(1, 0);
+#[map]
+static INSTANCE_INFO: Array<InstanceInfo> = Array::with_max_entries(1, MMAPABLE);
+/// Entry point id by the address at which a probe sees its call.
+#[map]
+static ENTRY_AT: HashMap<u64, u32> = HashMap::with_max_entries(1, 0);
+/// Kernel and user stacks of long waits and holds.
+#[map]
+static STACKS: StackTrace = StackTrace::with_max_entries(1, 0);
+/// What the program `peek` has read.
+#[map]
+static PEEK: Array<[u8; PEEK_BYTES]> = Array::with_max_entries(1, MMAPABLE);
+/// By CPU: calls of the functions whose rate is sampled.
+#[map]
+static CALLS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
 static NOTES: Array<Word> = Array::with_max_entries(8, 0);
 #[map]
 static SPANS: RingBuf = RingBuf::with_byte_size(4096, 0);
@@ -103,11 +108,99 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// For the program that was called with this context; `None` while not all programs are attached.
+    /// For the program that was called with this context; `None` while not all programs are attached, and when the
+    /// collector has been silent for too long.
     #[inline(always)]
     pub fn open(ctx: &impl EbpfContext) -> Option<Self> {
-        (element(&GATE, 0)?.get() != 0).then(|| Self { ctx: ctx.as_ptr() })
+        let beat = element(&GATE, gate::BEAT)?.get();
+        if beat == 0 {
+            return None;
+        }
+        // SAFETY: the helper has no precondition. The verifier makes it a load of the variable.
+        let age = unsafe { bpf_jiffies64() } - beat;
+        // A beat on another CPU may be later than this look at the clock.
+        let alive = age as i64 <= 0 || age <= element(&GATE, gate::LIMIT)?.get();
+        alive.then(|| Self { ctx: ctx.as_ptr() })
     }
+}
+
+/// A word of [`GATE`]; 0 beyond its end.
+#[inline(always)]
+fn gate_word(index: u32) -> u64 {
+    element(&GATE, index).map_or(0, Word::get)
+}
+
+/// Notes that the collector is alive.
+#[inline(always)]
+pub fn beat() {
+    if let (Some(beat), Some(beat_ns)) =
+        (element(&GATE, gate::BEAT), element(&GATE, gate::BEAT_NS))
+    {
+        // SAFETY: the helpers have no precondition.
+        let (now, now_ns) = unsafe { (bpf_jiffies64(), bpf_ktime_get_ns()) };
+        beat_ns.set(now_ns);
+        // 0 means "closed"; jiffies are 0 for a moment in a machine's life.
+        beat.set(if now == 0 { 1 } else { now });
+    }
+}
+
+/// Copies kernel memory into [`PEEK`]; 0, or a negative errno.
+#[inline(always)]
+pub fn peek(address: u64, length: u64) -> i64 {
+    let Some(place) = PEEK.get_ptr_mut(0) else {
+        return -1;
+    };
+    // SAFETY: the helper checks the address, and writes at most the size of an element.
+    unsafe {
+        aya_ebpf::helpers::generated::bpf_probe_read_kernel(
+            place.cast(),
+            (length & (PEEK_BYTES as u64 - 1)) as u32,
+            address as *const c_void,
+        ) as i64
+    }
+}
+
+/// Counts a call of a function whose rate is sampled.
+#[inline(always)]
+pub fn count_call() {
+    if let Some(calls) = CALLS.get_ptr_mut(0) {
+        // SAFETY: the element is this CPU's. An interrupt in between may lose a count of a sample.
+        unsafe { *calls += 1 };
+    }
+}
+
+/// The id of the entry point that is probed at this address.
+#[inline(always)]
+pub fn entry_at(address: u64) -> Option<u8> {
+    // SAFETY: the value is copied at once, and never changes.
+    unsafe { ENTRY_AT.get(address) }.map(|id| *id as u8)
+}
+
+/// A thread has ended: its record may be another's now. Locks that it still holds stay on record until then.
+#[inline(always)]
+pub fn task_exits() {
+    let tid = bpf_get_current_pid_tgid() as u32;
+    // SAFETY: the value is copied at once, and never changes.
+    let Some(slot) = (unsafe { TASK_SLOTS.get(tid) }).copied() else {
+        return;
+    };
+    let Some(task) = element(&TASKS, slot) else {
+        return;
+    };
+    if TASK_SLOTS.remove(tid).is_err() {
+        return;
+    }
+    // A thread that ends with a lock in its hands keeps its record: that is how a leaked lock is seen.
+    if task.held_len.get() != 0 {
+        return;
+    }
+    task.sequence.set_ordered(task.sequence.get() + 1);
+    task.id.set(0);
+    task.waits_len.set(0);
+    task.inside_len.set(0);
+    task.pending.set(0);
+    task.sequence.set_ordered(task.sequence.get() + 1);
+    let _ = FREE_TASKS.push(slot, 0);
 }
 
 /// An element of an array map; `None` beyond its end.
@@ -222,8 +315,16 @@ impl Env for Maps {
         let tid = self.id() as u32;
         let last = last_task();
         let cached = last.map_or(0, Word::get);
-        let slot = if (cached >> 32) as u32 == tid {
-            cached as u32
+        let cached = if (cached >> 32) as u32 == tid {
+            // The thread id may be another thread's by now, with a record of its own.
+            element(&TASKS, cached as u32)
+                .filter(|task| task.id.get() as u32 == tid)
+                .map(|_| cached as u32)
+        } else {
+            None
+        };
+        let slot = if let Some(slot) = cached {
+            slot
         } else {
             // SAFETY: the value is copied at once, and never changes.
             let slot = unsafe { TASK_SLOTS.get(tid) }.copied()?;
@@ -324,6 +425,9 @@ impl Env for Maps {
 
     #[inline(always)]
     fn write(&self, span: &Span) -> bool {
+        if gate_word(gate::NO_SPANS) != 0 {
+            return false;
+        }
         let Some(mut place) = SPANS.reserve::<Span>(0) else {
             return false;
         };
@@ -340,6 +444,129 @@ impl Env for Maps {
     fn note(&self, note: Note, value: u64) {
         note_slow(self.ctx, note as u32, value);
     }
+
+    #[inline(always)]
+    fn adopt(&self, lock: Adopted) -> bool {
+        // SAFETY: only tested for presence.
+        if unsafe { LOCKS.get(lock.address) }.is_some() {
+            return true;
+        }
+        let packed = (u64::from(lock.number) << 16) | (u64::from(lock.kind) << 8);
+        adopt_lock(
+            lock.address,
+            packed | u64::from(lock.class),
+            lock.object,
+            lock.wait_queue,
+        ) != 0
+    }
+
+    #[inline(always)]
+    fn forget(&self, address: u64) {
+        forget_lock(address);
+    }
+
+    #[inline(always)]
+    fn current(&self) -> u64 {
+        // SAFETY: the helper has no precondition.
+        unsafe { bpf_get_current_task() }
+    }
+
+    #[inline(always)]
+    fn level(&self) -> u64 {
+        if self.config().adopts == 0 {
+            return 2;
+        }
+        gate_word(gate::LEVEL)
+    }
+
+    #[inline(always)]
+    fn long(&self, task: &Task, info: &Info, since: u64, duration: u64, hold: bool) {
+        let over = gate_word(gate::STACKS_OVER);
+        if over == 0 || duration < over {
+            return;
+        }
+        let flags = if self.config().user_memory != 0 {
+            BPF_F_USER_STACK
+        } else {
+            0
+        };
+        // The wrapper's type does not matter: the helper takes the context of whichever program this is.
+        let Ok(stack) = ProbeContext::new(self.ctx).get_stackid(&STACKS, flags) else {
+            return;
+        };
+        let _ = self.write(&Span {
+            start_ns: since,
+            duration_ns: duration,
+            extra: stack as u64,
+            tid: task.id.get() as u32,
+            instance: info.instance,
+            result: 0,
+            kind: SPAN_STACK,
+            what: info.series,
+            inside: info.entry,
+            flags: u8::from(hold),
+        });
+    }
+}
+
+/// Adds a lock to the table of locks; 0 if there was no room. `facts`: class, kind << 8, number << 16.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn adopt_lock(address: u64, facts: u64, object: u64, wait_queue: u64) -> u64 {
+    let slot = FREE_INSTANCES.pop().ok().flatten();
+    let instance = slot.unwrap_or(NO_INSTANCE);
+    let info = LockInfo {
+        target: 0,
+        instance,
+        class: facts as u8,
+        kind: (facts >> 8) as u8,
+        flags: 0,
+        reserved: 0,
+    };
+    if LOCKS.insert(address, info, NO_EXIST).is_err() {
+        // Another CPU was faster, or the table is full.
+        if let Some(slot) = slot {
+            let _ = FREE_INSTANCES.push(slot, 0);
+        }
+        // SAFETY: only tested for presence.
+        return u64::from(unsafe { LOCKS.get(address) }.is_some());
+    }
+    if let Some(record) = element(&INSTANCE_INFO, instance) {
+        record.class.set(facts & 0xffff);
+        record.object.set(object);
+        record.number.set(facts >> 16);
+        record.tgid.set(bpf_get_current_pid_tgid() >> 32);
+        // SAFETY: the helper has no precondition.
+        record.since.set(unsafe { bpf_ktime_get_ns() });
+        record.address.set(address);
+    }
+    if wait_queue != 0 {
+        let queue = LockInfo {
+            target: address,
+            flags: LOCK_IS_WAIT_QUEUE,
+            ..info
+        };
+        let _ = LOCKS.insert(wait_queue, queue, NO_EXIST);
+    }
+    1
+}
+
+/// Takes a lock out of the table of locks. What was counted for it stays.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn forget_lock(address: u64) -> u64 {
+    // SAFETY: the value is copied at once.
+    let Some(info) = (unsafe { LOCKS.get(address) }).copied() else {
+        return 0;
+    };
+    let _ = LOCKS.remove(address);
+    if let Some(record) = element(&INSTANCE_INFO, info.instance)
+        && info.flags & LOCK_IS_WAIT_QUEUE == 0
+    {
+        // SAFETY: the helper has no precondition.
+        record.gone_ns.set(unsafe { bpf_ktime_get_ns() });
+    }
+    1
 }
 
 /// [`order::record`] for the current task; 0 if an edge found no slot.

@@ -12,6 +12,7 @@
 )]
 
 mod env;
+mod kernel;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_attach_cookie;

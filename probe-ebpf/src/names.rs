@@ -24,7 +24,7 @@ const fn class(name: &'static str, kind: LockKind) -> Class {
 }
 
 /// Lock classes; the index is the class id.
-pub const CLASSES: [Class; 15] = [
+pub const CLASSES: [Class; 16] = [
     class("matrix_dev->lock", LockKind::Mutex),
     class("matrix_dev->guests_lock", LockKind::Mutex),
     class("matrix_dev->mdevs_lock", LockKind::Mutex),
@@ -44,6 +44,7 @@ pub const CLASSES: [Class; 15] = [
     class("dev_set->lock", LockKind::Mutex),
     class("group_lock", LockKind::Mutex),
     class("group_rwsem", LockKind::Rwsem),
+    class("given lock", LockKind::Rwsem),
 ];
 
 /// Class ids by name, for code that must name one.
@@ -78,6 +79,9 @@ pub mod class_id {
     pub const GROUP_LOCK: u8 = 13;
     /// `vfio_group->group_rwsem`, which `group_lock` was before.
     pub const GROUP_RWSEM: u8 = 14;
+    /// Any lock of the kernel that a person gives the address of. Its mode `write` is exclusive: the only mode of a
+    /// mutex.
+    pub const GIVEN_LOCK: u8 = 15;
 }
 
 /// Spelling of a mode.

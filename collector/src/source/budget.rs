@@ -6,7 +6,7 @@
 use std::mem::size_of;
 
 use probe_ebpf::abi::{
-    Coarse, Counters, Edge, EntryStats, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES, PQAP_FUNCTIONS,
+    Coarse, Counters, Edge, EntryStats, InstanceInfo, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES, PQAP_FUNCTIONS,
     PQAP_RESPONSES, PROGRAMS, SeriesStats, Task, TaskExtremes, Word,
 };
 
@@ -31,6 +31,10 @@ pub struct Sizes {
     pub locks: u32,
     /// Span ring, in bytes: a power of two.
     pub ring_bytes: u32,
+    /// Instance slots, the last ones, for locks that are adopted while measuring.
+    pub adopted: u32,
+    /// Stacks kept.
+    pub stacks: u32,
 }
 
 /// The run needs more memory than the budget allows.
@@ -62,6 +66,8 @@ impl Sizes {
             edges: EDGES,
             locks: locks.max(1),
             ring_bytes,
+            adopted: 0,
+            stacks: 1,
         };
         while sizes.bytes() > BUDGET_BYTES {
             if sizes.shards == 1 {
@@ -79,10 +85,13 @@ impl Sizes {
     pub fn bytes(&self) -> usize {
         // A hash entry costs about this much beside its key and value (struct htab_elem and its bucket).
         const HASH_ENTRY: usize = 80;
+        // 127 frames (PERF_MAX_STACK_DEPTH) and a header.
+        const STACK_BYTES: usize = 127 * 8 + 32;
         self.shards as usize
             * (MAX_SERIES * size_of::<SeriesStats>() + MAX_ENTRY_POINTS * size_of::<EntryStats>())
             + self.tasks as usize * (size_of::<Task>() + size_of::<TaskExtremes>() + HASH_ENTRY)
-            + self.instances as usize * size_of::<Coarse>()
+            + self.instances as usize * (size_of::<Coarse>() + size_of::<InstanceInfo>())
+            + self.stacks as usize * STACK_BYTES
             + MAX_SERIES * MAX_ENTRY_POINTS * size_of::<Coarse>()
             + 2 * PQAP_FUNCTIONS * PQAP_RESPONSES * size_of::<Word>()
             + self.edges as usize * (size_of::<Edge>() + HASH_ENTRY)

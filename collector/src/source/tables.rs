@@ -1,7 +1,7 @@
 //! What both kinds of probes are told of an emulated driver before it starts.
 
 use probe_ebpf::abi::{
-    self, Config, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LOCK_IS_WAIT_QUEUE, LockInfo,
+    Config, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LOCK_IS_WAIT_QUEUE, LockInfo,
     MAX_CLASSES,
 };
 use probe_ebpf::names::CLASSES;
@@ -15,7 +15,6 @@ use crate::emulator::protocol::Hello;
 pub fn config(hello: &Hello, sizes: &Sizes) -> Config {
     let o = &hello.offsets;
     Config {
-        version: abi::VERSION,
         shard_mask: sizes.shards - 1,
         user_memory: 1,
         ring_wake_bytes: sizes.ring_bytes / 2,
@@ -30,6 +29,8 @@ pub fn config(hello: &Hello, sizes: &Sizes) -> Config {
         run_gprs: o.run_gprs,
         ap_device_qid: o.ap_device_qid,
         has_flag: u32::from(has_flag(hello)),
+        contention_events: 1,
+        ..Config::EMPTY
     }
 }
 

@@ -1,25 +1,41 @@
 //! Entry points: calls, latencies and returns.
 
-use super::{Env, Note, add_full, begin, current_entry, emit, end, extreme, failure, flags};
+use super::{
+    Env, Note, add_full, adopt, attempts, begin, current_entry, emit, end, extreme, failure, flags,
+    innermost,
+};
 use crate::abi::{
     ENTRY_HAS_WRITER, ENTRY_PQAP, ENTRY_RETURNS_INT, ENTRY_RETURNS_VOID, ENTRY_TESTS_FLAG,
     ENTRY_TESTS_FLAG_IF_NO_DATA, EntryInfo, Inside, MAX_ENTRY_POINTS, MAX_ERRNO, MAX_NESTED,
-    NO_INSTANCE, Program, RETURN_CODES, Resolve, SPAN_ENTRY, SPAN_WRITER, Span, Task,
+    NO_INSTANCE, NO_OFFSET, Program, RETURN_CODES, Resolve, SPAN_ENTRY, SPAN_WRITER, Span, Task,
 };
 
 /// An entry point was called with these first six arguments. The last two matter only where [`ENTRY_HAS_WRITER`] says so.
 #[inline(always)]
 pub fn enter<E: Env>(env: &E, entry: u8, args: [u64; 6]) {
+    enter_frame(env, entry, args, 0);
+}
+
+/// As [`enter`], with the stack pointer, by which [`leave_frame`] finds the call.
+#[inline(always)]
+pub fn enter_frame<E: Env>(env: &E, entry: u8, args: [u64; 6], frame: u64) {
     let Some(info) = env.entry_info(entry) else {
         return;
     };
+    if info.resolve == Resolve::VcpuB2 as u8 && !is_pqap(env, args[0]) {
+        return;
+    }
     if let Some(stats) = env.entry_stats(entry) {
         stats.calls.add(1);
     }
-    let Some((task, _)) = env.task() else {
+    let Some((task, extremes)) = env.task() else {
         failure(env, Program::Enter, Note::NoTaskSlot, env.id());
         return;
     };
+    attempts::settle(env, task, extremes);
+    if frame != 0 {
+        drop_returned(task, frame);
+    }
     let n = task.inside_len.get();
     let place = task.inside.get(n as usize & (MAX_NESTED - 1));
     let (true, Some(inside)) = (n < MAX_NESTED as u64, place) else {
@@ -50,9 +66,60 @@ pub fn enter<E: Env>(env: &E, entry: u8, args: [u64; 6]) {
     inside.first.set(args[0]);
     inside.arg.set(arg);
     inside.writer.set(writer);
+    inside.frame.set(frame);
     inside.since.set(env.now());
     task.inside_len.set(n + 1);
     end(task);
+    if env.config().adopts != 0 {
+        adopt::from_call(env, info, &args, object);
+    }
+}
+
+/// A function returns whose call had this stack pointer. Return probes of kernels before 5.15 know nothing else, and a
+/// call that was not seen has no record then.
+#[inline(always)]
+pub fn leave_frame<E: Env>(env: &E, frame: u64, value: u64) {
+    let Some((task, extremes)) = env.present_task() else {
+        return;
+    };
+    attempts::settle(env, task, extremes);
+    let len = task.inside_len.get();
+    let mut entry = 0;
+    for (depth, inside) in task.inside.iter().enumerate() {
+        if (depth as u64) < len && inside.frame.get() == frame {
+            entry = inside.entry.get() as u8;
+        }
+    }
+    if entry != 0 {
+        leave(env, entry, value);
+    }
+}
+
+/// The stack grows down: calls whose frame lies below that of a new call have returned, though nobody saw it.
+#[inline(always)]
+fn drop_returned(task: &Task, frame: u64) {
+    for _ in 0..MAX_NESTED {
+        match innermost(task) {
+            Some(inside) if inside.frame.get() != 0 && inside.frame.get() <= frame => {
+                begin(task);
+                task.inside_len.set(task.inside_len.get() - 1);
+                end(task);
+            }
+            _ => return,
+        }
+    }
+}
+
+/// The instruction that a vCPU was intercepted at is PQAP (opcode b2af).
+#[inline(always)]
+fn is_pqap<E: Env>(env: &E, vcpu: u64) -> bool {
+    let config = env.config();
+    let block = adopt::pointer(env, vcpu, config.vcpu_sie_block);
+    if block == 0 || config.sie_ipa == NO_OFFSET {
+        return false;
+    }
+    let byte = |n: u64| env.read_u8(block + u64::from(config.sie_ipa) + n);
+    byte(0) == Some(0xb2) && byte(1) == Some(0xaf)
 }
 
 /// An entry point returns this value.
@@ -66,6 +133,7 @@ pub fn leave<E: Env>(env: &E, entry: u8, value: u64) {
         failure(env, Program::Return, Note::NoTaskSlot, env.id());
         return;
     };
+    attempts::settle(env, task, extremes);
     let n = task.inside_len.get();
     if n > MAX_NESTED as u64 {
         // The call was counted, but its record did not fit.
@@ -221,9 +289,13 @@ fn resolve<E: Env>(env: &E, info: EntryInfo, args: [u64; 6]) -> (u64, u64) {
             read(args[0] + u64::from(config.mdev_device_driver_data)),
             args[1],
         )
+    } else if info.resolve == Resolve::VfioDevice as u8 {
+        (args[0], args[1])
+    } else if info.resolve == Resolve::VcpuFile as u8 || info.resolve == Resolve::KvmFile as u8 {
+        (0, args[1])
     } else if info.resolve == Resolve::Notifier as u8 {
         (args[0] - u64::from(config.mdev_notifier), args[2])
-    } else if info.resolve == Resolve::Vcpu as u8 {
+    } else if info.resolve == Resolve::Vcpu as u8 || info.resolve == Resolve::VcpuB2 as u8 {
         (0, register(env, args[0], 0))
     } else if info.resolve == Resolve::Kvm as u8 || info.resolve == Resolve::Mdev as u8 {
         (args[0], 0)

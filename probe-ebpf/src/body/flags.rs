@@ -16,7 +16,8 @@ fn object<E: Env>(env: &E, task: &Task, resolve_hook: bool) -> u64 {
         return 0;
     };
     let entry = inside.entry.get();
-    if (entry >> 16) as u8 != Resolve::Vcpu as u8 {
+    let resolve = (entry >> 16) as u8;
+    if resolve != Resolve::Vcpu as u8 && resolve != Resolve::VcpuB2 as u8 {
         return inside.object.get();
     }
     if !resolve_hook {

@@ -85,6 +85,7 @@ pub(super) fn finish_hold<E: Env>(
     end(task);
     let duration = now.saturating_sub(since);
     count_hold(env, extremes, Place::of(info), duration);
+    env.long(task, &info, since, duration, true);
     let span = Span {
         start_ns: since,
         duration_ns: duration,

@@ -6,7 +6,7 @@ use super::stats::{
     Place, count_contended, count_failed, count_uncontended, count_unmatched, count_wait,
 };
 use super::{
-    Env, Note, begin, current_entry, end, failure, flags, innermost_wait, instance_of, pop_wait,
+    Env, Note, attempts, begin, current_entry, end, failure, flags, innermost_wait, instance_of, pop_wait,
     record_order, waits,
 };
 use crate::abi::{
@@ -67,6 +67,31 @@ pub fn acquired<E: Env>(env: &E, address: u64, mode: Mode) {
     };
     push_held(env, Program::Acquired, task, address, now, wait, packed);
     end(task);
+}
+
+/// As [`acquired`], where `contention_end` has already said so for acquisitions that had to wait (fexit in a kernel).
+///
+/// A function of its own: the eBPF programs that call it share its code.
+#[inline(never)]
+pub fn acquired_unless_held<E: Env>(env: &E, address: u64, mode: Mode) {
+    if traced(env, address).is_none() || env.level() < 2 {
+        return;
+    }
+    if let Some((task, _)) = env.present_task()
+        && attempts::holds(task, address)
+    {
+        return;
+    }
+    acquired(env, address, mode);
+}
+
+/// `downgrade_write`: a writer becomes a reader. One hold ends, the next begins without a wait.
+#[inline(always)]
+pub fn downgraded<E: Env>(env: &E, address: u64) {
+    release_mode(env, address, Mode::Write);
+    if traced(env, address).is_some() && env.level() >= 2 {
+        acquired_unless_held(env, address, Mode::Read);
+    }
 }
 
 /// The slow path was entered: the fast path has failed.
@@ -137,15 +162,34 @@ pub fn release<E: Env>(env: &E, address: u64, mode: impl Fn() -> Mode) {
         unmatched(env, mode(), address);
         return;
     };
+    attempts::settle(env, task, extremes);
     let Some(held) = find_held(task, address) else {
         unmatched(env, mode(), address);
         return;
     };
     let now = env.now();
-    if Info::unpack(held.info.get()).flags & HELD_IS_GUARD != 0 {
+    let info = Info::unpack(held.info.get());
+    if info.flags & HELD_IS_GUARD != 0 {
         flags::sample(env, task, extremes, now);
     }
+    attempts::note_release(env, &info, now);
     finish_hold(env, task, extremes, held, now);
+}
+
+/// As [`release`], for programs that know the mode.
+///
+/// A function of its own: the eBPF programs that call it share its code.
+#[inline(never)]
+pub fn release_mode<E: Env>(env: &E, address: u64, mode: Mode) {
+    release(env, address, || mode);
+}
+
+/// As [`failed`], for programs that share it.
+///
+/// A function of its own: the eBPF programs that call it share its code.
+#[inline(never)]
+pub fn failed_shared<E: Env>(env: &E, address: u64, mode: Mode) {
+    failed(env, address, mode);
 }
 
 /// What is known about the address of a lock; wait queues are not locks.
@@ -172,6 +216,10 @@ pub(super) fn place(info: &LockInfo, mode: Mode, entry: u8) -> Place {
 /// As [`traced`], from the current task's own memory where it can be had without a search.
 #[inline(always)]
 fn known<E: Env>(env: &E, address: u64) -> Option<LockInfo> {
+    // What is adopted may be forgotten, and another lock may lie there then.
+    if env.config().adopts != 0 {
+        return traced(env, address);
+    }
     let place = env
         .last_task()
         .and_then(|task| task.known.get(abi::known_place(address)));
@@ -194,6 +242,9 @@ pub(super) fn unmatched<E: Env>(env: &E, mode: Mode, address: u64) {
     let Some(info) = traced(env, address) else {
         return;
     };
+    if env.level() < 2 {
+        return;
+    }
     count_unmatched(env, place(&info, mode, 0));
     failure(env, Program::Release, Note::UnexpectedRelease, address);
 }

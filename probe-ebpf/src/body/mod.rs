@@ -7,6 +7,9 @@
 //! * A [`Task`] record is written by its own task alone; `sequence` is odd meanwhile.
 //! * Nothing is lost silently: every map that is full is counted in [`Counters`].
 
+pub mod adopt;
+pub mod attempts;
+pub mod contention;
 pub mod entries;
 mod flags;
 mod holds;
@@ -20,7 +23,7 @@ pub mod works;
 mod tests;
 
 use crate::abi::{
-    Coarse, Config, Counters, Edge, EntryInfo, EntryStats, Extremes, Inside, LockInfo, MAX_NESTED,
+    Adopted, Coarse, Config, Counters, Edge, EntryInfo, EntryStats, Extremes, Info, Inside, LockInfo, MAX_NESTED,
     MAX_WAITS, Mode, NO_INSTANCE, Program, SeriesStats, Span, Task, TaskExtremes, Waiting, Word,
 };
 use crate::h2;
@@ -95,6 +98,24 @@ pub trait Env {
     fn write(&self, span: &Span) -> bool;
     /// Says something in the log.
     fn note(&self, note: Note, value: u64);
+    /// Adds a lock to the table of locks, unless it is there; true if it is there then. For kernels, whose locks come
+    /// and go.
+    fn adopt(&self, _lock: Adopted) -> bool {
+        false
+    }
+    /// Takes a lock out of the table of locks.
+    fn forget(&self, _address: u64) {}
+    /// Address of the current task's `struct task_struct`.
+    fn current(&self) -> u64 {
+        0
+    }
+    /// The level that is attached: below 2, holds are not seen.
+    fn level(&self) -> u64 {
+        2
+    }
+    /// A wait (or, with `hold`, a hold) that began at `since` has ended after `duration` nanoseconds: takes the task's
+    /// stack where that is long.
+    fn long(&self, _task: &Task, _info: &Info, _since: u64, _duration: u64, _hold: bool) {}
 }
 
 /// Instance slot of a lock in a mode: an rwsem has two, write then read.

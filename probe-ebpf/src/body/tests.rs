@@ -77,10 +77,7 @@ impl Fake {
         };
         Self {
             config: Config {
-                version: abi::VERSION,
-                shard_mask: 0,
                 user_memory: 1,
-                ring_wake_bytes: 0,
                 mdev_flag: 0x10,
                 mdev_notifier: 0x40,
                 mdev_hook: 0x60,
@@ -92,6 +89,8 @@ impl Fake {
                 run_gprs: 0,
                 ap_device_qid: 12,
                 has_flag: 1,
+                contention_events: 1,
+                ..Config::EMPTY
             },
             clock: Cell::new(1000),
             current: Cell::new(0),

@@ -3,7 +3,7 @@
 use super::order::Acquired;
 use super::stats::{Place, count_wait};
 use super::{
-    Env, Note, begin, current_entry, end, failure, innermost_wait, pop_wait, record_order, serial,
+    Env, Note, attempts, begin, current_entry, end, failure, innermost_wait, pop_wait, record_order, serial,
 };
 use crate::abi::{
     self, Info, LOCK_IS_WAIT_QUEUE, LockInfo, LockKind, MAX_WAITS, Mode, Program, Task, WAIT_SLEPT,
@@ -15,10 +15,11 @@ pub fn prepare<E: Env>(env: &E, queue: u64) {
     let Some(info) = traced(env, queue) else {
         return;
     };
-    let Some((task, _)) = env.task() else {
+    let Some((task, extremes)) = env.task() else {
         failure(env, Program::WaitPrepare, Note::NoTaskSlot, env.id());
         return;
     };
+    attempts::settle(env, task, extremes);
     let flag = info.target;
     if let Some(waiting) = innermost_wait(task)
         && waiting.lock.get() == flag
@@ -63,6 +64,7 @@ pub fn finish<E: Env>(env: &E, queue: u64) {
         failure(env, Program::WaitFinish, Note::NoTaskSlot, env.id());
         return;
     };
+    attempts::settle(env, task, extremes);
     let Some(waiting) = innermost_wait(task) else {
         return;
     };

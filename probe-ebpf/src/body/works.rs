@@ -7,7 +7,7 @@ use super::locks::{place, traced};
 use super::order::Acquired;
 use super::stats::{Place, count_acquisition, count_contended, count_wait};
 use super::{
-    Env, Note, begin, current_entry, end, failure, innermost_wait, pop_wait, record_order, waits,
+    Env, Note, adopt, attempts, begin, current_entry, end, failure, innermost_wait, pop_wait, record_order, waits,
 };
 use crate::abi::{
     self, HELD_IS_ONLY_INSTANCE, Info, LOCK_IS_ONLY_INSTANCE, LockInfo, LockKind, Mode, Program,
@@ -40,10 +40,11 @@ pub fn flush_enter<E: Env>(env: &E, work: u64) {
     let Some(info) = traced_work(env, work) else {
         return;
     };
-    let Some((task, _)) = env.task() else {
+    let Some((task, extremes)) = env.task() else {
         failure(env, Program::FlushEnter, Note::NoTaskSlot, env.id());
         return;
     };
+    attempts::settle(env, task, extremes);
     let entry = current_entry(task);
     let now = env.now();
     begin(task);
@@ -88,6 +89,9 @@ pub fn flush_return<E: Env>(env: &E, waited: bool) {
 /// What is known about the address of a work item.
 #[inline(always)]
 fn traced_work<E: Env>(env: &E, work: u64) -> Option<LockInfo> {
+    if env.config().adopts != 0 && !adopt::reset_work(env, work) {
+        return None;
+    }
     traced(env, work).filter(|info| info.kind == LockKind::Work as u8)
 }
 

@@ -48,7 +48,7 @@ pub enum ProbeError {
 }
 
 /// Error text with its causes: aya's outermost messages say little.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -69,7 +69,7 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Capabilities that eBPF tracing needs and this process lacks; empty if it has them.
-pub(super) fn missing_capabilities() -> String {
+pub fn missing_capabilities() -> String {
     const CAP_SYS_ADMIN: u32 = 21;
     const CAP_PERFMON: u32 = 38;
     const CAP_BPF: u32 = 39;

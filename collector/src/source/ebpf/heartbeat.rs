@@ -1,0 +1,138 @@
+//! Telling the programs that somebody is there: they do nothing once the collector has been silent for ten seconds.
+//!
+//! The programs look at the kernel's tick counter, which costs them a load. Only a program can read it, so the beat itself
+//! is a program that this process runs once a second, on a thread of its own: a slow reader of frames is not silence.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::{Array, MapData};
+use aya::programs::RawTracePoint;
+use probe_ebpf::abi::gate;
+
+use super::{ProbeError, chain, object, sys};
+
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// Seconds of silence after which the programs do nothing.
+const SILENCE: u64 = 10;
+/// Ticks a second that kernels are built with (`CONFIG_HZ`).
+const RATES: [u64; 4] = [100, 250, 300, 1000];
+const PROGRAM: &str = "heartbeat";
+
+/// Beats until it is dropped.
+pub struct Heartbeat {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Heartbeat {
+    /// The first beat lets the programs work: call it when all are attached.
+    pub fn start(ebpf: &mut Ebpf) -> Result<Self, ProbeError> {
+        let load = |e: aya::programs::ProgramError| ProbeError::Load(format!("{PROGRAM}: {}", chain(&e)));
+        let program: &mut RawTracePoint = ebpf
+            .program_mut(PROGRAM)
+            .ok_or(ProbeError::Missing(PROGRAM))?
+            .try_into()
+            .map_err(load)?;
+        program.load().map_err(load)?;
+        let failed = |e: std::io::Error| ProbeError::Load(format!("{PROGRAM}: {e}"));
+        let program = program
+            .fd()
+            .map_err(load)?
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(failed)?;
+        // Until the rate is known, the shortest that a beat can last.
+        object::set_gate(ebpf, gate::LIMIT, SILENCE * RATES[0])?;
+        let mut gate = Gate::new(ebpf)?;
+        sys::run_program(program.as_fd(), &[]).map_err(failed)?;
+        let first = gate.beat();
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("heartbeat".into())
+            .spawn(move || beat(&program, &mut gate, first, &stopped))
+            .map_err(failed)?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Beats once a second, and sets the limit when the rate of ticks is known.
+fn beat(program: &OwnedFd, gate: &mut Gate, first: (u64, u64), stopped: &mpsc::Receiver<()>) {
+    let mut known = false;
+    while stopped.recv_timeout(BEAT_EVERY) == Err(RecvTimeoutError::Timeout) {
+        // A program that ran once runs again; if it did not, the programs fall silent, which is what they should do.
+        let _ = sys::run_program(program.as_fd(), &[]);
+        if !known {
+            let now = gate.beat();
+            if let Some(rate) = rate(now.0 - first.0, now.1 - first.1) {
+                gate.set_limit(SILENCE * rate);
+                known = true;
+            }
+        }
+    }
+}
+
+/// Ticks a second, given how many there were in a time of nanoseconds.
+fn rate(ticks: u64, ns: u64) -> Option<u64> {
+    let measured = ticks.checked_mul(1_000_000_000)?.checked_div(ns)?;
+    RATES.into_iter().min_by_key(|rate| rate.abs_diff(measured))
+}
+
+/// The map `GATE`, through a descriptor of its own.
+struct Gate(Array<MapData, u64>);
+
+impl Gate {
+    fn new(ebpf: &Ebpf) -> Result<Self, ProbeError> {
+        let failed = |reason: String| ProbeError::Map { map: "GATE", reason };
+        let Some(aya::maps::Map::Array(data)) = ebpf.map("GATE") else {
+            return Err(ProbeError::Missing("GATE"));
+        };
+        let fd: BorrowedFd<'_> = data.fd().as_fd();
+        let fd = fd.try_clone_to_owned().map_err(|e| failed(e.to_string()))?;
+        let data = MapData::from_fd(fd).map_err(|e| failed(chain(&e)))?;
+        Array::try_from(aya::maps::Map::Array(data))
+            .map(Self)
+            .map_err(|e| failed(chain(&e)))
+    }
+
+    /// Ticks and nanoseconds of the last beat.
+    fn beat(&self) -> (u64, u64) {
+        let word = |index| self.0.get(&index, 0).unwrap_or(0);
+        (word(gate::BEAT), word(gate::BEAT_NS))
+    }
+
+    fn set_limit(&mut self, ticks: u64) {
+        // The shorter limit stays, which is no more than a stricter one.
+        let _ = self.0.set(gate::LIMIT, ticks, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rate;
+
+    #[test]
+    fn the_rate_is_the_nearest_that_exists() {
+        assert_eq!(rate(101, 1_000_000_000), Some(100));
+        assert_eq!(rate(249, 1_000_300_000), Some(250));
+        assert_eq!(rate(301, 1_001_000_000), Some(300));
+        assert_eq!(rate(990, 1_000_000_000), Some(1000));
+        assert_eq!(rate(5, 0), None);
+    }
+}

@@ -1,0 +1,215 @@
+//! The object: its bytes, loading it with maps of the right sizes, and filling these.
+
+use std::os::fd::AsFd as _;
+
+use aya::maps::{Array, HashMap, Map, MapData, RingBuf, Stack};
+use aya::{Ebpf, EbpfLoader};
+use probe_ebpf::abi::{
+    self, Config, EntryInfo, LockInfo, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES, PROGRAMS,
+    SLOTS_PER_ADOPTED,
+};
+
+use super::{ProbeError, chain, missing_capabilities};
+use crate::source::budget::Sizes;
+use crate::source::memory::{Mapping, Memory, Shared, View};
+
+#[cfg(target_arch = "x86_64")]
+const OBJECT: &[u8] =
+    aya::include_bytes_aligned!("../../../../probe-ebpf/objects/apscope-probes-x86_64.o");
+#[cfg(target_arch = "aarch64")]
+const OBJECT: &[u8] =
+    aya::include_bytes_aligned!("../../../../probe-ebpf/objects/apscope-probes-aarch64.o");
+#[cfg(target_arch = "s390x")]
+const OBJECT: &[u8] =
+    aya::include_bytes_aligned!("../../../../probe-ebpf/objects/apscope-probes-s390x.o");
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "s390x")))]
+const OBJECT: &[u8] = &[];
+
+/// A value's bytes, for maps whose types live in a crate that knows nothing of aya.
+pub fn bytes_of<T: Copy, const N: usize>(value: &T) -> [u8; N] {
+    const { assert!(size_of::<T>() == N) };
+    // SAFETY: the sizes are equal; the types passed here (LockInfo, EntryInfo, Config) have no padding, which the
+    // ABI's assertions on every offset show.
+    unsafe { std::mem::transmute_copy(value) }
+}
+
+/// Loads the object: maps are made, programs are not loaded yet.
+pub fn load(config: &Config, sizes: &Sizes) -> Result<Ebpf, ProbeError> {
+    if OBJECT.is_empty() {
+        return Err(ProbeError::NoObject);
+    }
+    let missing = missing_capabilities();
+    if !missing.is_empty() {
+        return Err(ProbeError::NotPermitted { missing });
+    }
+    check_version()?;
+    let config: [u8; size_of::<Config>()] = bytes_of(config);
+    let mut ebpf = EbpfLoader::new()
+        .btf(None)
+        .override_global("CONFIG", &config[..], true)
+        .map_max_entries("LOCKS", sizes.locks)
+        .map_max_entries("TASK_SLOTS", sizes.tasks)
+        .map_max_entries("FREE_TASKS", sizes.tasks)
+        .map_max_entries("TASKS", sizes.tasks)
+        .map_max_entries("EXTREMES", sizes.tasks)
+        .map_max_entries("SERIES", sizes.shards * MAX_SERIES as u32)
+        .map_max_entries("ENTRIES", sizes.shards * MAX_ENTRY_POINTS as u32)
+        .map_max_entries("INSTANCES", sizes.instances)
+        .map_max_entries("INSTANCE_INFO", sizes.instances)
+        .map_max_entries("FREE_INSTANCES", (sizes.adopted / SLOTS_PER_ADOPTED).max(1))
+        .map_max_entries("ENTRY_AT", 4 * MAX_ENTRY_POINTS as u32)
+        .map_max_entries("EDGE_SLOTS", sizes.edges)
+        .map_max_entries("FREE_EDGES", sizes.edges)
+        .map_max_entries("EDGES", sizes.edges)
+        .map_max_entries("STACKS", sizes.stacks)
+        .map_max_entries("SPANS", sizes.ring_bytes)
+        .load(OBJECT)
+        .map_err(|e| ProbeError::Load(chain(&e)))?;
+    for (name, first, slots, step) in [
+        ("FREE_TASKS", 0, sizes.tasks, 1),
+        ("FREE_EDGES", 0, sizes.edges, 1),
+        (
+            "FREE_INSTANCES",
+            sizes.instances - sizes.adopted,
+            sizes.instances,
+            SLOTS_PER_ADOPTED,
+        ),
+    ] {
+        let map = ebpf.map_mut(name).ok_or(ProbeError::Missing(name))?;
+        let mut free: Stack<_, u32> = Stack::try_from(map).map_err(failed(name))?;
+        // The lowest slot on top, so that the slots in use stay together.
+        for slot in (first..slots).step_by(step as usize).rev() {
+            free.push(slot, 0).map_err(failed(name))?;
+        }
+    }
+    Ok(ebpf)
+}
+
+fn failed(map: &'static str) -> impl Fn(aya::maps::MapError) -> ProbeError {
+    move |e| ProbeError::Map {
+        map,
+        reason: chain(&e),
+    }
+}
+
+/// The object says for which version of the ABI it was built: its global `ABI_VERSION`.
+fn check_version() -> Result<(), ProbeError> {
+    use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+    let missing = ProbeError::Missing("ABI_VERSION");
+    let file = object::File::parse(OBJECT).map_err(|e| ProbeError::Load(chain(&e)))?;
+    let Some(symbol) = file.symbol_by_name("ABI_VERSION") else {
+        return Err(missing);
+    };
+    let bytes = symbol
+        .section_index()
+        .and_then(|index| file.section_by_index(index).ok())
+        .and_then(|section| section.data_range(symbol.address(), 4).ok().flatten())
+        .and_then(|bytes| bytes.try_into().ok());
+    let Some(bytes) = bytes else {
+        return Err(missing);
+    };
+    let found = u32::from_ne_bytes(bytes);
+    if found == abi::VERSION {
+        Ok(())
+    } else {
+        Err(ProbeError::Version { found })
+    }
+}
+
+/// Adds locks to the table of traced addresses.
+pub fn add_locks(ebpf: &mut Ebpf, all: &[(u64, LockInfo)]) -> Result<(), ProbeError> {
+    let map = ebpf.map_mut("LOCKS").ok_or(ProbeError::Missing("LOCKS"))?;
+    let mut locks: HashMap<_, u64, [u8; size_of::<LockInfo>()]> =
+        HashMap::try_from(map).map_err(failed("LOCKS"))?;
+    for (address, info) in all {
+        locks
+            .insert(address, bytes_of(info), 0)
+            .map_err(failed("LOCKS"))?;
+    }
+    Ok(())
+}
+
+/// Writes the attach-time facts of all entry points.
+pub fn set_entry_info(
+    ebpf: &mut Ebpf,
+    all: &[EntryInfo; MAX_ENTRY_POINTS],
+) -> Result<(), ProbeError> {
+    let map = ebpf
+        .map_mut("ENTRY_INFO")
+        .ok_or(ProbeError::Missing("ENTRY_INFO"))?;
+    let mut entries: Array<_, [u8; size_of::<EntryInfo>()]> =
+        Array::try_from(map).map_err(failed("ENTRY_INFO"))?;
+    for (id, info) in all.iter().enumerate() {
+        entries
+            .set(id as u32, bytes_of(info), 0)
+            .map_err(failed("ENTRY_INFO"))?;
+    }
+    Ok(())
+}
+
+/// Says at which addresses which entry points are probed.
+pub fn set_entry_at(ebpf: &mut Ebpf, all: &[(u64, u8)]) -> Result<(), ProbeError> {
+    let map = ebpf
+        .map_mut("ENTRY_AT")
+        .ok_or(ProbeError::Missing("ENTRY_AT"))?;
+    let mut entries: HashMap<_, u64, u32> = HashMap::try_from(map).map_err(failed("ENTRY_AT"))?;
+    for (address, id) in all {
+        entries
+            .insert(address, u32::from(*id), 0)
+            .map_err(failed("ENTRY_AT"))?;
+    }
+    Ok(())
+}
+
+/// Writes a word of the map `GATE`, see [`probe_ebpf::abi::gate`].
+pub fn set_gate(ebpf: &mut Ebpf, word: u32, value: u64) -> Result<(), ProbeError> {
+    let map = ebpf.map_mut("GATE").ok_or(ProbeError::Missing("GATE"))?;
+    let mut gate: Array<_, u64> = Array::try_from(map).map_err(failed("GATE"))?;
+    gate.set(word, value, 0).map_err(failed("GATE"))
+}
+
+/// Takes the span ring out of the object.
+pub fn take_ring(ebpf: &mut Ebpf) -> Result<RingBuf<MapData>, ProbeError> {
+    let map = ebpf.take_map("SPANS").ok_or(ProbeError::Missing("SPANS"))?;
+    RingBuf::try_from(map).map_err(failed("SPANS"))
+}
+
+/// Maps everything that the programs write into this process.
+pub fn map_memory(ebpf: &Ebpf, sizes: &Sizes) -> Result<Memory, ProbeError> {
+    Ok(Memory {
+        tasks: view(ebpf, "TASKS", sizes.tasks as usize)?,
+        extremes: view(ebpf, "EXTREMES", sizes.tasks as usize)?,
+        series: view(ebpf, "SERIES", sizes.shards as usize * MAX_SERIES)?,
+        entries: view(ebpf, "ENTRIES", sizes.shards as usize * MAX_ENTRY_POINTS)?,
+        instances: view(ebpf, "INSTANCES", sizes.instances as usize)?,
+        by_entry: view(ebpf, "BY_ENTRY", MAX_SERIES * MAX_ENTRY_POINTS)?,
+        pqap: view(ebpf, "PQAP", 2 * abi::PQAP_FUNCTIONS * abi::PQAP_RESPONSES)?,
+        edges: view(ebpf, "EDGES", sizes.edges as usize)?,
+        counters: view(ebpf, "COUNTERS", MAX_CPUS * PROGRAMS)?,
+    })
+}
+
+/// Maps an array map into this process.
+pub fn view<T: Shared>(ebpf: &Ebpf, name: &'static str, len: usize) -> Result<View<T>, ProbeError> {
+    let Some(Map::Array(data)) = ebpf.map(name) else {
+        return Err(ProbeError::Missing(name));
+    };
+    let length = (len * size_of::<T>()).next_multiple_of(page_size());
+    let mapping =
+        Mapping::new(data.fd().as_fd(), 0, length, false).map_err(|e| ProbeError::Map {
+            map: name,
+            reason: format!("mmap: {e}"),
+        })?;
+    View::new(&mapping, 0, len).ok_or(ProbeError::Map {
+        map: name,
+        reason: "too small".into(),
+    })
+}
+
+/// Size of a page in bytes.
+#[must_use]
+pub fn page_size() -> usize {
+    // SAFETY: no precondition.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+

@@ -1,0 +1,180 @@
+//! Adopting locks: a kernel's objects come and go, so their locks are learned from the arguments of entry points, before
+//! the function takes them, and forgotten when the object ends.
+
+use super::Env;
+use crate::abi::{Adopted, EntryInfo, LockKind, NO_OFFSET, Resolve};
+use crate::names::class_id;
+
+/// The address of a member; 0 where the object or the offset is not known.
+#[inline(always)]
+const fn member(object: u64, offset: u32) -> u64 {
+    if object == 0 || offset == NO_OFFSET {
+        0
+    } else {
+        object + offset as u64
+    }
+}
+
+/// The pointer in a member; 0 where it cannot be read.
+#[inline(always)]
+pub(super) fn pointer<E: Env>(env: &E, object: u64, offset: u32) -> u64 {
+    match member(object, offset) {
+        0 => 0,
+        address => env.read_u64(address).unwrap_or(0),
+    }
+}
+
+/// Adopts the locks that a call's arguments lead to.
+///
+/// A function of its own: the eBPF programs that call it share its code.
+#[inline(never)]
+pub(super) fn from_call<E: Env>(env: &E, info: EntryInfo, args: &[u64; 6], object: u64) {
+    let config = env.config();
+    let resolve = info.resolve;
+    if resolve == Resolve::VcpuFile as u8
+        || resolve == Resolve::Vcpu as u8
+        || resolve == Resolve::VcpuB2 as u8
+    {
+        let vcpu = if resolve == Resolve::VcpuFile as u8 {
+            pointer(env, args[0], config.file_private_data)
+        } else {
+            args[0]
+        };
+        let kvm_of = pointer(env, vcpu, config.vcpu_kvm);
+        let number = match member(vcpu, config.vcpu_id) {
+            0 => 0,
+            address => env.read_u32(address).unwrap_or(0),
+        };
+        lock(
+            env,
+            member(vcpu, config.vcpu_mutex),
+            class_id::VCPU_MUTEX,
+            kvm_of,
+            number,
+        );
+        kvm(env, kvm_of);
+    } else if resolve == Resolve::KvmFile as u8 {
+        kvm(env, pointer(env, args[0], config.file_private_data));
+    } else if resolve == Resolve::Kvm as u8 {
+        kvm(env, args[0]);
+    } else if resolve == Resolve::KvmDevice as u8 {
+        let vfio = pointer(env, args[0], config.kvm_device_private);
+        lock(
+            env,
+            member(vfio, config.kvm_vfio_lock),
+            class_id::KV_LOCK,
+            vfio,
+            0,
+        );
+    } else if resolve == Resolve::Notifier as u8 {
+        kvm(env, args[2]);
+        mdev(env, object);
+    } else if resolve == Resolve::VfioDevice as u8 {
+        kvm(env, pointer(env, args[0], config.vdev_kvm));
+        mdev(env, object);
+    } else if object != 0
+        && (resolve == Resolve::Device as u8
+            || resolve == Resolve::Mdev as u8
+            || resolve == Resolve::MdevDevice as u8)
+    {
+        mdev(env, object);
+    }
+}
+
+/// A queue's work item, told by its function: work items of all kinds come by. True if it is (now) known.
+#[inline(always)]
+pub(super) fn reset_work<E: Env>(env: &E, work: u64) -> bool {
+    let config = env.config();
+    if config.adopts == 0 || config.reset_work_func == 0 {
+        return false;
+    }
+    if pointer(env, work, config.work_func) != config.reset_work_func {
+        return false;
+    }
+    env.adopt(Adopted {
+        address: work,
+        class: class_id::RESET_WORK,
+        kind: LockKind::Work as u8,
+        object: work.wrapping_sub(u64::from(config.queue_reset_work)),
+        number: 0,
+        wait_queue: 0,
+    })
+}
+
+/// A guest ends: its locks are forgotten.
+#[inline(always)]
+pub fn kvm_gone<E: Env>(env: &E, kvm: u64) {
+    let config = env.config();
+    forget(env, member(kvm, config.kvm_lock));
+    forget(env, member(kvm, config.kvm_rwsem));
+}
+
+/// A vCPU ends: its mutex is forgotten.
+#[inline(always)]
+pub fn vcpu_gone<E: Env>(env: &E, vcpu: u64) {
+    forget(env, member(vcpu, env.config().vcpu_mutex));
+}
+
+/// A matrix mdev ends: its flag and wait queue are forgotten.
+#[inline(always)]
+pub fn mdev_gone<E: Env>(env: &E, mdev: u64) {
+    let config = env.config();
+    if config.has_flag != 0 {
+        forget(env, member(mdev, config.mdev_flag));
+        forget(env, member(mdev, config.mdev_wait_queue));
+    }
+}
+
+#[inline(always)]
+fn forget<E: Env>(env: &E, address: u64) {
+    if address != 0 {
+        env.forget(address);
+    }
+}
+
+#[inline(always)]
+fn kvm<E: Env>(env: &E, kvm: u64) {
+    let config = env.config();
+    lock(env, member(kvm, config.kvm_lock), class_id::KVM_LOCK, kvm, 0);
+    let address = member(kvm, config.kvm_rwsem);
+    if address != 0 {
+        env.adopt(Adopted {
+            address,
+            class: class_id::PQAP_HOOK_RWSEM,
+            kind: LockKind::Rwsem as u8,
+            object: kvm,
+            number: 0,
+            wait_queue: 0,
+        });
+    }
+}
+
+#[inline(always)]
+fn mdev<E: Env>(env: &E, mdev: u64) {
+    let config = env.config();
+    kvm(env, pointer(env, mdev, config.mdev_kvm));
+    if config.has_flag != 0 && mdev != 0 {
+        env.adopt(Adopted {
+            address: member(mdev, config.mdev_flag),
+            class: class_id::KVM_BUSY,
+            kind: LockKind::Flag as u8,
+            object: mdev,
+            number: 0,
+            wait_queue: member(mdev, config.mdev_wait_queue),
+        });
+    }
+}
+
+#[inline(always)]
+fn lock<E: Env>(env: &E, address: u64, class: u8, object: u64, number: u32) {
+    if address != 0 {
+        env.adopt(Adopted {
+            address,
+            class,
+            kind: LockKind::Mutex as u8,
+            object,
+            number,
+            wait_queue: 0,
+        });
+    }
+}
