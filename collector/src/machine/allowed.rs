@@ -157,7 +157,9 @@ impl Allowed {
             let mut answers = trials::all(facts);
             for (mechanism, answer) in &mut answers {
                 // The kernel gives an error number; the facts often say what it is about.
-                if let (Err(reason), Some(known)) = (answer, obstacles::against(facts, *mechanism))
+                let known = obstacles::in_words(&obstacles::against(facts, *mechanism));
+                if let (Err(reason), Some(known)) = (answer, known)
+                    && *reason != known
                 {
                     *reason = format!("{reason}: {known}");
                 }
@@ -173,10 +175,8 @@ impl Allowed {
     /// What the facts alone say.
     pub fn conclude(facts: &Facts) -> Self {
         let answers = Mechanism::ALL.into_iter().map(|mechanism| {
-            let answer = match obstacles::against(facts, mechanism) {
-                Some(reason) => Err(reason),
-                None => Ok(()),
-            };
+            let known = obstacles::in_words(&obstacles::against(facts, mechanism));
+            let answer = known.map_or(Ok(()), Err);
             (mechanism, answer)
         });
         Self::new(Basis::Concluded, answers.collect())

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::files::Root;
-use super::kernel::build_id;
+use crate::attach::layouts::BuildId;
 
 /// Modules that are looked for.
 pub const MODULES: [&str; 4] = ["vfio_ap", "kvm", "mdev", "vfio"];
@@ -44,7 +44,8 @@ impl Driver {
                     name,
                     build_id: root
                         .bytes(&format!("sys/module/{name}/notes/.note.gnu.build-id"), 4096)
-                        .and_then(|notes| build_id(&notes)),
+                        .and_then(|notes| BuildId::from_notes(&notes))
+                        .map(|id| id.to_string()),
                     btf: root.has(&format!("sys/kernel/btf/{name}")),
                 })
                 .collect(),

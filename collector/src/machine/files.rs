@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 /// Places from which files are opened; everything else is at most looked at from outside. `*` is one name.
-const OPENED: [&str; 19] = [
+const OPENED: [&str; 20] = [
     "apscope-probes.json",
     "proc/cpuinfo",
     "proc/kallsyms",
@@ -24,6 +24,7 @@ const OPENED: [&str; 19] = [
     "proc/sys/kernel/*",
     "proc/sys/net/core/bpf_jit_enable",
     "sys/bus/event_source/devices/*/type",
+    "sys/devices/system/cpu/possible",
     "sys/kernel/btf/*",
     "sys/kernel/debug/tracing/available_events",
     "sys/kernel/debug/tracing/available_filter_functions",

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::files::Root;
+use crate::attach::layouts::BuildId;
 
 /// The kernel, as far as files tell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,6 +21,8 @@ pub struct Kernel {
     pub lockdown: Lockdown,
     /// PREEMPT_RT: a mutex is an rt_mutex there, and has no owner word.
     pub realtime: bool,
+    /// CPUs that there can ever be.
+    pub possible_cpus: u32,
     /// lockdep is built in: mutex_lock() is then mutex_lock_nested().
     pub lockdep: bool,
 }
@@ -60,9 +63,14 @@ impl Kernel {
             arch: arch(root),
             build_id: root
                 .bytes("sys/kernel/notes", 64 << 10)
-                .and_then(|notes| build_id(&notes)),
+                .and_then(|notes| BuildId::from_notes(&notes))
+                .map(|id| id.to_string()),
             lockdown,
             realtime: root.number("sys/kernel/realtime") == Some(1),
+            possible_cpus: root
+                .text("sys/devices/system/cpu/possible")
+                .and_then(|list| cpus(&list))
+                .unwrap_or(1),
             lockdep: root.has("proc/lockdep_stats"),
         }
     }
@@ -87,6 +95,16 @@ fn selected(text: &str) -> &str {
     rest.split(']').next().unwrap_or_default()
 }
 
+/// CPUs in a list such as `0-3,7`.
+fn cpus(list: &str) -> Option<u32> {
+    let ranges = list.split(',').map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+        last.checked_sub(first)?.checked_add(1)
+    });
+    ranges.sum::<Option<u32>>().filter(|count| *count <= 65_536)
+}
+
 fn arch(root: &mut Root) -> String {
     // From Linux 6.1 on.
     if let Some(arch) = root.text("proc/sys/kernel/arch") {
@@ -106,40 +124,6 @@ fn arch(root: &mut Root) -> String {
         _ => "",
     }
     .to_owned()
-}
-
-/// The GNU build id in ELF notes, hexadecimal. The notes may be of either byte order.
-pub fn build_id(notes: &[u8]) -> Option<String> {
-    const NT_GNU_BUILD_ID: u32 = 3;
-    let swapped = |bytes: [u8; 4]| {
-        let (little, big) = (u32::from_le_bytes(bytes), u32::from_be_bytes(bytes));
-        // Sizes and types are small: of the two readings the smaller one is right.
-        little.min(big)
-    };
-    let word =
-        |at: usize| -> Option<u32> { Some(swapped(notes.get(at..at + 4)?.try_into().ok()?)) };
-    let mut at = 0;
-    while let (Some(name_size), Some(size), Some(kind)) = (word(at), word(at + 4), word(at + 8)) {
-        let name_at = at + 12;
-        let content_at = name_at + (name_size as usize).next_multiple_of(4);
-        let end = content_at.checked_add(size as usize)?;
-        let content = notes.get(content_at..end)?;
-        let name = notes.get(name_at..name_at + name_size as usize)?;
-        if kind == NT_GNU_BUILD_ID && name == b"GNU\0" && (8..=64).contains(&content.len()) {
-            return Some(hex(content));
-        }
-        at = end.next_multiple_of(4);
-    }
-    None
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Settings of the administrator; absent where the kernel has none such, or it could not be read.
@@ -182,37 +166,6 @@ impl Settings {
 mod tests {
     use super::*;
 
-    fn note(big: bool, name: &[u8], kind: u32, content: &[u8]) -> Vec<u8> {
-        let word = |n: u32| {
-            if big {
-                n.to_be_bytes()
-            } else {
-                n.to_le_bytes()
-            }
-        };
-        let mut bytes = Vec::new();
-        for n in [name.len() as u32, content.len() as u32, kind] {
-            bytes.extend(word(n));
-        }
-        for part in [name, content] {
-            bytes.extend(part);
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-        }
-        bytes
-    }
-
-    #[test]
-    fn the_build_id_is_found_among_other_notes_of_either_byte_order() {
-        for big in [false, true] {
-            let mut notes = note(big, b"Xen\0", 6, b"linux");
-            notes.extend(note(big, b"GNU\0", 3, &[0xab; 20]));
-            assert_eq!(build_id(&notes), Some("ab".repeat(20)), "{big}");
-            assert_eq!(build_id(&notes[..notes.len() - 1]), None);
-        }
-        assert_eq!(build_id(&[]), None);
-        assert_eq!(build_id(&[0xff; 64]), None);
-    }
-
     #[test]
     fn releases_are_compared_by_number() {
         let kernel = |release: &str| Kernel {
@@ -221,12 +174,22 @@ mod tests {
             build_id: None,
             lockdown: Lockdown::None,
             realtime: false,
+            possible_cpus: 1,
             lockdep: false,
         };
         assert!(!kernel("5.10.223-lab510").at_least(5, 11));
         assert!(kernel("5.10.223-lab510").at_least(5, 10));
         assert!(kernel("6.1.176").at_least(5, 11));
         assert!(kernel("").at_least(5, 11));
+    }
+
+    #[test]
+    fn lists_of_cpus_are_counted() {
+        assert_eq!(cpus("0-399"), Some(400));
+        assert_eq!(cpus("0,2-3,7"), Some(4));
+        assert_eq!(cpus(""), None);
+        assert_eq!(cpus("3-0"), None);
+        assert_eq!(cpus("0-4294967295"), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod files;
 mod kernel;
 mod obstacles;
 mod privileges;
+mod tables;
 mod tracing;
 mod trials;
 
@@ -25,8 +26,10 @@ pub use allowed::{Allowed, Basis, Mechanism};
 pub use collectors::Others;
 pub use driver::{Driver, MODULES, Module};
 pub use files::{Root, Unreadable};
-pub use kernel::{Kernel, Lockdown, Settings, build_id};
+pub use kernel::{Kernel, Lockdown, Settings};
+pub use obstacles::{Obstacle, against};
 pub use privileges::{Capability, Privileges};
+pub use tables::Tables;
 pub use tracing::{Tracefs, Tracing};
 
 /// What files say of a machine.
