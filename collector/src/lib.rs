@@ -10,6 +10,7 @@ pub mod emulator;
 pub mod export;
 pub mod frame;
 pub mod inprocess;
+pub mod machine;
 pub mod model;
 pub mod options;
 pub mod recording;

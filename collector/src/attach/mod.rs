@@ -1,4 +1,19 @@
 //! What is probed, and what the probes are told: which program at which symbol, and the annotations of entry points.
+//!
+//! For the emulated driver, [`hooks`] and [`entry_info`] are all. For a kernel, what can be attached is found out first,
+//! from its symbol table, its types and what it allows: [`plan::Plan`] says where each of [`points::POINTS`] is probed,
+//! by which mechanism and why, and what is lost. All of that is computed from texts and bytes that somebody else has
+//! read; nothing here opens a file or attaches a probe.
+
+pub mod btf;
+pub mod functions;
+pub mod generation;
+pub mod layouts;
+pub mod lines;
+pub mod offsets;
+pub mod plan;
+pub mod points;
+pub mod symbols;
 
 use probe_ebpf::abi::{
     ENTRY_HAS_WRITER, ENTRY_PQAP, ENTRY_RETURNS_INT, ENTRY_RETURNS_NOTIFY, ENTRY_RETURNS_VOID,

@@ -3,7 +3,6 @@
 //! Where a real driver could be (s390x, a vfio_ap module, an AP bus) nothing falls back to the emulator by itself.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use super::SourceError;
 use super::budget::Sizes;
@@ -17,22 +16,9 @@ use super::run::{Backend, Source};
 use crate::emulator::protocol::{Hello, Reply, Request};
 use crate::frame;
 use crate::inprocess;
+use crate::machine::real_host;
 use crate::options::{ProbeChoice, RunOptions, SourceChoice};
 use probe_ebpf::names::ENTRY_POINTS;
-
-/// What on this machine says that a real driver could be here; `None` if nothing does.
-fn real_host() -> Option<&'static str> {
-    if cfg!(target_arch = "s390x") {
-        return Some("this is an s390x machine");
-    }
-    if Path::new("/sys/module/vfio_ap").exists() {
-        return Some("the module vfio_ap is loaded");
-    }
-    if Path::new("/sys/bus/ap").exists() {
-        return Some("this machine has an AP bus");
-    }
-    None
-}
 
 /// Starts what the options ask for.
 pub(super) fn start(options: &RunOptions) -> Result<Source, SourceError> {

@@ -1,0 +1,83 @@
+//! Other collectors that are attached on this machine.
+
+use std::collections::BTreeMap;
+
+use probe_ebpf::abi::PROGRAM_NAMES;
+use serde::Serialize;
+
+use super::calls;
+
+/// Most programs that are looked at; a machine has some hundreds.
+const MOST: usize = 65_536;
+
+/// What is known of other collectors.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Others {
+    /// None has programs loaded here.
+    None,
+    /// So many sets of programs are named as apscope's.
+    Attached(usize),
+    /// It cannot be known.
+    Unknown(String),
+}
+
+/// Counts the loaded programs that are named as apscope's, those of this process among them.
+///
+/// Needs CAP_SYS_ADMIN (bpf_prog_get_fd_by_id()).
+pub fn attached() -> Others {
+    let mut counts: BTreeMap<&str, usize> = PROGRAM_NAMES
+        .iter()
+        .map(|name| (kernel_name(name), 0))
+        .collect();
+    let mut id = 0;
+    for _ in 0..MOST {
+        id = match calls::next_program(id) {
+            Ok(Some(id)) => id,
+            Ok(None) => break,
+            Err(error) => return Others::Unknown(error.to_string()),
+        };
+        let info = match calls::program_info(id) {
+            Ok(Some(info)) => info,
+            Ok(None) => continue,
+            Err(error) => return Others::Unknown(error.to_string()),
+        };
+        let end = info
+            .name
+            .iter()
+            .position(|b| *b == 0)
+            .unwrap_or(info.name.len());
+        let name = std::str::from_utf8(&info.name[..end]).unwrap_or_default();
+        if let Some(count) = counts.get_mut(name) {
+            *count += 1;
+        }
+    }
+    collectors(counts.values().copied())
+}
+
+/// Somebody else's program may have one of the names, but not several: a set is there where half of the names are.
+fn collectors(counts: impl Iterator<Item = usize>) -> Others {
+    let mut counts: Vec<usize> = counts.collect();
+    counts.sort_unstable();
+    match counts.get(counts.len() / 2) {
+        Some(0) | None => Others::None,
+        Some(sets) => Others::Attached(*sets),
+    }
+}
+
+/// The kernel keeps 15 bytes of a name (BPF_OBJ_NAME_LEN).
+fn kernel_name(name: &str) -> &str {
+    name.get(..15).unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_name_is_no_collector() {
+        assert_eq!(collectors([0, 0, 3, 0].into_iter()), Others::None);
+        assert_eq!(collectors([2, 2, 2, 3].into_iter()), Others::Attached(2));
+        assert_eq!(collectors([0, 1, 1, 1].into_iter()), Others::Attached(1));
+    }
+}
