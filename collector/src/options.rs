@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::attach::plan::Forced;
+
 /// Largest `--guests`.
 pub const MAX_GUESTS: u32 = 1000;
 /// Largest `--vcpus`.
@@ -75,6 +77,52 @@ pub enum ProbeChoice {
     InProcess,
 }
 
+/// A lock of the kernel that a person gives the address of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenLock {
+    /// Address.
+    pub address: u64,
+    /// Name in every output.
+    pub name: String,
+}
+
+/// How a kernel is measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KernelOptions {
+    /// 0: nothing is attached, the kernel's state is read; 1: entry points and contended waits; 2: every acquisition and
+    /// release.
+    pub level: u8,
+    /// Use this mechanism wherever it is possible.
+    pub mechanism: Option<Forced>,
+    /// Most that the programs may cost, in percent of all CPUs' time.
+    pub max_overhead: f64,
+    /// Waits and holds at least this long have their stack taken.
+    pub stacks_over: Option<Duration>,
+    /// Detach after this time.
+    pub attached_for: Duration,
+    /// Locks to measure besides the driver's.
+    pub locks: Vec<GivenLock>,
+    /// Files with types (BTF) of modules.
+    pub btf: Vec<PathBuf>,
+    /// Functions that ftrace cannot patch may be probed.
+    pub allow_stop_machine: bool,
+}
+
+impl Default for KernelOptions {
+    fn default() -> Self {
+        Self {
+            level: 1,
+            mechanism: None,
+            max_overhead: 1.0,
+            stacks_over: None,
+            attached_for: Duration::from_secs(15 * 60),
+            locks: Vec::new(),
+            btf: Vec::new(),
+            allow_stop_machine: false,
+        }
+    }
+}
+
 /// A run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunOptions {
@@ -84,6 +132,8 @@ pub struct RunOptions {
     pub probe: ProbeChoice,
     /// What to emulate.
     pub emulator: EmulatorOptions,
+    /// How a kernel is measured.
+    pub kernel: KernelOptions,
     /// Attach to this emulator instead of starting one.
     pub pid: Option<u32>,
     /// The ground truth is wanted: an emulator found by `pid` is stopped for it, which otherwise goes on.
@@ -100,6 +150,7 @@ impl Default for RunOptions {
             source: SourceChoice::Auto,
             probe: ProbeChoice::Auto,
             emulator: EmulatorOptions::default(),
+            kernel: KernelOptions::default(),
             pid: None,
             truth: false,
             interval: Duration::from_millis(100),

@@ -1,11 +1,11 @@
 //! Maps and helpers of the eBPF programs: the [`Env`] of the probe bodies.
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_jiffies64};
 use aya_ebpf::helpers::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns,
     bpf_probe_read_kernel, bpf_probe_read_user,
 };
-use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_jiffies64};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf, Stack, StackTrace};
 use aya_ebpf::programs::ProbeContext;
@@ -133,8 +133,7 @@ fn gate_word(index: u32) -> u64 {
 /// Notes that the collector is alive.
 #[inline(always)]
 pub fn beat() {
-    if let (Some(beat), Some(beat_ns)) =
-        (element(&GATE, gate::BEAT), element(&GATE, gate::BEAT_NS))
+    if let (Some(beat), Some(beat_ns)) = (element(&GATE, gate::BEAT), element(&GATE, gate::BEAT_NS))
     {
         // SAFETY: the helpers have no precondition.
         let (now, now_ns) = unsafe { (bpf_jiffies64(), bpf_ktime_get_ns()) };

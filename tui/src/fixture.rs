@@ -226,6 +226,7 @@ pub fn meta(guests: u32) -> Meta {
         vcpus: 2,
         version: "0.1.0".into(),
         contended_by: "slow path".into(),
+        ..Meta::default()
     }
 }
 

@@ -54,7 +54,7 @@ impl fmt::Display for Mechanism {
 
 /// What `--mechanism` asks for. A point at which it is impossible by its nature (fentry at a module's function) is
 /// probed as usual; one at which it is merely not allowed is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Forced {
     /// kprobes and kretprobes for all functions.
     Kprobe,

@@ -6,11 +6,12 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::Failure;
-use super::values::{bytes, duration, guests, rate, vcpus};
+use super::values::{bytes, duration, given_lock, guests, level, percent, rate, vcpus};
+use crate::attach::plan::Forced;
 use crate::emulator;
 use crate::options::{
-    EmulatorOptions, MAX_INTERVAL, MAX_RING_BYTES, MIN_INTERVAL, MIN_RING_BYTES, ProbeChoice,
-    RunOptions, SourceChoice,
+    EmulatorOptions, GivenLock, KernelOptions, MAX_INTERVAL, MAX_RING_BYTES, MIN_INTERVAL,
+    MIN_RING_BYTES, ProbeChoice, RunOptions, SourceChoice,
 };
 
 /// Options shared by every command.
@@ -56,6 +57,38 @@ pub struct Globals {
     /// Attach to the emulated driver that runs as this process (see `emulate`) instead of starting one
     #[arg(long, global = true, value_name = "PID", allow_negative_numbers = true, conflicts_with_all = ["generation", "scenario", "seed", "guests", "vcpus", "rate", "mount"])]
     pub pid: Option<u32>,
+
+    /// What is attached to a kernel: 0 nothing, 1 entry points and contended waits, 2 every acquisition and release
+    #[arg(long, global = true, value_name = "N", default_value_t = KernelOptions::default().level, allow_negative_numbers = true, value_parser = level)]
+    pub level: u8,
+
+    /// Use this mechanism in a kernel wherever it is possible
+    #[arg(long, global = true, value_enum)]
+    pub mechanism: Option<Forced>,
+
+    /// Most that the programs may cost in a kernel, in percent of the CPUs' time: what costs most is dropped above it
+    #[arg(long, global = true, value_name = "PCT", default_value_t = KernelOptions::default().max_overhead, allow_negative_numbers = true, value_parser = percent)]
+    pub max_overhead: f64,
+
+    /// Take the stack of each wait and hold in a kernel that is at least this long
+    #[arg(long, global = true, value_name = "D", allow_negative_numbers = true, value_parser = duration)]
+    pub stacks_over: Option<Duration>,
+
+    /// Detach from a kernel after this time
+    #[arg(long = "for", global = true, value_name = "D", allow_negative_numbers = true, value_parser = duration, default_value = "15m")]
+    pub attached_for: Duration,
+
+    /// Measure this lock of the kernel too: its address, or NAME=ADDRESS. May be given several times
+    #[arg(long = "lock", global = true, value_name = "ADDR", value_parser = given_lock)]
+    pub locks: Vec<GivenLock>,
+
+    /// Types (BTF) of the kernel's modules, where the kernel has none. May be given several times
+    #[arg(long, global = true, value_name = "FILE")]
+    pub btf: Vec<PathBuf>,
+
+    /// Probe functions of the kernel that ftrace cannot patch, which may stop all CPUs for a moment
+    #[arg(long, global = true)]
+    pub allow_stop_machine: bool,
 
     /// How long to measure, for example 30s or 2m
     #[arg(long, global = true, value_name = "D", allow_negative_numbers = true, value_parser = duration)]
@@ -141,6 +174,16 @@ pub fn run_options(globals: &Globals) -> Result<RunOptions, Failure> {
         source: globals.source,
         probe: globals.probe,
         emulator,
+        kernel: KernelOptions {
+            level: globals.level,
+            mechanism: globals.mechanism,
+            max_overhead: globals.max_overhead,
+            stacks_over: globals.stacks_over,
+            attached_for: globals.attached_for,
+            locks: globals.locks.clone(),
+            btf: globals.btf.clone(),
+            allow_stop_machine: globals.allow_stop_machine,
+        },
         pid: globals.pid,
         truth: false,
         interval: globals.interval,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::emulator::MAX_RATE;
-use crate::options::{MAX_GUESTS, MAX_VCPUS};
+use crate::options::{GivenLock, MAX_GUESTS, MAX_VCPUS};
 
 /// Why a value cannot be used, and one that can.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,46 @@ pub fn vcpus(text: &str) -> Result<u32, BadValue> {
 fn count(text: &str, max: u32, hint: &str) -> Result<u32, BadValue> {
     text.parse()
         .map_err(|_| BadValue::new(format!("it must be a whole number, 1 to {max}"), hint))
+}
+
+/// A level.
+pub fn level(text: &str) -> Result<u8, BadValue> {
+    match text.parse() {
+        Ok(level @ 0..=2) => Ok(level),
+        _ => Err(BadValue::new("it must be 0, 1 or 2", "--level 1")),
+    }
+}
+
+/// A share in percent.
+pub fn percent(text: &str) -> Result<f64, BadValue> {
+    match text.trim_end_matches('%').parse() {
+        Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
+        _ => Err(BadValue::new(
+            "it must be a number above 0 and at most 100",
+            "--max-overhead 1",
+        )),
+    }
+}
+
+/// A lock's address, or its name and address.
+pub fn given_lock(text: &str) -> Result<GivenLock, BadValue> {
+    let hint = "--lock ffff888012345678, or --lock pipe=ffff888012345678";
+    let (name, address) = text.rsplit_once('=').unwrap_or(("", text));
+    let digits = address.trim_start_matches("0x");
+    let address = u64::from_str_radix(digits, 16)
+        .map_err(|_| BadValue::new("it must be an address in hexadecimal digits", hint))?;
+    if address == 0 || !address.is_multiple_of(8) {
+        return Err(BadValue::new(
+            "a lock's address is a multiple of 8, and not 0",
+            hint,
+        ));
+    }
+    let name = if name.is_empty() {
+        format!("{address:#x}")
+    } else {
+        name.to_owned()
+    };
+    Ok(GivenLock { address, name })
 }
 
 /// The speed of a scenario.

@@ -85,6 +85,18 @@ pub struct Meta {
     /// slow path, or owner word.
     #[prost(string, tag = "19")]
     pub contended_by: ::prost::alloc::string::String,
+    /// What is attached: 0 nothing, 1 entry points and contended waits, 2 every acquisition and release.
+    #[prost(uint32, tag = "20")]
+    pub level: u32,
+    /// Why the generation is what it is said to be (a kernel).
+    #[prost(string, repeated, tag = "21")]
+    pub evidence: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What is not measured, and why (a kernel).
+    #[prost(string, repeated, tag = "22")]
+    pub losses: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What no probe sees (a kernel).
+    #[prost(string, repeated, tag = "23")]
+    pub blind_spots: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A lock instance.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -367,6 +379,9 @@ pub struct Loss {
     pub unreadable: u64,
     #[prost(uint64, tag = "8")]
     pub unmatched: u64,
+    /// Holders on record that the kernel's own lock words contradict, in two readings.
+    #[prost(uint64, tag = "9")]
+    pub disagreements: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProgramLoss {

@@ -27,6 +27,8 @@ const MAX_ATTACH_POINTS: usize = 4_096;
 const MAX_PAIR_IDS: usize = 16;
 /// Bytes of a name or message remembered.
 const MAX_TEXT: usize = 1_024;
+/// Statements of a description remembered, of each kind.
+const MAX_STATEMENTS: usize = 256;
 
 /// Whether a series id stands for a class that exists, in a mode that it has.
 pub(super) fn series_exists(series: u32) -> bool {
@@ -150,6 +152,10 @@ impl Model {
             vcpus: meta.vcpus,
             version: clipped(&meta.version),
             contended_by: clipped(&meta.contended_by),
+            level: meta.level,
+            evidence: clipped_list(&meta.evidence),
+            losses: clipped_list(&meta.losses),
+            blind_spots: clipped_list(&meta.blind_spots),
         });
         self.ignore(ignored);
     }
@@ -431,6 +437,11 @@ pub(super) fn push_bounded<T>(queue: &mut VecDeque<T>, value: T, limit: usize) {
         queue.pop_front();
     }
     queue.push_back(value);
+}
+
+fn clipped_list(texts: &[String]) -> Vec<String> {
+    let known = texts.iter().take(MAX_STATEMENTS);
+    known.map(|text| clipped(text)).collect()
 }
 
 /// The text, or as much of it as is remembered.

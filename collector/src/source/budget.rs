@@ -6,8 +6,8 @@
 use std::mem::size_of;
 
 use probe_ebpf::abi::{
-    Coarse, Counters, Edge, EntryStats, InstanceInfo, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES, PQAP_FUNCTIONS,
-    PQAP_RESPONSES, PROGRAMS, SeriesStats, Task, TaskExtremes, Word,
+    Coarse, Counters, Edge, EntryStats, InstanceInfo, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES,
+    PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAMS, SeriesStats, Task, TaskExtremes, Word,
 };
 
 /// Most memory that the maps may take, in bytes; the span ring is chosen by the user and comes on top.

@@ -9,10 +9,11 @@ use super::budget::Sizes;
 use super::child::Emulator;
 use super::ebpf::Probes;
 use super::instances::Instances;
+use super::kernel::{self, KernelSource};
 use super::log_lines::LogLines;
 use super::memory::Memory;
 use super::reader::{self, Reader, SpanRing};
-use super::run::{Backend, Source};
+use super::run::{Backend, Losses, Source};
 use crate::emulator::protocol::{Hello, Reply, Request};
 use crate::frame;
 use crate::inprocess;
@@ -20,27 +21,40 @@ use crate::machine::real_host;
 use crate::options::{ProbeChoice, RunOptions, SourceChoice};
 use probe_ebpf::names::ENTRY_POINTS;
 
+/// A source that was started.
+pub(super) enum Started {
+    /// An emulated driver.
+    Emulator(Box<Source>),
+    /// The kernel.
+    Kernel(Box<KernelSource>),
+}
+
 /// Starts what the options ask for.
-pub(super) fn start(options: &RunOptions) -> Result<Source, SourceError> {
-    let no_kernel = "this version measures the emulated driver only";
+pub(super) fn start(options: &RunOptions) -> Result<Started, SourceError> {
     let reason = match (options.source, real_host()) {
         (SourceChoice::Kernel, _) => {
-            return Err(SourceError {
-                what: "cannot measure the kernel's driver".into(),
-                cause: no_kernel.into(),
-                hint: "use --source emulator".into(),
-            });
+            let source = kernel::start(options, "kernel asked for")?;
+            return Ok(Started::Kernel(Box::new(source)));
         }
         (SourceChoice::Auto, Some(sign)) if options.pid.is_none() => {
-            return Err(SourceError {
-                what: "will not emulate on a machine that may have the real driver".into(),
-                cause: format!("{sign}, and {no_kernel}"),
-                hint: "use --source emulator to measure the emulated driver here".into(),
-            });
+            let source = kernel::start(options, sign).map_err(|e| SourceError {
+                cause: format!("{} ({sign}, so nothing is emulated)", e.cause),
+                ..e
+            })?;
+            return Ok(Started::Kernel(Box::new(source)));
+        }
+        // A lock of the kernel was named.
+        (SourceChoice::Auto, _) if !options.kernel.locks.is_empty() => {
+            let source = kernel::start(options, "--lock names a lock of the kernel")?;
+            return Ok(Started::Kernel(Box::new(source)));
         }
         (SourceChoice::Auto, _) => "no vfio_ap driver on this machine",
         (SourceChoice::Emulator, _) => "emulated driver asked for",
     };
+    start_emulator(options, reason).map(|source| Started::Emulator(Box::new(source)))
+}
+
+fn start_emulator(options: &RunOptions, reason: &str) -> Result<Source, SourceError> {
     let mut emulator = match options.pid {
         Some(pid) => Emulator::find(pid)?,
         None => Emulator::start(&options.emulator)?,
@@ -76,7 +90,7 @@ pub(super) fn start(options: &RunOptions) -> Result<Source, SourceError> {
         log,
         meta,
         reader: Reader::new(memory, sizes.shards, &instances),
-        warned: [(0, 0); 6],
+        losses: Losses::default(),
     })
 }
 
@@ -227,7 +241,7 @@ pub(crate) fn sizes(
 }
 
 /// CPUs this machine can ever have.
-fn possible_cpus() -> u32 {
+pub(super) fn possible_cpus() -> u32 {
     // SAFETY: no precondition.
     u32::try_from(unsafe { libc::sysconf(libc::_SC_NPROCESSORS_CONF) })
         .unwrap_or(1)
@@ -273,6 +287,8 @@ fn meta(
         vcpus: hello.vcpus,
         version: env!("CARGO_PKG_VERSION").into(),
         contended_by: "slow path".into(),
+        level: 2,
+        ..frame::Meta::default()
     }
 }
 

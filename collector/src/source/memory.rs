@@ -8,7 +8,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use probe_ebpf::abi::{Coarse, Counters, Edge, EntryStats, SeriesStats, Task, TaskExtremes, Word};
+use probe_ebpf::abi::{
+    Coarse, Counters, Edge, EntryStats, InstanceInfo, SeriesStats, Task, TaskExtremes, Word,
+};
 
 /// A shared mapping of a file descriptor.
 #[derive(Debug)]
@@ -98,6 +100,8 @@ unsafe impl Shared for Coarse {}
 unsafe impl Shared for Edge {}
 // SAFETY: as above.
 unsafe impl Shared for Counters {}
+// SAFETY: as above.
+unsafe impl Shared for InstanceInfo {}
 
 /// An array of `T` in a mapping.
 pub struct View<T: Shared> {

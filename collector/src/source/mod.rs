@@ -8,6 +8,7 @@ mod child;
 mod choose;
 pub mod ebpf;
 pub mod instances;
+pub mod kernel;
 pub mod leave;
 mod log_lines;
 pub mod memory;
@@ -22,6 +23,7 @@ pub(crate) use choose::sizes;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use choose::Started;
 use tokio::sync::mpsc;
 
 use crate::emulator::protocol::Truth;
@@ -78,13 +80,24 @@ impl Session {
         let thread = std::thread::Builder::new()
             .name("collector".into())
             .spawn(move || {
-                let truth = runtime.block_on(source.run(interval, command_receiver, &frame_sender));
+                let truth = match &mut source {
+                    Started::Emulator(source) => {
+                        runtime.block_on(source.run(interval, command_receiver, &frame_sender))
+                    }
+                    Started::Kernel(source) => {
+                        runtime.block_on(source.run(interval, command_receiver, &frame_sender));
+                        None
+                    }
+                };
                 if let Ok(mut ended) = result.lock() {
                     ended.truth = truth;
                 }
                 // The end of the frames says that the result is there. What is slow comes after it.
                 drop(frame_sender);
-                source.end();
+                match source {
+                    Started::Emulator(source) => source.end(),
+                    Started::Kernel(source) => source.end(),
+                }
             })
             .map_err(failed)?;
         Ok(Self {

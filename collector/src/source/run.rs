@@ -55,8 +55,51 @@ pub(super) struct Source {
     pub(super) reader: Reader,
     /// *Stop* ends the emulator too; otherwise it is left running.
     pub(super) stops_emulator: bool,
-    /// Of each kind of loss: how much was not yet said, and when something was said last.
-    pub(super) warned: [(u64, u64); 6],
+    pub(super) losses: Losses,
+}
+
+/// What was lost, told in the log. Of each kind: how much was not yet said, and when something was said last.
+#[derive(Debug, Default)]
+pub(super) struct Losses([(u64, u64); 7]);
+
+impl Losses {
+    /// Says what the probes could not keep, at most once a second for each kind.
+    pub(super) fn tell(&mut self, log: &LogLines, loss: &Loss, now: u64) {
+        let kinds = [
+            (
+                loss.missed,
+                "invocations were skipped by the kernel: statistics are \"at least\"",
+            ),
+            (
+                loss.no_task_slot,
+                "invocations found no task slot: statistics are \"at least\"",
+            ),
+            (
+                loss.no_edge_slot,
+                "order edges found no slot: the lock order is incomplete",
+            ),
+            (
+                loss.overflowed,
+                "held locks, waits or nested calls did not fit into a task's record",
+            ),
+            (loss.unreadable, "reads of object memory failed"),
+            (
+                loss.unmatched,
+                "releases of locks whose acquisition was not seen",
+            ),
+            (
+                loss.disagreements,
+                "holders on record were contradicted by the lock word, and are shown no more",
+            ),
+        ];
+        for ((count, text), (waiting, last)) in kinds.into_iter().zip(&mut self.0) {
+            *waiting += count;
+            if *waiting != 0 && now.saturating_sub(*last) >= WARN_INTERVAL_NS {
+                log.push("warn", &format!("{waiting} {text}"));
+                (*waiting, *last) = (0, now);
+            }
+        }
+    }
 }
 
 impl Source {
@@ -139,44 +182,10 @@ impl Source {
         let (now, unix) = (reader::monotonic_ns(), reader::unix_ns());
         let mut frame = self.reader.frame(self.ring.as_mut(), now, unix, &runs);
         if let Some(loss) = &frame.loss {
-            self.warn(loss, now);
+            self.losses.tell(&self.log, loss, now);
         }
         frame.log = self.log.take();
         frame
-    }
-
-    /// Says what the probes could not keep, at most once a second for each kind.
-    fn warn(&mut self, loss: &Loss, now: u64) {
-        let kinds = [
-            (
-                loss.missed,
-                "invocations were skipped by the kernel: statistics are \"at least\"",
-            ),
-            (
-                loss.no_task_slot,
-                "invocations found no task slot: statistics are \"at least\"",
-            ),
-            (
-                loss.no_edge_slot,
-                "order edges found no slot: the lock order is incomplete",
-            ),
-            (
-                loss.overflowed,
-                "held locks, waits or nested calls did not fit into a task's record",
-            ),
-            (loss.unreadable, "reads of object memory failed"),
-            (
-                loss.unmatched,
-                "releases of locks whose acquisition was not seen",
-            ),
-        ];
-        for ((count, text), (waiting, last)) in kinds.into_iter().zip(&mut self.warned) {
-            *waiting += count;
-            if *waiting != 0 && now.saturating_sub(*last) >= WARN_INTERVAL_NS {
-                self.log.push("warn", &format!("{waiting} {text}"));
-                (*waiting, *last) = (0, now);
-            }
-        }
     }
 
     /// Reads everything once more and sends it as the last frame.
@@ -214,14 +223,14 @@ impl Source {
     }
 }
 
-fn ticker(interval: Duration) -> tokio::time::Interval {
+pub(super) fn ticker(interval: Duration) -> tokio::time::Interval {
     let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
 
 /// Waits until the ring asks to be drained; forever if it never does.
-async fn readable(wake: Option<&AsyncFd<OwnedFd>>) {
+pub(super) async fn readable(wake: Option<&AsyncFd<OwnedFd>>) {
     match wake {
         Some(wake) => {
             if let Ok(mut guard) = wake.readable().await {

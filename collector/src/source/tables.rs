@@ -1,8 +1,7 @@
 //! What both kinds of probes are told of an emulated driver before it starts.
 
 use probe_ebpf::abi::{
-    Config, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LOCK_IS_WAIT_QUEUE, LockInfo,
-    MAX_CLASSES,
+    Config, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LOCK_IS_WAIT_QUEUE, LockInfo, MAX_CLASSES,
 };
 use probe_ebpf::names::CLASSES;
 

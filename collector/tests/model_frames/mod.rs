@@ -102,6 +102,7 @@ pub fn meta() -> Meta {
         vcpus: 1,
         version: "0.1.0".into(),
         contended_by: "slow path".into(),
+        ..Meta::default()
     }
 }
 
@@ -527,6 +528,7 @@ impl<'a> Wild<'a> {
             vcpus: self.u32(),
             version: self.text(),
             contended_by: self.text(),
+            ..Meta::default()
         }
     }
 

@@ -135,7 +135,13 @@ fn forget<E: Env>(env: &E, address: u64) {
 #[inline(always)]
 fn kvm<E: Env>(env: &E, kvm: u64) {
     let config = env.config();
-    lock(env, member(kvm, config.kvm_lock), class_id::KVM_LOCK, kvm, 0);
+    lock(
+        env,
+        member(kvm, config.kvm_lock),
+        class_id::KVM_LOCK,
+        kvm,
+        0,
+    );
     let address = member(kvm, config.kvm_rwsem);
     if address != 0 {
         env.adopt(Adopted {

@@ -127,13 +127,7 @@ fn settle_pending<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes) {
 }
 
 #[inline(always)]
-fn settle_hold<E: Env>(
-    env: &E,
-    task: &Task,
-    extremes: &TaskExtremes,
-    held: &Held,
-    may_fail: bool,
-) {
+fn settle_hold<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes, held: &Held, may_fail: bool) {
     let mut info = Info::unpack(held.info.get());
     let address = held.lock.get();
     if may_fail && !is_owner(env, info.kind, address) {

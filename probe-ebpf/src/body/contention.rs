@@ -126,15 +126,7 @@ pub fn ends<E: Env>(env: &E, address: u64, ret: i32) {
     }
     info.flags |= HELD_CONTENDED;
     begin(task);
-    push_held(
-        env,
-        Program::ContentionEnd,
-        task,
-        address,
-        now,
-        wait,
-        info,
-    );
+    push_held(env, Program::ContentionEnd, task, address, now, wait, info);
     end(task);
     guard(env, task, info);
 }

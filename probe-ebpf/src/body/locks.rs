@@ -6,8 +6,8 @@ use super::stats::{
     Place, count_contended, count_failed, count_uncontended, count_unmatched, count_wait,
 };
 use super::{
-    Env, Note, attempts, begin, current_entry, end, failure, flags, innermost_wait, instance_of, pop_wait,
-    record_order, waits,
+    Env, Note, attempts, begin, current_entry, end, failure, flags, innermost_wait, instance_of,
+    pop_wait, record_order, waits,
 };
 use crate::abi::{
     self, HELD_CONTENDED, HELD_IS_GUARD, HELD_IS_ONLY_INSTANCE, Info, LOCK_GUARDS_FLAG,

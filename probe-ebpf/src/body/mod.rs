@@ -23,8 +23,9 @@ pub mod works;
 mod tests;
 
 use crate::abi::{
-    Adopted, Coarse, Config, Counters, Edge, EntryInfo, EntryStats, Extremes, Info, Inside, LockInfo, MAX_NESTED,
-    MAX_WAITS, Mode, NO_INSTANCE, Program, SeriesStats, Span, Task, TaskExtremes, Waiting, Word,
+    Adopted, Coarse, Config, Counters, Edge, EntryInfo, EntryStats, Extremes, Info, Inside,
+    LockInfo, MAX_NESTED, MAX_WAITS, Mode, NO_INSTANCE, Program, SeriesStats, Span, Task,
+    TaskExtremes, Waiting, Word,
 };
 use crate::h2;
 

@@ -3,7 +3,8 @@
 use super::order::Acquired;
 use super::stats::{Place, count_wait};
 use super::{
-    Env, Note, attempts, begin, current_entry, end, failure, innermost_wait, pop_wait, record_order, serial,
+    Env, Note, attempts, begin, current_entry, end, failure, innermost_wait, pop_wait,
+    record_order, serial,
 };
 use crate::abi::{
     self, Info, LOCK_IS_WAIT_QUEUE, LockInfo, LockKind, MAX_WAITS, Mode, Program, Task, WAIT_SLEPT,

@@ -7,7 +7,8 @@ use super::locks::{place, traced};
 use super::order::Acquired;
 use super::stats::{Place, count_acquisition, count_contended, count_wait};
 use super::{
-    Env, Note, adopt, attempts, begin, current_entry, end, failure, innermost_wait, pop_wait, record_order, waits,
+    Env, Note, adopt, attempts, begin, current_entry, end, failure, innermost_wait, pop_wait,
+    record_order, waits,
 };
 use crate::abi::{
     self, HELD_IS_ONLY_INSTANCE, Info, LOCK_IS_ONLY_INSTANCE, LockInfo, LockKind, Mode, Program,

@@ -33,7 +33,9 @@ impl<'a> Chooser<'a> {
 
     /// All sides of a point.
     pub fn point(&self, point: &'static Point) -> Vec<Planned> {
-        if !point.generations.meets(self.candidates) {
+        // Any lock of the kernel can be measured, with or without the driver.
+        let of_driver = !matches!(point.role, Role::Lock(_) | Role::Contention(_));
+        if of_driver && !point.generations.meets(self.candidates) {
             let reason = if self.candidates.is_empty() {
                 "the driver is not there".to_owned()
             } else {

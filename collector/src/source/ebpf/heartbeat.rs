@@ -31,7 +31,8 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// The first beat lets the programs work: call it when all are attached.
     pub fn start(ebpf: &mut Ebpf) -> Result<Self, ProbeError> {
-        let load = |e: aya::programs::ProgramError| ProbeError::Load(format!("{PROGRAM}: {}", chain(&e)));
+        let load =
+            |e: aya::programs::ProgramError| ProbeError::Load(format!("{PROGRAM}: {}", chain(&e)));
         let program: &mut RawTracePoint = ebpf
             .program_mut(PROGRAM)
             .ok_or(ProbeError::Missing(PROGRAM))?
@@ -99,7 +100,10 @@ struct Gate(Array<MapData, u64>);
 
 impl Gate {
     fn new(ebpf: &Ebpf) -> Result<Self, ProbeError> {
-        let failed = |reason: String| ProbeError::Map { map: "GATE", reason };
+        let failed = |reason: String| ProbeError::Map {
+            map: "GATE",
+            reason,
+        };
         let Some(aya::maps::Map::Array(data)) = ebpf.map("GATE") else {
             return Err(ProbeError::Missing("GATE"));
         };

@@ -90,11 +90,7 @@ impl Probes {
 }
 
 /// Writes what the programs only read, and the free slots.
-fn fill(
-    ebpf: &mut Ebpf,
-    hello: &Hello,
-    instances: &Instances,
-) -> Result<(), ProbeError> {
+fn fill(ebpf: &mut Ebpf, hello: &Hello, instances: &Instances) -> Result<(), ProbeError> {
     object::add_locks(ebpf, &tables::addresses(hello, instances))?;
     object::set_entry_info(
         ebpf,

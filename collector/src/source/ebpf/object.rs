@@ -212,4 +212,3 @@ pub fn page_size() -> usize {
     // SAFETY: no precondition.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
-

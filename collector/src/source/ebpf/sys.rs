@@ -1,8 +1,9 @@
 //! System calls for which aya has no accessor, or none that can be used from another thread.
 
 use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use aya::Ebpf;
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info};
@@ -65,9 +66,35 @@ pub fn run_program(fd: BorrowedFd<'_>, arguments: &[u64]) -> io::Result<u32> {
     // SAFETY: plain data for which all zeroes is valid.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     attr.test.prog_fd = fd.as_raw_fd() as u32;
-    attr.test.ctx_in = arguments.as_ptr() as u64;
-    attr.test.ctx_size_in = size_of_val(arguments) as u32;
+    // A size of 0 wants an address of 0.
+    if !arguments.is_empty() {
+        attr.test.ctx_in = arguments.as_ptr() as u64;
+        attr.test.ctx_size_in = size_of_val(arguments) as u32;
+    }
     bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
     // SAFETY: the kernel has written this member of the union.
     Ok(unsafe { attr.test.retval })
+}
+
+/// Attaches a raw tracepoint program to a tracepoint, or (without a name) a program that was loaded for a function or
+/// tracepoint to that (`BPF_RAW_TRACEPOINT_OPEN`). Closing the descriptor detaches.
+pub fn open_raw_tracepoint(fd: BorrowedFd<'_>, name: Option<&CStr>) -> io::Result<OwnedFd> {
+    // SAFETY: plain data for which all zeroes is valid.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.raw_tracepoint.name = name.map_or(0, |name| name.as_ptr() as u64);
+    attr.raw_tracepoint.prog_fd = fd.as_raw_fd() as u32;
+    let link = bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)?;
+    let link = i32::try_from(link).map_err(io::Error::other)?;
+    // SAFETY: a descriptor that was just opened, and is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+}
+
+/// Makes the kernel measure programs' run times as long as the descriptor is open (`BPF_ENABLE_STATS`, since Linux 5.8).
+pub fn enable_run_time_stats() -> io::Result<OwnedFd> {
+    // SAFETY: plain data for which all zeroes is valid; type 0 is BPF_STATS_RUN_TIME.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    let fd = bpf(bpf_cmd::BPF_ENABLE_STATS, &mut attr)?;
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: a descriptor that was just opened, and is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -32,6 +32,11 @@ use totals::{
 
 use writers::Writers;
 
+/// An instance slot that belongs to no series yet.
+const NO_SERIES: u8 = u8::MAX;
+/// Names of threads remembered.
+const MAX_COMMS: usize = 65_536;
+
 /// Where spans come from.
 pub trait SpanRing {
     /// Takes every record that is waiting; returns how many bytes they took.
@@ -81,6 +86,10 @@ pub struct Reader {
     /// Task slots that have ever been in use are below this.
     tasks_used: usize,
     comms: HashMap<u32, String>,
+    /// Slots of tasks become free again, and thread ids other threads'.
+    tasks_end: bool,
+    /// Holds are not seen: what is on record is from before.
+    ignores_holds: bool,
     writers: Writers,
     number: u64,
     last_cpu_ns: u64,
@@ -124,10 +133,31 @@ impl Reader {
             runs: BTreeMap::new(),
             tasks_used: 0,
             comms: HashMap::new(),
+            tasks_end: false,
+            ignores_holds: false,
             writers: Writers::default(),
             number: 0,
             last_cpu_ns: 0,
         }
+    }
+
+    /// Tasks end while they are measured (a kernel).
+    pub fn tasks_end(&mut self) {
+        self.tasks_end = true;
+    }
+
+    /// Holds are not seen from now on.
+    pub fn ignore_holds(&mut self) {
+        self.ignores_holds = true;
+    }
+
+    /// An instance that was adopted: its slot belongs to this series from now on.
+    pub fn add_instance(&mut self, slot: u32, series: u8) {
+        let slot = slot as usize;
+        if self.instance_series.len() <= slot {
+            self.instance_series.resize(slot + 1, NO_SERIES);
+        }
+        self.instance_series[slot] = series;
     }
 
     /// One tick's frame. `now_ns` and `now_unix_ns` are its end; `runs` what the programs have cost so far.
@@ -163,6 +193,12 @@ impl Reader {
 
     /// Extends the range of task slots in use: slots are given out from the lowest on.
     fn count_tasks(&mut self) {
+        if self.tasks_end {
+            let mut tasks = self.memory.tasks.iter();
+            let last = tasks.rposition(|task| task.id.get() != 0);
+            self.tasks_used = self.tasks_used.max(last.map_or(0, |last| last + 1));
+            return;
+        }
         while self
             .memory
             .tasks
@@ -233,6 +269,9 @@ impl Reader {
         }
         for slot in 0..self.instance_series.len() {
             let series = self.instance_series[slot];
+            if series == NO_SERIES {
+                continue;
+            }
             if self
                 .only_instance
                 .get(series as usize)
@@ -390,9 +429,16 @@ impl Reader {
     fn live(&mut self) -> frame::Live {
         let mut tasks = Vec::new();
         for task in self.memory.tasks.iter().take(self.tasks_used) {
-            if let Some(state) = live::task_state(task)
-                && (!state.holds.is_empty() || !state.waits.is_empty() || !state.inside.is_empty())
-            {
+            if task.id.get() == 0 {
+                continue;
+            }
+            let Some(mut state) = live::task_state(task) else {
+                continue;
+            };
+            if self.ignores_holds {
+                state.holds.clear();
+            }
+            if !state.holds.is_empty() || !state.waits.is_empty() || !state.inside.is_empty() {
                 tasks.push(state);
             }
         }
@@ -400,7 +446,9 @@ impl Reader {
     }
 
     fn comm(&mut self, tid: u32) -> String {
-        if let Some(comm) = self.comms.get(&tid) {
+        if !self.tasks_end
+            && let Some(comm) = self.comms.get(&tid)
+        {
             return comm.clone();
         }
         let task = self
@@ -409,7 +457,14 @@ impl Reader {
             .iter()
             .take(self.tasks_used)
             .find(|task| task.id.get() as u32 == tid);
-        let comm = task.map(|task| text(&task.comm)).unwrap_or_default();
+        let comm = match task {
+            Some(task) => text(&task.comm),
+            // A thread that has ended meanwhile.
+            None => self.comms.get(&tid).cloned().unwrap_or_default(),
+        };
+        if self.comms.len() >= MAX_COMMS {
+            self.comms.clear();
+        }
         self.comms.insert(tid, comm.clone());
         comm
     }

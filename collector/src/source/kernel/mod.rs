@@ -1,0 +1,533 @@
+//! The kernel as a source: the real driver, or any lock that a person names.
+//!
+//! [`start`] finds out what the machine has and allows, makes the attach plan, loads the programs that it needs, adopts
+//! the locks that are there and attaches; [`run`] then reads a frame a tick, like the emulator's source. Nothing is
+//! pinned, and everything goes with the process.
+
+mod governor;
+mod kprobes;
+mod objects;
+mod programs;
+mod run;
+mod sample;
+mod tables;
+mod verify;
+mod words;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use aya::Ebpf;
+use probe_ebpf::abi::{
+    InstanceInfo, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LockInfo, LockKind, MAX_CLASSES, Mode,
+    SLOTS_PER_ADOPTED, gate, series,
+};
+use probe_ebpf::names::{CLASSES, class_id};
+
+use super::SourceError;
+use super::budget::Sizes;
+use super::ebpf::{EbpfRing, Heartbeat, ProbeError, object, sys};
+use super::instances::Instances;
+use super::log_lines::LogLines;
+use super::reader::{self, Reader};
+use crate::attach::functions::FilterFunctions;
+use crate::attach::offsets::Offsets;
+use crate::attach::plan::{self, Plan, Tracepoints};
+use crate::attach::points::Content;
+use crate::attach::symbols::Symbols;
+use crate::frame;
+use crate::machine::{Allowed, Facts, Mechanism, Tables};
+use crate::options::{KernelOptions, RunOptions};
+use governor::Governor;
+use objects::{FixedLock, Names};
+use programs::Attached;
+pub(super) use run::KernelSource;
+use words::{Kernel, Memory as _};
+
+/// Tasks that can be on record at once.
+const TASKS: u32 = 4096;
+/// Locks that can be adopted: a guest has two, and one for each vCPU.
+const ADOPTED: u32 = 4096;
+/// Stacks kept, where stacks are asked for.
+const STACKS: u32 = 4096;
+
+fn failed(what: &str, cause: impl ToString, hint: &str) -> SourceError {
+    SourceError {
+        what: what.into(),
+        cause: cause.to_string(),
+        hint: hint.into(),
+    }
+}
+
+fn probe_failed(error: &ProbeError) -> SourceError {
+    failed(
+        "cannot measure the kernel",
+        error,
+        "run `apscope doctor`, which says what is missing and for what",
+    )
+}
+
+/// What is known of a machine, with the plan made of it.
+pub struct Survey {
+    /// Files.
+    pub facts: Facts,
+    /// Tables.
+    pub tables: Tables,
+    /// Offsets.
+    pub offsets: Offsets,
+    /// The plan.
+    pub plan: Plan,
+}
+
+impl Survey {
+    /// Looks at this machine and makes a plan.
+    pub fn new(options: &KernelOptions) -> Result<Self, SourceError> {
+        let facts = Facts::read(std::path::Path::new("/"));
+        let allowed = Allowed::probe(&facts);
+        let mut tables = Tables::read(&facts);
+        for file in &options.btf {
+            let data = std::fs::read(file).map_err(|e| {
+                failed(
+                    &format!("cannot read {}", file.display()),
+                    e,
+                    "--btf takes a file as /sys/kernel/btf has them, or as pahole -J writes them",
+                )
+            })?;
+            let before = tables.types.failed.len();
+            tables.types.add_given(&file.display().to_string(), data);
+            if let Some((name, error)) = tables.types.failed.get(before) {
+                return Err(failed(
+                    &format!("no types in {name}"),
+                    error,
+                    "--btf takes a file as /sys/kernel/btf has them, or as pahole -J writes them",
+                ));
+            }
+        }
+        let offsets = Offsets::resolve(&tables.types, &tables.ids);
+        let plan = make_plan(options, &allowed, &tables, &offsets);
+        Ok(Self {
+            facts,
+            tables,
+            offsets,
+            plan,
+        })
+    }
+}
+
+fn make_plan(
+    options: &KernelOptions,
+    allowed: &Allowed,
+    tables: &Tables,
+    offsets: &Offsets,
+) -> Plan {
+    let answer = |mechanism| allowed.get(mechanism).map_err(str::to_owned);
+    let no_symbols = Symbols::default();
+    let tracepoints = tables.tracepoints.as_ref().ok().map(|names| {
+        // The set was read from lines, and is read as lines again.
+        let text = names.iter().fold(String::new(), |mut text, name| {
+            text.push_str(name);
+            text.push('\n');
+            text
+        });
+        Tracepoints::parse(text.as_bytes()).unwrap_or_default()
+    });
+    let functions: Option<&FilterFunctions> = tables.functions.as_ref().ok();
+    let machine = plan::Machine {
+        symbols: tables.symbols.as_ref().unwrap_or(&no_symbols),
+        functions,
+        tracepoints: tracepoints.as_ref(),
+        types: &tables.types,
+        offsets,
+        allowed: &plan::Allowed {
+            btf_tracepoint: answer(Mechanism::BtfTracepoint),
+            raw_tracepoint: answer(Mechanism::RawTracepoint),
+            fentry: answer(Mechanism::Fentry),
+            fexit: answer(Mechanism::Fexit),
+            kprobe: answer(Mechanism::Kprobe),
+            kretprobe: answer(Mechanism::KretprobePool),
+            stop_machine: options.allow_stop_machine,
+        },
+        level: options.level,
+        forced: options.mechanism,
+    };
+    Plan::new(&machine)
+}
+
+/// Whether this machine has something for this source to measure: the driver, or locks that were named.
+fn target(survey: &Survey, options: &KernelOptions) -> Result<(), SourceError> {
+    if !survey.plan.generation.candidates.is_empty() || !options.locks.is_empty() {
+        return Ok(());
+    }
+    Err(failed(
+        "there is no vfio_ap driver in this kernel",
+        "the module vfio_ap is not loaded",
+        "modprobe vfio_ap; or name a lock with --lock, or use --source emulator",
+    ))
+}
+
+/// Starts measuring this machine's kernel. `reason`: why this source.
+pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, SourceError> {
+    let kernel = &options.kernel;
+    let survey = Survey::new(kernel)?;
+    target(&survey, kernel)?;
+    let log = LogLines::default();
+    let cpus = super::choose::possible_cpus();
+    let Survey {
+        tables,
+        offsets,
+        plan,
+        facts,
+    } = &survey;
+    // The fixed locks are few: the driver's, the bus's and those that were named.
+    let fixed_slots = (8 + kernel.locks.len() as u32) * 2;
+    let mut sizes = Sizes::new(
+        cpus,
+        TASKS,
+        fixed_slots + ADOPTED * SLOTS_PER_ADOPTED,
+        // A flag has its wait queue beside it.
+        fixed_slots + ADOPTED * 2,
+        options.ring_bytes,
+    )
+    .map_err(|e| {
+        failed(
+            "the maps would take too much memory",
+            e,
+            "report this machine's number of CPUs",
+        )
+    })?;
+    sizes.adopted = ADOPTED * SLOTS_PER_ADOPTED;
+    if kernel.stacks_over.is_some() {
+        sizes.stacks = STACKS;
+    }
+    let symbols = tables.symbols.as_ref().ok();
+    let config = tables::config(plan, offsets, symbols, &sizes);
+    let mut ebpf = object::load(&config, &sizes).map_err(|e| probe_failed(&e))?;
+    let memory = Kernel::new(&mut ebpf).map_err(|e| probe_failed(&e))?;
+    let has_flag = tables::has_flag(offsets);
+    let fixed = fixed_locks(&memory, offsets, plan, kernel, has_flag);
+    let instances = fixed_instances(&fixed);
+    let mut level = kernel.level;
+    let tracefs: Option<PathBuf> = facts
+        .tracing
+        .tracefs
+        .as_ref()
+        .map(|tracefs| PathBuf::from(&tracefs.path));
+    let mut notes = Vec::new();
+    if level == 2 {
+        let sampled = sample::expected(&mut ebpf, plan, tracefs.as_deref(), cpus);
+        match sampled {
+            Ok(expected) => {
+                notes.push(expected.text());
+                if expected.share * 100.0 > kernel.max_overhead {
+                    return Err(failed(
+                        "level 2 would cost too much",
+                        format!(
+                            "{}, and --max-overhead is {} %",
+                            expected.text(),
+                            kernel.max_overhead
+                        ),
+                        "--level 1, which measures contended waits only; or a larger --max-overhead",
+                    ));
+                }
+            }
+            Err(why) => notes.push(format!("the cost of level 2 could not be sampled: {why}")),
+        }
+    }
+    object::add_locks(&mut ebpf, &lock_table(&fixed, &instances)).map_err(|e| probe_failed(&e))?;
+    object::set_entry_info(&mut ebpf, &tables::entry_info(plan, offsets))
+        .map_err(|e| probe_failed(&e))?;
+    object::set_entry_at(&mut ebpf, &entry_addresses(plan)).map_err(|e| probe_failed(&e))?;
+    let set = |ebpf: &mut Ebpf, word, value| {
+        object::set_gate(ebpf, word, value).map_err(|e| probe_failed(&e))
+    };
+    set(&mut ebpf, gate::LEVEL, u64::from(level))?;
+    let over = kernel
+        .stacks_over
+        .map_or(0, |over| u64::try_from(over.as_nanos()).unwrap_or(u64::MAX));
+    set(&mut ebpf, gate::STACKS_OVER, over)?;
+    let shared = object::map_memory(&ebpf, &sizes).map_err(|e| probe_failed(&e))?;
+    let info = object::view::<InstanceInfo>(&ebpf, "INSTANCE_INFO", sizes.instances as usize)
+        .map_err(|e| probe_failed(&e))?;
+    let stats = sys::enable_run_time_stats().ok();
+    let attached = programs::attach(&mut ebpf, plan, tracefs);
+    if attached.level < level {
+        level = attached.level;
+        set(&mut ebpf, gate::LEVEL, u64::from(level))?;
+        let stalled = attached
+            .stalled
+            .as_deref()
+            .unwrap_or("something is missing");
+        log.push("warn", &format!("level {level} was reached: {stalled}"));
+    }
+    if level > 0 && attached.points.iter().all(|p| p.mechanism == "none") {
+        return Err(nothing_attached(&attached));
+    }
+    let heartbeat = Heartbeat::start(&mut ebpf).map_err(|e| probe_failed(&e))?;
+    let ring = EbpfRing {
+        ring: object::take_ring(&mut ebpf).map_err(|e| probe_failed(&e))?,
+        size: sizes.ring_bytes,
+    };
+    for note in &notes {
+        log.push("info", note);
+    }
+    let logger = log.attach(&mut ebpf).ok().map(Box::new);
+    let mut reader = Reader::new(shared, sizes.shards, &instances);
+    reader.tasks_end();
+    if level < 2 {
+        reader.ignore_holds();
+    }
+    let meta = meta(
+        &survey, &instances, &attached, reason, &notes, level, &config, kernel,
+    );
+    let places = verify::Places::new(&survey.offsets);
+    let driver = !survey.plan.generation.candidates.is_empty();
+    let watched = fixed
+        .iter()
+        .zip(&instances.first_slots)
+        .map(|(lock, slot)| verify::Watched {
+            address: lock.address,
+            class: lock.class,
+            kind: lock.kind,
+            slot: *slot,
+        })
+        .collect();
+    Ok(KernelSource {
+        names: Names::default(),
+        offsets: survey.offsets,
+        memory,
+        info,
+        first_adopted: (sizes.instances - sizes.adopted) as usize,
+        adopted: Vec::new(),
+        watched,
+        places,
+        verifier: verify::Verifier::default(),
+        governor: Governor::new(kernel.max_overhead, cpus),
+        programs: attached.programs.clone(),
+        attached: Arc::new(Mutex::new(Some(attached))),
+        missed: 0,
+        level,
+        stacks: over != 0,
+        detaches_at: Instant::now().checked_add(kernel.attached_for),
+        needs_driver: driver && kernel.locks.is_empty(),
+        next_second: 0,
+        last_frame_ns: reader::monotonic_ns(),
+        ebpf,
+        heartbeat: Some(heartbeat),
+        _stats: stats,
+        logger,
+        ring,
+        log,
+        meta,
+        meta_changed: true,
+        reader,
+    })
+}
+
+fn nothing_attached(attached: &Attached) -> SourceError {
+    let reasons: std::collections::BTreeSet<&str> = attached
+        .points
+        .iter()
+        .map(|point| point.reason.as_str())
+        .filter(|reason| !reason.is_empty())
+        .take(4)
+        .collect();
+    failed(
+        "nothing could be attached to the kernel",
+        reasons.into_iter().collect::<Vec<_>>().join("; "),
+        "run `apscope doctor`, which lists every point with its reason",
+    )
+}
+
+/// Locks that are known before anything is attached.
+fn fixed_locks(
+    memory: &Kernel,
+    offsets: &Offsets,
+    plan: &Plan,
+    options: &KernelOptions,
+    has_flag: bool,
+) -> Vec<FixedLock> {
+    let mut fixed = Vec::new();
+    for variable in &plan.variables {
+        let Some(address) = variable.address else {
+            continue;
+        };
+        match variable.variable.content {
+            Content::MatrixDev => {
+                if let Some(matrix_dev) = memory.u64(address) {
+                    fixed.extend(objects::driver_locks(memory, offsets, matrix_dev, has_flag));
+                }
+            }
+            Content::Lock(class) => fixed.push(FixedLock {
+                address,
+                class,
+                kind: CLASSES
+                    .get(usize::from(class))
+                    .map_or(LockKind::Mutex, |class| class.kind),
+                name: variable.variable.name.to_owned(),
+                guards_flag: false,
+            }),
+        }
+    }
+    for lock in &options.locks {
+        fixed.push(FixedLock {
+            address: lock.address,
+            class: class_id::GIVEN_LOCK,
+            kind: LockKind::Rwsem,
+            name: lock.name.clone(),
+            guards_flag: false,
+        });
+    }
+    fixed
+}
+
+/// Slots of the fixed locks, two each.
+fn fixed_instances(fixed: &[FixedLock]) -> Instances {
+    let mut instances = Instances::default();
+    for (n, lock) in fixed.iter().enumerate() {
+        let first = n as u32 * 2;
+        instances.first_slots.push(first);
+        let alone = fixed
+            .iter()
+            .filter(|other| other.class == lock.class)
+            .count()
+            == 1;
+        if let Some(only) = instances
+            .only
+            .get_mut(usize::from(lock.class) & (MAX_CLASSES - 1))
+        {
+            *only = alone && lock.kind == LockKind::Mutex;
+        }
+        let modes: &[Mode] = if lock.kind == LockKind::Rwsem {
+            &[Mode::Write, Mode::Read]
+        } else {
+            &[Mode::Exclusive]
+        };
+        for (mode, id) in modes.iter().zip(first..) {
+            instances.all.push(frame::Instance {
+                id,
+                name: lock.name.clone(),
+                address: lock.address,
+                series: u32::from(series(lock.class, *mode)),
+                guest: 0,
+            });
+        }
+    }
+    instances
+}
+
+fn lock_table(fixed: &[FixedLock], instances: &Instances) -> Vec<(u64, LockInfo)> {
+    fixed
+        .iter()
+        .zip(&instances.first_slots)
+        .map(|(lock, slot)| {
+            let mut flags = 0;
+            if lock.guards_flag {
+                flags |= LOCK_GUARDS_FLAG;
+            }
+            if instances.only[usize::from(lock.class) & (MAX_CLASSES - 1)] {
+                flags |= LOCK_IS_ONLY_INSTANCE;
+            }
+            let info = LockInfo {
+                target: 0,
+                instance: *slot,
+                class: lock.class,
+                kind: lock.kind as u8,
+                flags,
+                reserved: 0,
+            };
+            (lock.address, info)
+        })
+        .collect()
+}
+
+/// Addresses at which a program sees the calls of entry points. On s390x a kprobe on a function's first instruction,
+/// which ftrace has made a branch of six bytes, may be told that address or the one behind it.
+fn entry_addresses(plan: &Plan) -> Vec<(u64, u8)> {
+    const BEHIND: [u64; 4] = [0, 1, 5, 6];
+    plan.attached()
+        .filter_map(|planned| {
+            let crate::attach::points::Role::Entry(id) = planned.point.role else {
+                return None;
+            };
+            Some((planned.target.as_ref()?.address?, id))
+        })
+        .flat_map(|(address, id)| BEHIND.map(|behind| (address + behind, id)))
+        .collect()
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything that is known of a run, described once"
+)]
+fn meta(
+    survey: &Survey,
+    instances: &Instances,
+    attached: &Attached,
+    reason: &str,
+    notes: &[String],
+    level: u8,
+    config: &probe_ebpf::abi::Config,
+    options: &KernelOptions,
+) -> frame::Meta {
+    let plan = &survey.plan;
+    let mut entries: Vec<u32> = plan
+        .attached()
+        .filter_map(|planned| match planned.point.role {
+            crate::attach::points::Role::Entry(id) => Some(u32::from(id)),
+            _ => None,
+        })
+        .collect();
+    entries.sort_unstable();
+    entries.dedup();
+    let names = plan.generation.candidates.names();
+    let reason = std::iter::once(reason.to_owned())
+        .chain(notes.iter().cloned())
+        .collect::<Vec<_>>()
+        .join("; ");
+    frame::Meta {
+        source: "kernel".into(),
+        probe: "ebpf".into(),
+        generation: names.join("|"),
+        kernel_release: std::fs::read_to_string("/proc/sys/kernel/osrelease")
+            .unwrap_or_default()
+            .trim()
+            .to_owned(),
+        arch: std::env::consts::ARCH.into(),
+        reason,
+        start_ns: reader::monotonic_ns(),
+        start_unix_ns: reader::unix_ns(),
+        instances: instances.all.clone(),
+        attach: attached.points.clone(),
+        series: instances.series(),
+        entries,
+        version: env!("CARGO_PKG_VERSION").into(),
+        contended_by: if config.tentative != 0 && config.contention_events == 0 {
+            "owner word"
+        } else {
+            "slow path"
+        }
+        .into(),
+        level: u32::from(level),
+        evidence: plan
+            .generation
+            .evidence
+            .iter()
+            .map(|evidence| evidence.fact.clone())
+            .collect(),
+        losses: if plan.generation.candidates.is_empty() && !options.locks.is_empty() {
+            Vec::new()
+        } else {
+            plan.losses
+                .iter()
+                .map(|loss| format!("{}: {} ({})", loss.name, loss.lost, loss.reason))
+                .collect()
+        },
+        blind_spots: plan
+            .blind_spots
+            .iter()
+            .map(|spot| spot.text.to_owned())
+            .collect(),
+        ..frame::Meta::default()
+    }
+}

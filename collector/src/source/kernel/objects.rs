@@ -1,0 +1,286 @@
+//! The kernel's objects: where the driver's locks are, what adopted locks belong to, and what people call them.
+//!
+//! Nothing is asked for on paths that may block on a stuck guest: names come from kernel memory, from a process's cgroup
+//! and from its main thread's name, never from its command line (which takes its memory's lock).
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use probe_ebpf::abi::{InstanceInfo, LockKind, Mode, series};
+use probe_ebpf::names::{CLASSES, class_id};
+
+use super::words::Memory;
+use crate::attach::offsets::{Field, Offsets};
+use crate::frame;
+
+/// Longest list of mdevs that is walked.
+const MOST_MDEVS: usize = 4096;
+/// Longest name of a device.
+const NAME_BYTES: usize = 64;
+
+/// A lock that is known before anything is measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FixedLock {
+    /// Address of the lock.
+    pub address: u64,
+    /// Class id.
+    pub class: u8,
+    /// Kind.
+    pub kind: LockKind,
+    /// Name of the instance.
+    pub name: String,
+    /// It guards an open-coded flag.
+    pub guards_flag: bool,
+}
+
+/// Names of what was adopted.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// Guests by the address of their `struct kvm`: number (from 1) and name.
+    guests: BTreeMap<u64, (u32, String)>,
+    /// mdevs by address.
+    mdevs: BTreeMap<u64, String>,
+}
+
+/// The driver's own locks, from `matrix_dev`.
+pub fn driver_locks(
+    memory: &impl Memory,
+    offsets: &Offsets,
+    matrix_dev: u64,
+    has_flag: bool,
+) -> Vec<FixedLock> {
+    [
+        (Field::MatrixDevLock, class_id::MATRIX_DEV_LOCK),
+        (Field::MatrixDevGuestsLock, class_id::GUESTS_LOCK),
+        (Field::MatrixDevMdevsLock, class_id::MDEVS_LOCK),
+    ]
+    .into_iter()
+    .filter_map(|(field, class)| {
+        let address = matrix_dev.checked_add(u64::from(offsets.get(field)?))?;
+        // An address that cannot be read is no lock.
+        memory.u64(address)?;
+        Some(FixedLock {
+            address,
+            class,
+            kind: LockKind::Mutex,
+            name: CLASSES[usize::from(class)].name.to_owned(),
+            guards_flag: has_flag && class == class_id::MATRIX_DEV_LOCK,
+        })
+    })
+    .collect()
+}
+
+/// Addresses of all mdevs, from the driver's list: bounded, and safe against lists that change or have no end.
+pub fn mdevs(memory: &impl Memory, offsets: &Offsets, matrix_dev: u64) -> Vec<u64> {
+    let (Some(list), Some(node)) = (
+        offsets.get(Field::MatrixDevMdevList),
+        offsets.get(Field::MdevNode),
+    ) else {
+        return Vec::new();
+    };
+    let head = matrix_dev.wrapping_add(u64::from(list));
+    let mut found = Vec::new();
+    let mut at = memory.u64(head).unwrap_or(0);
+    while at != 0 && at != head && found.len() < MOST_MDEVS {
+        let mdev = at.wrapping_sub(u64::from(node));
+        if found.contains(&mdev) {
+            break;
+        }
+        found.push(mdev);
+        at = memory.u64(at).unwrap_or(0);
+    }
+    found
+}
+
+impl Names {
+    /// Name of an adopted instance, its series (an rwsem has two: write, then read), and its guest's number.
+    pub fn describe(
+        &mut self,
+        memory: &impl Memory,
+        offsets: &Offsets,
+        slot: u32,
+        info: &InstanceInfo,
+    ) -> Vec<frame::Instance> {
+        let address = info.address.get();
+        let class = info.class.get() as u8;
+        let Some(known) = CLASSES.get(usize::from(class)) else {
+            return Vec::new();
+        };
+        let object = info.object.get();
+        let tgid = info.tgid.get() as u32;
+        let (guest, what) = match class {
+            class_id::KVM_LOCK | class_id::PQAP_HOOK_RWSEM => self.guest(object, tgid),
+            class_id::VCPU_MUTEX => {
+                let (guest, name) = self.guest(object, tgid);
+                (guest, format!("{name}/{}", info.number.get()))
+            }
+            class_id::KVM_BUSY => (0, self.mdev(memory, offsets, object)),
+            class_id::RESET_WORK => (0, queue(memory, offsets, object)),
+            _ => (0, format!("{object:#x}")),
+        };
+        let modes: &[Mode] = if known.kind == LockKind::Rwsem {
+            &[Mode::Write, Mode::Read]
+        } else {
+            &[Mode::Exclusive]
+        };
+        modes
+            .iter()
+            .zip(slot..)
+            .map(|(mode, id)| frame::Instance {
+                id,
+                name: format!("{}[{what}]", known.name),
+                address,
+                series: u32::from(series(class, *mode)),
+                guest,
+            })
+            .collect()
+    }
+
+    /// Number and name of the guest whose `struct kvm` is at this address.
+    fn guest(&mut self, kvm: u64, tgid: u32) -> (u32, String) {
+        let next = self.guests.len() as u32 + 1;
+        self.guests
+            .entry(kvm)
+            .or_insert_with(|| (next, guest_name(tgid)))
+            .clone()
+    }
+
+    /// Guests seen so far.
+    pub fn guests(&self) -> u32 {
+        self.guests.len() as u32
+    }
+
+    /// Name of an mdev: its UUID, which is its device's name.
+    pub fn mdev(&mut self, memory: &impl Memory, offsets: &Offsets, mdev: u64) -> String {
+        if let Some(name) = self.mdevs.get(&mdev) {
+            return name.clone();
+        }
+        let name = mdev_name(memory, offsets, mdev).unwrap_or_else(|| format!("{mdev:#x}"));
+        self.mdevs.insert(mdev, name.clone());
+        name
+    }
+}
+
+fn mdev_name(memory: &impl Memory, offsets: &Offsets, mdev: u64) -> Option<String> {
+    let at = |object: u64, field| Some(object.wrapping_add(u64::from(offsets.get(field)?)));
+    let device = memory.u64(at(mdev, Field::MdevMdev)?)?;
+    let device = device.wrapping_add(u64::from(offsets.get(Field::MdevDeviceDev).unwrap_or(0)));
+    let name = memory.u64(at(device, Field::DeviceName)?)?;
+    let name = memory.text(name, NAME_BYTES)?;
+    let plausible = !name.is_empty() && name.chars().all(|c| c.is_ascii_graphic());
+    plausible.then_some(name)
+}
+
+/// Name of a queue: its APQN as the driver writes it, `05.0004`.
+fn queue(memory: &impl Memory, offsets: &Offsets, queue: u64) -> String {
+    let apqn = offsets
+        .get(Field::QueueApqn)
+        .and_then(|offset| memory.u32(queue.wrapping_add(u64::from(offset))));
+    apqn.map_or_else(
+        || format!("{queue:#x}"),
+        |apqn| format!("{:02x}.{:04x}", (apqn >> 8) & 0xff, apqn & 0xff),
+    )
+}
+
+/// What people call the guest of this process: libvirt's name from the cgroup, else the process's name and id.
+fn guest_name(tgid: u32) -> String {
+    let cgroup = fs::read_to_string(format!("/proc/{tgid}/cgroup")).unwrap_or_default();
+    if let Some(name) = machine_of(&cgroup) {
+        return name;
+    }
+    let comm = fs::read_to_string(format!("/proc/{tgid}/comm")).unwrap_or_default();
+    match comm.trim() {
+        "" => format!("pid {tgid}"),
+        comm => format!("{comm}-{tgid}"),
+    }
+}
+
+/// The guest's name in `…/machine-qemu\x2d7\x2dpayroll.scope/…` (systemd-machined; libvirt escapes its dashes).
+fn machine_of(cgroup: &str) -> Option<String> {
+    let unit = cgroup
+        .split(['/', '\n', ':'])
+        .find_map(|part| part.strip_prefix("machine-")?.strip_suffix(".scope"))?;
+    let unit = unescape(unit);
+    let name = unit
+        .strip_prefix("qemu-")
+        .and_then(|rest| {
+            let (number, name) = rest.split_once('-')?;
+            number.parse::<u32>().ok()?;
+            Some(name)
+        })
+        .unwrap_or(&unit);
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// systemd's escapes, `\x2d`.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = rest
+            .strip_prefix(b"\\x")
+            .and_then(|hex| hex.get(..2))
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        if let Some(byte) = escaped {
+            bytes.push(byte);
+            rest = &rest[4..];
+        } else {
+            bytes.push(*first);
+            rest = after;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// Memory of 8-byte words at chosen addresses.
+    struct Words(BTreeMap<u64, u64>, Cell<u32>);
+
+    impl Memory for Words {
+        fn read(&self, address: u64, into: &mut [u8]) -> bool {
+            self.1.set(self.1.get() + 1);
+            let Some(word) = self.0.get(&address) else {
+                return false;
+            };
+            let length = into.len().min(8);
+            into[..length].copy_from_slice(&word.to_ne_bytes()[..length]);
+            true
+        }
+    }
+
+    fn offsets() -> Offsets {
+        // Layouts are keyed by build ids, so types are what a test can give: none, here.
+        Offsets::resolve(
+            &crate::attach::offsets::Types::default(),
+            &crate::attach::offsets::BuildIds::default(),
+        )
+    }
+
+    #[test]
+    fn a_guest_is_named_by_its_machine() {
+        let cgroup = "0::/machine.slice/machine-qemu\\x2d7\\x2dpayroll.scope/libvirt/emulator\n";
+        assert_eq!(machine_of(cgroup).as_deref(), Some("payroll"));
+        let dashes = "0::/machine.slice/machine-qemu\\x2d12\\x2dweb\\x2dfront.scope\n";
+        assert_eq!(machine_of(dashes).as_deref(), Some("web-front"));
+        let other = "0::/machine.slice/machine-build.scope";
+        assert_eq!(machine_of(other).as_deref(), Some("build"));
+        assert_eq!(machine_of("0::/user.slice/session-1.scope"), None);
+        assert_eq!(machine_of(""), None);
+        assert_eq!(unescape("\\x"), "\\x");
+        assert_eq!(unescape("\\xzz"), "\\xzz");
+    }
+
+    #[test]
+    fn without_offsets_nothing_is_read() {
+        let memory = Words(BTreeMap::new(), Cell::new(0));
+        assert!(mdevs(&memory, &offsets(), 0x1000).is_empty());
+        assert!(driver_locks(&memory, &offsets(), 0x1000, false).is_empty());
+        assert_eq!(memory.1.get(), 0);
+        assert_eq!(queue(&memory, &offsets(), 0x30), "0x30");
+    }
+}

@@ -1,0 +1,434 @@
+//! Which program goes to which point of the plan, and attaching them: one point after another, each with a deadline.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, RawTracePoint};
+use aya::{Btf, Ebpf};
+use probe_ebpf::abi::Mode;
+
+use super::kprobes::{Kprobes, Place, Side as ProbeSide};
+use crate::attach::plan::{Mechanism, Plan, Planned, Status};
+use crate::attach::points::{Contention, Gone, LockCall, Role, Side, WaitQueue, Work};
+use crate::frame::AttachPoint;
+use crate::source::ebpf::{chain, sys};
+
+/// How long one point may take to attach. Longer means that something that is needed for it is stuck.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How a program is attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Way {
+    /// Through tracefs.
+    Kprobe(Place, ProbeSide),
+    /// A raw tracepoint of this name.
+    Raw(CString),
+    /// What the program was loaded for.
+    Typed,
+}
+
+/// A program at a point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Job {
+    program: &'static str,
+    way: Way,
+    level: u8,
+    /// Index in the plan.
+    point: usize,
+    mechanism: Mechanism,
+}
+
+/// The program for a side of a point, and the mechanism that it is for; an error says why there is none.
+fn program_of(planned: &Planned) -> Result<(&'static str, Mechanism), &'static str> {
+    use Mechanism::{BtfTracepoint, Fentry, Fexit, Kprobe, Kretprobe, RawTracepoint};
+    let Some(mechanism) = planned.mechanism else {
+        return Err("no mechanism");
+    };
+    let symbol = planned.target.as_ref().map_or("", |t| t.symbol.as_str());
+    let fast = matches!(mechanism, Fentry | Fexit);
+    let chosen = match (planned.point.role, planned.side) {
+        // Programs for entry points know an entry point by the address of its kprobe.
+        (Role::Entry(_), Side::Enter) => ("k_enter", Kprobe),
+        (Role::Entry(_), Side::Return) => ("k_return", Kretprobe),
+        (Role::Lock(call), side) => return lock_program(call, side, fast, symbol),
+        (Role::Contention(Contention::Begin), _) if mechanism == BtfTracepoint => {
+            ("b_contention_begin", mechanism)
+        }
+        (Role::Contention(Contention::End), _) if mechanism == BtfTracepoint => {
+            ("b_contention_end", mechanism)
+        }
+        (Role::Contention(Contention::Begin), _) => ("r_contention_begin", RawTracepoint),
+        (Role::Contention(Contention::End), _) => ("r_contention_end", RawTracepoint),
+        (Role::WaitQueue(WaitQueue::Prepare), _) => ("k_wait_prepare", Kprobe),
+        (Role::WaitQueue(WaitQueue::Finish), _) => ("k_wait_finish", Kprobe),
+        (Role::WaitQueue(WaitQueue::Wake), _) => ("k_wait_wake", Kprobe),
+        (Role::Work(Work::Start), _) => ("r_work_start", RawTracepoint),
+        (Role::Work(Work::End), _) => ("r_work_end", RawTracepoint),
+        (Role::Work(Work::Flush), Side::Enter) if fast => ("f_flush_work", Fentry),
+        (Role::Work(Work::Flush), Side::Return) if fast => ("x_flush_work", Fexit),
+        (Role::Work(Work::Flush), Side::Enter) => ("k_flush", Kprobe),
+        (Role::Work(Work::Flush), Side::Return) => ("k_flush_return", Kretprobe),
+        (Role::Gone(Gone::Kvm), _) => ("k_kvm_gone", Kprobe),
+        (Role::Gone(Gone::Vcpu), _) => ("k_vcpu_gone", Kprobe),
+        (Role::Gone(_), _) => return Err("its locks are known by their addresses alone"),
+    };
+    Ok(chosen)
+}
+
+fn lock_program(
+    call: LockCall,
+    side: Side,
+    fast: bool,
+    symbol: &str,
+) -> Result<(&'static str, Mechanism), &'static str> {
+    use Mechanism::{Fentry, Fexit, Kprobe};
+    // With lockdep, the function has a number behind the lock, and no other name is there.
+    let plain = symbol.strip_suffix("_nested").unwrap_or(symbol);
+    let shifted = plain != symbol;
+    let program = match (call, side, fast) {
+        (LockCall::Acquire(_), Side::Return, true) => match plain {
+            "mutex_lock" => "x_mutex_lock",
+            "mutex_lock_io" => "x_mutex_lock_io",
+            "down_read" => "x_down_read",
+            "down_write" => "x_down_write",
+            _ => return Err("no program for this function"),
+        },
+        (LockCall::AcquireInterruptible(_) | LockCall::Try(_), Side::Return, true) if !shifted => {
+            match plain {
+                "mutex_lock_killable" => "x_mutex_lock_killable",
+                "mutex_lock_interruptible" => "x_mutex_lock_interruptible",
+                "mutex_trylock" => "x_mutex_trylock",
+                "down_read_killable" => "x_down_read_killable",
+                "down_read_interruptible" => "x_down_read_interruptible",
+                "down_read_trylock" => "x_down_read_trylock",
+                "down_write_killable" => "x_down_write_killable",
+                "down_write_trylock" => "x_down_write_trylock",
+                _ => return Err("no program for this function"),
+            }
+        }
+        (LockCall::Release(Mode::Exclusive), Side::Enter, true) => "f_mutex_unlock",
+        (LockCall::Release(Mode::Read), Side::Enter, true) => "f_up_read",
+        (LockCall::Release(Mode::Write), Side::Enter, true) => "f_up_write",
+        (LockCall::Downgrade, Side::Enter, true) => "f_downgrade_write",
+        (LockCall::Acquire(Mode::Exclusive), Side::Enter, false) => "k_mutex",
+        (LockCall::AcquireInterruptible(Mode::Exclusive), Side::Enter, false) => "k_mutex_may_fail",
+        (LockCall::Try(Mode::Exclusive), Side::Enter, false) => "k_mutex_try",
+        (
+            LockCall::Acquire(Mode::Read) | LockCall::AcquireInterruptible(Mode::Read),
+            Side::Enter,
+            false,
+        ) => "k_read",
+        (
+            LockCall::Acquire(Mode::Write) | LockCall::AcquireInterruptible(Mode::Write),
+            Side::Enter,
+            false,
+        ) => "k_write",
+        (LockCall::Release(Mode::Exclusive), Side::Enter, false) => "k_mutex_release",
+        (LockCall::Release(Mode::Read), Side::Enter, false) => "k_read_release",
+        (LockCall::Release(Mode::Write), Side::Enter, false) => "k_write_release",
+        _ => return Err("seen at the function's other side"),
+    };
+    let mechanism = match program.as_bytes()[0] {
+        b'x' => Fexit,
+        b'f' => Fentry,
+        _ => Kprobe,
+    };
+    Ok((program, mechanism))
+}
+
+/// Whether the plan settles acquisitions at a task's next event: lock functions are probed at their entry.
+pub fn is_tentative(plan: &Plan) -> bool {
+    jobs_of(plan).iter().any(|job| {
+        matches!(
+            job.program,
+            "k_mutex" | "k_mutex_may_fail" | "k_mutex_try" | "k_read" | "k_write"
+        )
+    })
+}
+
+/// Whether the plan attaches a program of this name.
+pub fn attaches(plan: &Plan, program: &str) -> bool {
+    jobs_of(plan).iter().any(|job| job.program == program)
+}
+
+fn jobs_of(plan: &Plan) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for (point, planned) in plan.points.iter().enumerate() {
+        let (Status::Planned, Some(target), Ok((program, mechanism))) =
+            (planned.status, &planned.target, program_of(planned))
+        else {
+            continue;
+        };
+        let way = match mechanism {
+            Mechanism::Kprobe | Mechanism::Kretprobe => {
+                let side = if mechanism == Mechanism::Kprobe {
+                    ProbeSide::Entry
+                } else {
+                    ProbeSide::Return
+                };
+                Way::Kprobe(place_of(target), side)
+            }
+            Mechanism::RawTracepoint => {
+                let event = target.symbol.rsplit(':').next().unwrap_or_default();
+                // No tracepoint has a NUL in its name.
+                Way::Raw(CString::new(event).unwrap_or_default())
+            }
+            Mechanism::BtfTracepoint | Mechanism::Fentry | Mechanism::Fexit => Way::Typed,
+        };
+        jobs.push(Job {
+            program,
+            way,
+            level: planned.point.level,
+            point,
+            mechanism,
+        });
+    }
+    // Level 2 last, so that it can go first. Return probes before entry probes: a call that is seen has its return seen.
+    jobs.sort_by_key(|job| (job.level, job.mechanism != Mechanism::Kretprobe));
+    jobs
+}
+
+fn place_of(target: &crate::attach::plan::Target) -> Place {
+    match (&target.module, target.unique, target.address) {
+        (Some(module), _, _) => Place::Symbol(format!("{module}:{}", target.symbol)),
+        (None, false, Some(address)) => Place::Address(address),
+        (None, _, _) => Place::Symbol(target.symbol.clone()),
+    }
+}
+
+/// What is attached. Dropping it detaches.
+pub struct Attached {
+    links: Vec<(u8, OwnedFd)>,
+    kprobes: Option<Kprobes>,
+    /// kprobes of level 1; those of level 2 come after.
+    level_1: usize,
+    /// Names of the programs that were loaded.
+    pub programs: Vec<&'static str>,
+    /// Every point, and what became of it.
+    pub points: Vec<AttachPoint>,
+    /// Where attaching has stalled.
+    pub stalled: Option<String>,
+    /// The level that was reached.
+    pub level: u8,
+}
+
+impl Attached {
+    /// Hits of kprobes that the kernel missed.
+    pub fn missed(&self) -> u64 {
+        self.kprobes.as_ref().map_or(0, Kprobes::missed)
+    }
+
+    /// Detaches what belongs to level 2 only. It may take its time, and is done by a thread that may be abandoned.
+    pub fn drop_level_2(&mut self) {
+        let (stay, go): (Vec<_>, Vec<_>) = self.links.drain(..).partition(|(level, _)| *level < 2);
+        self.links = stay;
+        self.level = self.level.min(1);
+        drop(go);
+        if let Some(kprobes) = &mut self.kprobes {
+            kprobes.truncate(self.level_1);
+        }
+    }
+}
+
+/// Loads every program that the plan needs and attaches it to its points.
+///
+/// What cannot be loaded or attached is in `points` with its reason. When a point takes longer than its deadline,
+/// attaching ends there.
+pub fn attach(ebpf: &mut Ebpf, plan: &Plan, tracefs: Option<PathBuf>) -> Attached {
+    let jobs = jobs_of(plan);
+    let mut loaded: std::collections::BTreeMap<&'static str, Result<OwnedFd, String>> =
+        std::collections::BTreeMap::new();
+    let btf = jobs
+        .iter()
+        .any(|job| job.way == Way::Typed)
+        .then(|| Btf::from_sys_fs().map_err(|e| chain(&e)));
+    for job in &jobs {
+        if !loaded.contains_key(job.program) {
+            let symbol = plan.points[job.point]
+                .target
+                .as_ref()
+                .map_or("", |target| target.symbol.as_str());
+            let function = symbol.rsplit(':').next().unwrap_or(symbol);
+            loaded.insert(job.program, load(ebpf, job.program, function, btf.as_ref()));
+        }
+    }
+    let programs = loaded
+        .iter()
+        .filter(|(_, fd)| fd.is_ok())
+        .map(|(name, _)| *name)
+        .collect();
+    let mut points: Vec<AttachPoint> = Vec::new();
+    for planned in &plan.points {
+        points.push(describe(planned));
+    }
+    let needs_kprobes = jobs.iter().any(|job| matches!(job.way, Way::Kprobe(..)));
+    let (sender, receiver) = mpsc::channel();
+    let worker = Worker {
+        jobs: jobs.clone(),
+        programs: loaded,
+        tracefs: needs_kprobes.then_some(tracefs).flatten(),
+    };
+    let mut attached = Attached {
+        links: Vec::new(),
+        kprobes: None,
+        level_1: 0,
+        programs,
+        points,
+        stalled: None,
+        level: jobs.iter().map(|job| job.level).max().unwrap_or(0),
+    };
+    let spawned = std::thread::Builder::new()
+        .name("attach".into())
+        .spawn(move || worker.run(&sender));
+    if let Err(e) = spawned {
+        attached.stalled = Some(format!("no thread to attach with: {e}"));
+        attached.level = 0;
+        return attached;
+    }
+    let mut waiting_for = None;
+    loop {
+        match receiver.recv_timeout(DEADLINE) {
+            Ok(Event::Starts(job)) => waiting_for = Some(job),
+            Ok(Event::Done(job, result)) => {
+                let job = &jobs[job];
+                let point = &mut attached.points[job.point];
+                match result {
+                    Ok(link) => {
+                        attached.links.extend(link.map(|link| (job.level, link)));
+                        point.mechanism = job.mechanism.name().into();
+                    }
+                    Err(reason) => {
+                        point.mechanism = "none".into();
+                        point.reason = reason;
+                    }
+                }
+            }
+            Ok(Event::End { kprobes, level_1 }) => {
+                attached.kprobes = kprobes;
+                attached.level_1 = level_1;
+                return attached;
+            }
+            Err(_) => {
+                let job = waiting_for.map(|job: usize| &jobs[job]);
+                let name = job.map_or("the first", |job| plan.points[job.point].point.name);
+                attached.stalled = Some(format!(
+                    "{name} did not attach within {} s",
+                    DEADLINE.as_secs()
+                ));
+                // Whatever of this level is missing, the level is not complete.
+                attached.level = job.map_or(0, |job| job.level.saturating_sub(1));
+                return attached;
+            }
+        }
+    }
+}
+
+fn describe(planned: &Planned) -> AttachPoint {
+    let (symbol, module) = match &planned.target {
+        Some(target) => (target.symbol.as_str(), target.module.as_deref()),
+        None => (planned.point.name, None),
+    };
+    let side = match planned.side {
+        Side::Enter => "",
+        Side::Return => " return",
+    };
+    AttachPoint {
+        symbol: format!("{symbol} [{}]{side}", module.unwrap_or("kernel")),
+        mechanism: "none".into(),
+        reason: match (planned.status, program_of(planned)) {
+            (Status::Planned, Err(why)) => why.to_owned(),
+            _ => planned.reason.clone(),
+        },
+    }
+}
+
+/// Loads a program; typed ones for their function or tracepoint.
+fn load(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    function: &str,
+    btf: Option<&Result<Btf, String>>,
+) -> Result<OwnedFd, String> {
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| format!("the object has no program {name}"))?;
+    let btf = || match btf {
+        Some(Ok(btf)) => Ok(btf),
+        Some(Err(e)) => Err(e.clone()),
+        None => Err("no BTF".to_owned()),
+    };
+    let result = match program {
+        Program::KProbe(program) => KProbe::load(program),
+        Program::RawTracePoint(program) => RawTracePoint::load(program),
+        Program::BtfTracePoint(program) => BtfTracePoint::load(program, function, btf()?),
+        Program::FEntry(program) => FEntry::load(program, function, btf()?),
+        Program::FExit(program) => FExit::load(program, function, btf()?),
+        _ => return Err(format!("{name} is of another type")),
+    };
+    result.map_err(|e| format!("load: {}", chain(&e)))?;
+    let fd = program.fd().map_err(|e| chain(&e))?;
+    fd.as_fd().try_clone_to_owned().map_err(|e| e.to_string())
+}
+
+enum Event {
+    Starts(usize),
+    Done(usize, Result<Option<OwnedFd>, String>),
+    End {
+        kprobes: Option<Kprobes>,
+        level_1: usize,
+    },
+}
+
+/// Attaches, on a thread of its own.
+struct Worker {
+    jobs: Vec<Job>,
+    programs: std::collections::BTreeMap<&'static str, Result<OwnedFd, String>>,
+    tracefs: Option<PathBuf>,
+}
+
+impl Worker {
+    fn run(self, events: &mpsc::Sender<Event>) {
+        let mut kprobes = self
+            .tracefs
+            .as_ref()
+            .map(|tracefs| Kprobes::new(tracefs).map_err(|e| e.to_string()));
+        let mut level_1 = 0;
+        for (number, job) in self.jobs.iter().enumerate() {
+            if events.send(Event::Starts(number)).is_err() {
+                return;
+            }
+            let result = match &self.programs[job.program] {
+                Err(reason) => Err(reason.clone()),
+                Ok(program) => match &job.way {
+                    Way::Kprobe(place, side) => match &mut kprobes {
+                        Some(Ok(kprobes)) => {
+                            kprobes.attach(place, *side, program.as_fd()).map(|()| None)
+                        }
+                        Some(Err(reason)) => Err(reason.clone()),
+                        None => Err("tracefs is not mounted".to_owned()),
+                    },
+                    Way::Raw(name) => sys::open_raw_tracepoint(program.as_fd(), Some(name))
+                        .map(Some)
+                        .map_err(|e| e.to_string()),
+                    Way::Typed => sys::open_raw_tracepoint(program.as_fd(), None)
+                        .map(Some)
+                        .map_err(|e| e.to_string()),
+                },
+            };
+            if job.level < 2
+                && let Some(Ok(kprobes)) = &kprobes
+            {
+                level_1 = kprobes.len();
+            }
+            if events.send(Event::Done(number, result)).is_err() {
+                return;
+            }
+        }
+        let kprobes = kprobes.and_then(Result::ok);
+        // A receiver that has given up does not want it, and dropping it detaches.
+        let _ = events.send(Event::End { kprobes, level_1 });
+    }
+}

@@ -1,0 +1,327 @@
+//! The loop of a kernel that is measured: ticks, early wake-ups of the ring, commands; once a second the governor, and a
+//! look whether the driver is still there.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use aya::Ebpf;
+use aya_log::EbpfLogger;
+use probe_ebpf::abi::{InstanceInfo, LockKind, gate};
+use probe_ebpf::names::CLASSES;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use super::governor::{Drop as Dropped, Governor};
+use super::objects::Names;
+use super::programs::Attached;
+use super::verify::{Places, Verifier, Watched};
+use super::words::Kernel;
+use crate::attach::offsets::Offsets;
+use crate::frame::{End, Frame, Meta};
+use crate::source::ebpf::{EbpfRing, Heartbeat, object, sys};
+use crate::source::log_lines::LogLines;
+use crate::source::memory::View;
+use crate::source::reader::{self, Reader, SpanRing as _};
+use crate::source::run::{Command, Losses, readable, ticker};
+
+/// The programs fall silent after ten seconds; what was held then is not known.
+const SILENCE_NS: u64 = 10_000_000_000;
+/// How long detaching may take before it is left to the end of the process.
+const DETACH_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A kernel that is being measured.
+pub(in crate::source) struct KernelSource {
+    pub(super) names: Names,
+    pub(super) offsets: Offsets,
+    pub(super) memory: Kernel,
+    pub(super) info: View<InstanceInfo>,
+    pub(super) first_adopted: usize,
+    /// By adopted place: the address that was seen there, and whether it has ended.
+    pub(super) adopted: Vec<(u64, bool)>,
+    pub(super) watched: Vec<Watched>,
+    pub(super) places: Option<Places>,
+    pub(super) verifier: Verifier,
+    pub(super) governor: Governor,
+    pub(super) programs: Vec<&'static str>,
+    /// Shared with the thread that detaches.
+    pub(super) attached: Arc<Mutex<Option<Attached>>>,
+    /// Hits of kprobes that were missed, as last read.
+    pub(super) missed: u64,
+    pub(super) level: u8,
+    pub(super) stacks: bool,
+    pub(super) detaches_at: Option<Instant>,
+    /// The run ends when the driver is unloaded.
+    pub(super) needs_driver: bool,
+    pub(super) next_second: u64,
+    pub(super) last_frame_ns: u64,
+    pub(super) heartbeat: Option<Heartbeat>,
+    pub(super) _stats: Option<OwnedFd>,
+    pub(super) logger: Option<Box<EbpfLogger<LogLines>>>,
+    pub(super) ring: EbpfRing,
+    pub(super) log: LogLines,
+    pub(super) meta: Meta,
+    pub(super) meta_changed: bool,
+    pub(super) reader: Reader,
+    /// Programs go after everything else.
+    pub(super) ebpf: Ebpf,
+}
+
+impl KernelSource {
+    /// Sends frames until stopped, until the time to detach, until the driver is unloaded, or until nobody takes them.
+    pub(in crate::source) async fn run(
+        &mut self,
+        interval: Duration,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+        frames: &mpsc::Sender<Arc<Frame>>,
+    ) {
+        let wake = self.ring.wake_fd().and_then(|fd| {
+            // SAFETY: the descriptor is owned by the `AsyncFd`, so it stays open and the same while registered.
+            unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.ok()
+        });
+        let mut ticks = ticker(interval);
+        let mut losses = Losses::default();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = readable(wake.as_ref()) => {}
+                command = commands.recv() => match command {
+                    Some(Command::Interval(interval)) => {
+                        ticks = ticker(interval);
+                        continue;
+                    }
+                    Some(Command::Stop) => {
+                        return self.finish(frames, "finished", String::new()).await;
+                    }
+                    // The session was dropped.
+                    None => return self.finish(frames, "interrupted", String::new()).await,
+                },
+            }
+            if let Some((how, detail)) = self.each_second() {
+                return self.finish(frames, how, detail).await;
+            }
+            let frame = self.frame(&mut losses);
+            if frames.send(Arc::new(frame)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// What is looked at once a second. Returns how the run ends, if it does.
+    fn each_second(&mut self) -> Option<(&'static str, String)> {
+        let now = reader::monotonic_ns();
+        if now < self.next_second {
+            return None;
+        }
+        self.next_second = now + 1_000_000_000;
+        if self.needs_driver && !Path::new("/sys/module/vfio_ap").exists() {
+            let detail =
+                "the module vfio_ap was unloaded; everything up to then was kept".to_owned();
+            return Some(("driver unloaded", detail));
+        }
+        if self.detaches_at.is_some_and(|at| Instant::now() >= at) {
+            let detail = "the time to be attached (--for) is over".to_owned();
+            return Some(("detached", detail));
+        }
+        if let Ok(attached) = self.attached.try_lock()
+            && let Some(attached) = attached.as_ref()
+        {
+            self.missed = attached.missed();
+        }
+        let runs = self.runs();
+        if let Some((what, share)) = self.governor.look(&runs, now, self.level, self.stacks) {
+            self.drop(what, share);
+        }
+        None
+    }
+
+    /// Drops something that costs too much, and says so.
+    fn drop(&mut self, what: Dropped, share: f64) {
+        let mut set = |word, value| {
+            if let Err(e) = object::set_gate(&mut self.ebpf, word, value) {
+                self.log.push("error", &e.to_string());
+            }
+        };
+        let dropped = match what {
+            Dropped::Stacks => {
+                set(gate::STACKS_OVER, 0);
+                self.stacks = false;
+                "stacks are taken no more"
+            }
+            Dropped::Spans => {
+                set(gate::NO_SPANS, 1);
+                "spans are written no more, and count as dropped"
+            }
+            Dropped::Level2 => {
+                set(gate::LEVEL, 1);
+                self.level = 1;
+                self.reader.ignore_holds();
+                self.meta.level = 1;
+                self.meta_changed = true;
+                let attached = Arc::clone(&self.attached);
+                // Detaching may wait for what is stuck.
+                let spawned = std::thread::Builder::new()
+                    .name("detach".into())
+                    .spawn(move || {
+                        if let Ok(mut attached) = attached.lock()
+                            && let Some(attached) = attached.as_mut()
+                        {
+                            attached.drop_level_2();
+                        }
+                    });
+                if let Err(e) = spawned {
+                    self.log
+                        .push("error", &format!("no thread to detach with: {e}"));
+                }
+                "from level 2 to level 1: from now on holds are not seen, and waits are contended ones only"
+            }
+        };
+        let text = format!(
+            "the programs cost {:.2} % of the CPUs' time, more than --max-overhead: {dropped}",
+            share * 100.0
+        );
+        self.log.push("warn", &text);
+    }
+
+    /// What the programs have cost, and what was missed. Misses of kprobes are counted with the entry points.
+    fn runs(&self) -> BTreeMap<&'static str, reader::ProgramRuns> {
+        let mut runs = sys::runs_of(&self.ebpf, &self.programs);
+        runs.entry("k_enter").or_default().missed += self.missed;
+        runs
+    }
+
+    fn frame(&mut self, losses: &mut Losses) -> Frame {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+        let runs = self.runs();
+        self.adopt();
+        let (now, unix) = (reader::monotonic_ns(), reader::unix_ns());
+        let mut frame = self.reader.frame(&mut self.ring, now, unix, &runs);
+        let mut disagreements = 0;
+        if let (Some(places), Some(live)) = (&self.places, &mut frame.live) {
+            disagreements = self
+                .verifier
+                .check(&self.memory, places, &self.watched, live, now);
+        }
+        let silence = now.saturating_sub(self.last_frame_ns);
+        if silence > SILENCE_NS {
+            let text = format!(
+                "nothing was read for {} s, and the programs fell silent meanwhile: statistics have a gap",
+                silence / 1_000_000_000
+            );
+            self.log.push("warn", &text);
+        }
+        self.last_frame_ns = now;
+        if let Some(loss) = &mut frame.loss {
+            loss.disagreements = disagreements;
+            // A gap has lost an unknown number of invocations: one at least.
+            loss.missed += u64::from(silence > SILENCE_NS);
+            losses.tell(&self.log, loss, now);
+        }
+        if std::mem::take(&mut self.meta_changed) {
+            frame.meta = Some(self.meta.clone());
+        }
+        frame.log = self.log.take();
+        frame
+    }
+
+    /// Looks for locks that were adopted since the last tick, and for those that have ended.
+    fn adopt(&mut self) {
+        let places = (self.first_adopted..self.info.len()).step_by(2);
+        for (n, slot) in places.enumerate() {
+            let Some(info) = self.info.get(slot) else {
+                break;
+            };
+            let (address, gone) = (info.address.get(), info.gone_ns.get() != 0);
+            if address == 0 {
+                // Slots are given out from the lowest on, but another CPU may be slower than this one.
+                if n > self.adopted.len() + 64 {
+                    break;
+                }
+                continue;
+            }
+            if self.adopted.len() <= n {
+                self.adopted.resize(n + 1, (0, false));
+            }
+            let known = self.adopted[n];
+            if known.0 == 0 {
+                self.adopted[n].0 = address;
+                self.new_instance(slot as u32);
+            }
+            if !known.1 && gone {
+                self.adopted[n].1 = true;
+                self.watched.retain(|watched| watched.slot != slot as u32);
+            }
+        }
+    }
+
+    fn new_instance(&mut self, slot: u32) {
+        let Some(info) = self.info.get(slot as usize) else {
+            return;
+        };
+        let instances = self.names.describe(&self.memory, &self.offsets, slot, info);
+        let class = info.class.get() as u8;
+        for instance in instances {
+            self.reader.add_instance(instance.id, instance.series as u8);
+            if !self.meta.series.contains(&instance.series) {
+                self.meta.series.push(instance.series);
+                self.meta.series.sort_unstable();
+            }
+            self.meta.instances.push(instance);
+        }
+        let kind = CLASSES
+            .get(usize::from(class))
+            .map_or(LockKind::Mutex, |class| class.kind);
+        self.watched.push(Watched {
+            address: info.address.get(),
+            class,
+            kind,
+            slot,
+        });
+        self.meta.guests = self.names.guests();
+        self.meta_changed = true;
+    }
+
+    /// Reads everything once more and sends it as the last frame.
+    async fn finish(&mut self, frames: &mpsc::Sender<Arc<Frame>>, how: &str, detail: String) {
+        let mut frame = self.frame(&mut Losses::default());
+        frame.end = Some(End {
+            how: how.into(),
+            detail,
+        });
+        // A receiver that has gone away does not want it.
+        let _ = frames.send(Arc::new(frame)).await;
+    }
+
+    /// Detaches. What does not detach in time is left to the end of the process.
+    pub(in crate::source) fn end(self) {
+        let Self {
+            attached,
+            heartbeat,
+            ring,
+            ebpf,
+            ..
+        } = self;
+        drop(heartbeat);
+        let (done, detached) = std::sync::mpsc::channel();
+        let spawned = std::thread::Builder::new()
+            .name("detach".into())
+            .spawn(move || {
+                if let Ok(mut attached) = attached.lock() {
+                    drop(attached.take());
+                }
+                drop(ring);
+                drop(ebpf);
+                // Nobody may be waiting any more.
+                let _ = done.send(());
+            });
+        if spawned.is_ok() {
+            // A time-out leaves the thread to the end of the process, which closes everything.
+            let _ = detached.recv_timeout(DETACH_DEADLINE);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! What the programs are told of a kernel: offsets, and how each entry point's arguments are to be read.
+
+use probe_ebpf::abi::{Config, EntryInfo, MAX_ENTRY_POINTS, NO_OFFSET, Resolve};
+use probe_ebpf::names::entry_id;
+
+use super::programs;
+use crate::attach::generation::{Generation, Generations};
+use crate::attach::offsets::{Field, Offsets};
+use crate::attach::plan::{Plan, Status};
+use crate::attach::points::Role;
+use crate::attach::symbols::Symbols;
+use crate::attach::{self, Writer};
+use crate::source::budget::Sizes;
+
+/// Until the driver became a vfio_device driver in v5.15-rc1, the mdev core had the driver's data.
+const MDEV_OPS: Generations = Generations::of(&[
+    Generation::V5_10,
+    Generation::V5_11,
+    Generation::V5_13,
+    Generation::Rfc2021_06,
+    Generation::Rfc2021_07,
+]);
+
+/// Whether all candidates are of the time before vfio_device; `None` where that is not known.
+fn mdev_ops(plan: &Plan) -> Option<bool> {
+    let candidates = plan.generation.candidates;
+    if candidates.is_empty() || candidates.meets(MDEV_OPS) && candidates.meets(MDEV_OPS.not()) {
+        return None;
+    }
+    Some(candidates.meets(MDEV_OPS))
+}
+
+/// Whether the driver has the open-coded lock, with everything that is needed to watch it.
+pub fn has_flag(offsets: &Offsets) -> bool {
+    offsets.get(Field::MdevKvmBusy).is_some() && offsets.get(Field::MdevWaitForKvm).is_some()
+}
+
+/// Offset of the mdev in what an attribute's `struct device` has, and in what the mdev core's object has.
+fn driver_data(plan: &Plan, offsets: &Offsets) -> (Option<u32>, Option<u32>) {
+    let device = offsets.get(Field::DeviceDriverData);
+    let dev = offsets.get(Field::MdevDeviceDev);
+    match mdev_ops(plan) {
+        Some(false) => (
+            device,
+            device.and_then(|device| dev.unwrap_or(0).checked_add(device)),
+        ),
+        Some(true) => {
+            let data = offsets.get(Field::MdevDeviceDriverData);
+            (data.and_then(|data| data.checked_sub(dev?)), data)
+        }
+        None => (None, None),
+    }
+}
+
+/// The programs' configuration.
+pub fn config(plan: &Plan, offsets: &Offsets, symbols: Option<&Symbols>, sizes: &Sizes) -> Config {
+    let at = |field| offsets.get(field).unwrap_or(NO_OFFSET);
+    let (attribute, mdev) = driver_data(plan, offsets);
+    let work = symbols
+        .and_then(|symbols| symbols.exact(Some("vfio_ap"), "apq_reset_check"))
+        .map_or(0, |found| found.symbol.address);
+    let reset_work = offsets.get(Field::QueueResetWork);
+    let queue = match (
+        offsets.get(Field::ApQueueQid),
+        offsets.get(Field::ApQueueApDev),
+    ) {
+        (Some(qid), Some(device)) => qid.checked_sub(device),
+        _ => None,
+    };
+    Config {
+        shard_mask: sizes.shards - 1,
+        ring_wake_bytes: sizes.ring_bytes / 2,
+        mdev_flag: at(Field::MdevKvmBusy),
+        mdev_notifier: at(Field::MdevGroupNotifier),
+        mdev_hook: at(Field::MdevPqapHook),
+        device_driver_data: attribute.unwrap_or(NO_OFFSET),
+        mdev_device_driver_data: mdev.unwrap_or(NO_OFFSET),
+        vcpu_kvm: at(Field::KvmVcpuKvm),
+        vcpu_run: at(Field::KvmVcpuRun),
+        kvm_hook: at(Field::KvmPqapHook),
+        run_gprs: at(Field::KvmRunGprs),
+        ap_device_qid: queue.unwrap_or(NO_OFFSET),
+        has_flag: u32::from(has_flag(offsets)),
+        adopts: 1,
+        tentative: u32::from(programs::is_tentative(plan)),
+        contention_events: u32::from(
+            programs::attaches(plan, "b_contention_begin")
+                || programs::attaches(plan, "r_contention_begin"),
+        ),
+        file_private_data: at(Field::FilePrivateData),
+        vcpu_mutex: at(Field::KvmVcpuMutex),
+        vcpu_id: at(Field::KvmVcpuId),
+        vcpu_sie_block: at(Field::KvmVcpuSieBlock),
+        sie_ipa: at(Field::SieBlockIpa),
+        kvm_lock: at(Field::KvmLock),
+        kvm_rwsem: at(Field::KvmPqapHookRwsem),
+        mdev_kvm: at(Field::MdevKvm),
+        vdev_kvm: at(Field::VfioDeviceKvm),
+        mdev_wait_queue: at(Field::MdevWaitForKvm),
+        kvm_device_private: at(Field::KvmDevicePrivate),
+        kvm_vfio_lock: at(Field::KvmVfioLock),
+        work_func: at(Field::WorkFunc),
+        queue_reset_work: reset_work.unwrap_or(0),
+        reset_work_func: if reset_work.is_some() && offsets.get(Field::WorkFunc).is_some() {
+            work
+        } else {
+            0
+        },
+        ..Config::EMPTY
+    }
+}
+
+/// How each entry point's arguments are read here. What needs an offset that is not known is not read.
+pub fn entry_info(plan: &Plan, offsets: &Offsets) -> [EntryInfo; MAX_ENTRY_POINTS] {
+    let mut all = attach::entry_info(has_flag(offsets), Writer::CurrentTask);
+    let (attribute, mdev) = driver_data(plan, offsets);
+    let known = |fields: &[Field]| fields.iter().all(|field| offsets.get(*field).is_some());
+    let registers = known(&[Field::KvmVcpuRun, Field::KvmRunGprs]);
+    for (id, info) in all.iter_mut().enumerate() {
+        let id = id as u8;
+        let resolve = match id {
+            entry_id::OPEN_DEVICE
+            | entry_id::CLOSE_DEVICE
+            | entry_id::IOCTL
+            | entry_id::REQUEST
+            | entry_id::DMA_UNMAP
+                if mdev_ops(plan) == Some(false) =>
+            {
+                // The vfio_device is the first member of the mdev.
+                if offsets.get(Field::MdevVdev).is_none_or(|vdev| vdev == 0) {
+                    Resolve::VfioDevice
+                } else {
+                    Resolve::None
+                }
+            }
+            entry_id::KVM_VCPU_IOCTL if known(&[Field::FilePrivateData]) => Resolve::VcpuFile,
+            entry_id::KVM_VFIO_SET_ATTR if known(&[Field::KvmDevicePrivate]) => Resolve::KvmDevice,
+            // Its first argument is the mdev in some kernels, and its table of queues in others.
+            entry_id::RESET_QUEUES => Resolve::None,
+            entry_id::KVM_HANDLE_PQAP => {
+                let inlined = plan.points.iter().any(|planned| {
+                    planned.point.role == Role::Entry(id)
+                        && planned.status == Status::Planned
+                        && planned
+                            .target
+                            .as_ref()
+                            .is_some_and(|target| target.symbol.starts_with("kvm_s390_handle_b2"))
+                });
+                if inlined {
+                    Resolve::VcpuB2
+                } else if registers {
+                    Resolve::Vcpu
+                } else {
+                    Resolve::None
+                }
+            }
+            _ => match resolve_of(info.resolve) {
+                Some(Resolve::Device | Resolve::Show) if attribute.is_none() => Resolve::None,
+                Some(Resolve::MdevDevice | Resolve::NewMdev) if mdev.is_none() => Resolve::None,
+                Some(Resolve::Notifier) if !known(&[Field::MdevGroupNotifier]) => Resolve::None,
+                Some(Resolve::Vcpu) if !registers => Resolve::None,
+                Some(Resolve::ApDevice) if !known(&[Field::ApQueueQid, Field::ApQueueApDev]) => {
+                    Resolve::None
+                }
+                _ => continue,
+            },
+        };
+        info.resolve = resolve as u8;
+    }
+    all
+}
+
+fn resolve_of(number: u8) -> Option<Resolve> {
+    [
+        Resolve::Device,
+        Resolve::Show,
+        Resolve::MdevDevice,
+        Resolve::NewMdev,
+        Resolve::Notifier,
+        Resolve::Vcpu,
+        Resolve::ApDevice,
+    ]
+    .into_iter()
+    .find(|resolve| *resolve as u8 == number)
+}

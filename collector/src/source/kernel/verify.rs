@@ -1,0 +1,321 @@
+//! Live state against the kernel's own lock words: each tick, who owns the known locks is read from the locks.
+//!
+//! A holder on record that the lock word confirms has both for evidence. An owner that no record has (the lock was
+//! taken before anything was attached, or at a level that does not see holds) is shown with the lock word for evidence.
+//! A record that the lock word contradicts in two readings is counted, and taken out of the frame.
+
+use std::collections::HashMap;
+
+use probe_ebpf::abi::{LockKind, Mode, series};
+
+use super::words::Memory;
+use crate::attach::offsets::{Field, Offsets};
+use crate::frame;
+
+/// Locks looked at in a tick; where there are more, they take turns.
+const A_TICK: usize = 256;
+/// Bits of an owner word that are no part of the address (kernel/locking/mutex.c, rwsem.c).
+const OWNER_FLAGS: u64 = 7;
+/// `RWSEM_WRITER_LOCKED` (kernel/locking/rwsem.c).
+const RWSEM_WRITER: u64 = 1;
+const COMM_BYTES: usize = 16;
+
+/// A lock whose word is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watched {
+    /// Address.
+    pub address: u64,
+    /// Class id.
+    pub class: u8,
+    /// Kind.
+    pub kind: LockKind,
+    /// Instance slot (an rwsem's writers').
+    pub slot: u32,
+}
+
+/// What was seen in earlier ticks.
+#[derive(Debug, Default)]
+pub struct Verifier {
+    /// Where the next tick begins.
+    next: usize,
+    /// Owners known from the word alone: since when.
+    owners: HashMap<u64, (u64, u64)>,
+    /// Holdings that a word has contradicted once: (thread, serial).
+    doubted: HashMap<(u32, u64), u32>,
+    serial: u64,
+}
+
+/// Offsets that are needed.
+#[derive(Debug, Clone, Copy)]
+pub struct Places {
+    mutex_owner: u32,
+    rwsem: Option<(u32, u32)>,
+    pid: u32,
+    tgid: Option<u32>,
+    comm: Option<u32>,
+}
+
+impl Places {
+    /// Those of this kernel; `None` where owners cannot be read.
+    pub fn new(offsets: &Offsets) -> Option<Self> {
+        Some(Self {
+            mutex_owner: offsets.get(Field::MutexOwner)?,
+            rwsem: offsets
+                .get(Field::RwsemCount)
+                .zip(offsets.get(Field::RwsemOwner)),
+            pid: offsets.get(Field::TaskPid)?,
+            tgid: offsets.get(Field::TaskTgid),
+            comm: offsets.get(Field::TaskComm),
+        })
+    }
+}
+
+impl Verifier {
+    /// Compares a frame's live state with the lock words. Returns how many holders on record were contradicted.
+    pub fn check(
+        &mut self,
+        memory: &impl Memory,
+        places: &Places,
+        locks: &[Watched],
+        live: &mut frame::Live,
+        now_ns: u64,
+    ) -> u64 {
+        let mut contradicted = 0;
+        let mut doubted = HashMap::new();
+        for n in 0..locks.len().min(A_TICK) {
+            let lock = &locks[(self.next + n) % locks.len()];
+            let Some(owner) = owner_of(memory, places, lock) else {
+                continue;
+            };
+            let tid = match owner {
+                0 => 0,
+                task => match memory.u32(task.wrapping_add(u64::from(places.pid))) {
+                    Some(tid) => tid,
+                    None => continue,
+                },
+            };
+            for task in &mut live.tasks {
+                let owns = task.tid == tid;
+                task.holds.retain_mut(|holding| {
+                    let this = holding.lock == lock.address && holding.evidence == "probe";
+                    // A reader is not named by the word.
+                    if !this || holding.series != u32::from(series(lock.class, Mode::Write)) {
+                        return true;
+                    }
+                    if owns {
+                        holding.evidence = "probe,lock word".into();
+                        return true;
+                    }
+                    let key = (task.tid, holding.serial);
+                    let times = self.doubted.get(&key).copied().unwrap_or(0) + 1;
+                    doubted.insert(key, times);
+                    contradicted += u64::from(times == 2);
+                    times < 2
+                });
+            }
+            if tid == 0 {
+                self.owners.remove(&lock.address);
+                continue;
+            }
+            self.show_owner(memory, places, lock, owner, tid, live, now_ns);
+        }
+        if !locks.is_empty() {
+            self.next = (self.next + A_TICK.min(locks.len())) % locks.len();
+        }
+        self.doubted = doubted;
+        contradicted
+    }
+
+    /// Adds the owner to the live state, unless its record is there.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one owner of one lock, with everything that a record of it needs"
+    )]
+    fn show_owner(
+        &mut self,
+        memory: &impl Memory,
+        places: &Places,
+        lock: &Watched,
+        owner: u64,
+        tid: u32,
+        live: &mut frame::Live,
+        now_ns: u64,
+    ) {
+        let known = live.tasks.iter().any(|task| {
+            task.tid == tid
+                && task
+                    .holds
+                    .iter()
+                    .any(|holding| holding.lock == lock.address)
+        });
+        if known {
+            return;
+        }
+        let entry = self
+            .owners
+            .entry(lock.address)
+            .and_modify(|(of, since)| {
+                if *of != owner {
+                    (*of, *since) = (owner, now_ns);
+                }
+            })
+            .or_insert((owner, now_ns));
+        let since_ns = entry.1;
+        self.serial += 1;
+        let holding = frame::Holding {
+            series: u32::from(series(lock.class, Mode::Write)),
+            instance: lock.slot,
+            lock: lock.address,
+            since_ns,
+            // The same owner since the same time is the same holding.
+            serial: since_ns ^ owner,
+            adopted: true,
+            evidence: "lock word".into(),
+            ..frame::Holding::default()
+        };
+        if let Some(task) = live.tasks.iter_mut().find(|task| task.tid == tid) {
+            task.holds.push(holding);
+            return;
+        }
+        let at = |offset: u32| owner.wrapping_add(u64::from(offset));
+        live.tasks.push(frame::TaskState {
+            tid,
+            pid: places
+                .tgid
+                .and_then(|offset| memory.u32(at(offset)))
+                .unwrap_or(tid),
+            comm: places
+                .comm
+                .and_then(|offset| memory.text(at(offset), COMM_BYTES))
+                .unwrap_or_default(),
+            holds: vec![holding],
+            ..frame::TaskState::default()
+        });
+    }
+}
+
+/// The `task_struct` of a lock's exclusive owner; 0 where it has none, `None` where that cannot be told.
+fn owner_of(memory: &impl Memory, places: &Places, lock: &Watched) -> Option<u64> {
+    match lock.kind {
+        LockKind::Mutex => {
+            let word = memory.u64(lock.address.wrapping_add(u64::from(places.mutex_owner)))?;
+            Some(word & !OWNER_FLAGS)
+        }
+        LockKind::Rwsem => {
+            let (count, owner) = places.rwsem?;
+            let count = memory.u64(lock.address.wrapping_add(u64::from(count)))?;
+            if count & RWSEM_WRITER == 0 {
+                return Some(0);
+            }
+            let word = memory.u64(lock.address.wrapping_add(u64::from(owner)))?;
+            Some(word & !OWNER_FLAGS)
+        }
+        LockKind::Flag | LockKind::Work => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    struct Words(BTreeMap<u64, u64>);
+
+    impl Memory for Words {
+        fn read(&self, address: u64, into: &mut [u8]) -> bool {
+            let Some(word) = self.0.get(&address) else {
+                return false;
+            };
+            // A task's id is a 32-bit word.
+            let bytes = if into.len() == 4 {
+                (*word as u32).to_ne_bytes().to_vec()
+            } else {
+                word.to_ne_bytes().to_vec()
+            };
+            let length = into.len().min(bytes.len());
+            into[..length].copy_from_slice(&bytes[..length]);
+            true
+        }
+    }
+
+    const LOCK: u64 = 0x1000;
+    const TASK: u64 = 0x8000;
+    const PLACES: Places = Places {
+        mutex_owner: 0,
+        rwsem: None,
+        pid: 8,
+        tgid: None,
+        comm: None,
+    };
+
+    fn locks() -> [Watched; 1] {
+        [Watched {
+            address: LOCK,
+            class: 0,
+            kind: LockKind::Mutex,
+            slot: 0,
+        }]
+    }
+
+    fn recorded(tid: u32) -> frame::Live {
+        frame::Live {
+            tasks: vec![frame::TaskState {
+                tid,
+                holds: vec![frame::Holding {
+                    lock: LOCK,
+                    serial: 7,
+                    evidence: "probe".into(),
+                    ..frame::Holding::default()
+                }],
+                ..frame::TaskState::default()
+            }],
+        }
+    }
+
+    #[test]
+    fn the_word_confirms_a_record() {
+        let memory = Words(BTreeMap::from([(LOCK, TASK | 1), (TASK + 8, 42)]));
+        let mut live = recorded(42);
+        let mut verifier = Verifier::default();
+        assert_eq!(verifier.check(&memory, &PLACES, &locks(), &mut live, 5), 0);
+        assert_eq!(live.tasks[0].holds[0].evidence, "probe,lock word");
+        assert_eq!(live.tasks.len(), 1);
+    }
+
+    #[test]
+    fn an_owner_without_a_record_is_shown_since_it_was_seen() {
+        let memory = Words(BTreeMap::from([(LOCK, TASK), (TASK + 8, 42)]));
+        let mut verifier = Verifier::default();
+        for (now, since) in [(5, 5), (9, 5)] {
+            let mut live = frame::Live::default();
+            verifier.check(&memory, &PLACES, &locks(), &mut live, now);
+            let holding = &live.tasks[0].holds[0];
+            assert_eq!(holding.evidence, "lock word");
+            assert!(holding.adopted);
+            assert_eq!(holding.since_ns, since);
+        }
+    }
+
+    #[test]
+    fn a_record_is_contradicted_by_two_readings_not_by_one() {
+        let memory = Words(BTreeMap::from([(LOCK, 0)]));
+        let mut verifier = Verifier::default();
+        let mut live = recorded(42);
+        assert_eq!(verifier.check(&memory, &PLACES, &locks(), &mut live, 5), 0);
+        assert_eq!(live.tasks[0].holds.len(), 1);
+        let mut live = recorded(42);
+        assert_eq!(verifier.check(&memory, &PLACES, &locks(), &mut live, 6), 1);
+        assert!(live.tasks[0].holds.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_read_contradicts_nothing() {
+        let memory = Words(BTreeMap::new());
+        let mut verifier = Verifier::default();
+        for _ in 0..3 {
+            let mut live = recorded(42);
+            assert_eq!(verifier.check(&memory, &PLACES, &locks(), &mut live, 5), 0);
+            assert_eq!(live.tasks[0].holds.len(), 1);
+        }
+    }
+}
