@@ -4,7 +4,7 @@ use super::{Arguments, Instead, Machine, Mechanism, Planned, Status, Target};
 use crate::attach::generation::Generations;
 use crate::attach::offsets::Field;
 use crate::attach::plan::Forced;
-use crate::attach::points::{Kind, LockCall, Name, Point, Role, Side};
+use crate::attach::points::{Filter, Kind, LockCall, Name, Point, Role, Side};
 use crate::attach::symbols::Found;
 
 /// Chooses for one machine.
@@ -131,6 +131,7 @@ impl<'a> Chooser<'a> {
                 ftrace: false,
                 suffix_note: None,
                 arguments: Arguments::AsInSource,
+                filter: Filter::All,
             }),
             note: "",
             reason: if there {
@@ -207,15 +208,18 @@ impl<'a> Chooser<'a> {
                 "{symbol} is a clone by the compiler whose first argument is not known to be the source's"
             ));
         }
-        if name.symbol == "kvm_s390_handle_b2" {
-            // Without the instruction, all that B2 instructions do would count as PQAP.
-            for field in [Field::KvmVcpuSieBlock, Field::SieBlockIpa] {
-                if self.machine.offsets.get(field).is_none() {
-                    return Err(format!(
-                        "{symbol} is of no use without the offset of {}",
-                        field.name()
-                    ));
-                }
+        // Without what tells its calls apart, all that the function does would count.
+        let needed: &[Field] = match name.filter {
+            Filter::All => &[],
+            Filter::Instruction(_) => &[Field::KvmVcpuSieBlock, Field::SieBlockIpa],
+            Filter::VmIoctl(_) => &[Field::FilePrivateData],
+        };
+        for field in needed {
+            if self.machine.offsets.get(*field).is_none() {
+                return Err(format!(
+                    "{symbol} is of no use without the offset of {}",
+                    field.name()
+                ));
             }
         }
         Ok(Target {
@@ -229,6 +233,7 @@ impl<'a> Chooser<'a> {
                 .is_some_and(|list| list.count(name.module, symbol) == 1),
             suffix_note: found.note(),
             arguments,
+            filter: name.filter,
         })
     }
 
