@@ -6,6 +6,7 @@ mod bench;
 mod combinations;
 mod compare;
 mod deadlocks;
+mod dist;
 mod ebpf;
 mod failure;
 mod fuzz;
@@ -44,6 +45,8 @@ enum Command {
     Bench(bench::Bench),
     /// Convert a guest against the release of its device, on every generation: which deadlocks?
     Deadlocks(deadlocks::Options),
+    /// Build static release archives into target/dist, and try each of them
+    Dist(dist::Options),
     /// Feed arbitrary input to the emulated sysfs, and see that nothing breaks
     Fuzz(fuzz::Options),
     /// Check licences and origins of all dependencies against deny.toml, without network
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => bench::run(&root(), bench),
         Command::Fuzz(options) => fuzz::run(&root(), &options),
         Command::Deadlocks(options) => deadlocks::run(&root(), &options),
+        Command::Dist(options) => dist::run(&root(), &options),
         Command::Licences => licences::run(&root()),
         Command::Matrix(options) => matrix::run(&root(), options),
         Command::Screenshots { binary } => screenshots::run(&root(), binary),
