@@ -15,6 +15,7 @@ mod matrix;
 mod process;
 mod proto;
 mod s390x;
+mod saturation;
 mod screenshots;
 
 use std::path::{Path, PathBuf};
