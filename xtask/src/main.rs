@@ -1,10 +1,11 @@
 //! Everything a developer runs: `cargo xtask COMMAND`.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod apscope;
 mod bench;
 mod combinations;
 mod compare;
+mod complexity;
 mod deadlocks;
 mod dist;
 mod ebpf;
@@ -44,6 +45,12 @@ enum Command {
     /// Measure a cost against a peer
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Sizes of the eBPF programs, and what the verifier makes of them, into probe-ebpf/complexity.md
+    Complexity {
+        /// Only compare with what is checked in; what depends on the kernel, only on the same release
+        #[arg(long)]
+        check: bool,
+    },
     /// Convert a guest against the release of its device, on every generation: which deadlocks?
     Deadlocks(deadlocks::Options),
     /// Build static release archives into target/dist, and try each of them
@@ -88,6 +95,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Ebpf { check, toolchain } => ebpf::run(&root(), check, &toolchain),
         Command::Bench(bench) => bench::run(&root(), bench),
+        Command::Complexity { check } => complexity::run(&root(), check),
         Command::Fuzz(options) => fuzz::run(&root(), &options),
         Command::Deadlocks(options) => deadlocks::run(&root(), &options),
         Command::Dist(options) => dist::run(&root(), &options),
