@@ -3,6 +3,7 @@
 
 mod apscope;
 mod bench;
+mod bpf;
 mod combinations;
 mod compare;
 mod complexity;

@@ -1,33 +1,22 @@
 //! Loads the programs of an object one by one, and keeps what the verifier says of each: object in, one verdict for
 //! each program out. Nothing is attached.
 //!
-//! This goes to bpf(2) itself, because aya drops the verifier's log when a program loads, and that log is the only
-//! place that has the stack depth. Maps are as small as they load. Read-only data is not frozen, unlike in the
-//! collector: its values are then unknown to the verifier, which has to walk both sides of every branch on them, so
-//! that its count is the worst of all configurations.
-#![expect(
-    unsafe_code,
-    reason = "bpf(2) takes pointers, and no safe interface returns the log of a program that loads"
-)]
+//! Maps are as small as they load. Read-only data is not frozen, unlike in the collector: its values are then unknown
+//! to the verifier, which has to walk both sides of every branch on them, so that its count is the worst of all
+//! configurations.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 
 use aya::maps::MapData;
 use aya_obj::btf::{Btf, BtfKind};
-use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_cmd, bpf_map_type, bpf_prog_info, bpf_prog_type,
-};
+use aya_obj::generated::{bpf_attach_type, bpf_map_type, bpf_prog_type};
 use aya_obj::{Function, Object, ProgramSection};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
-/// Only the summary: `BPF_LOG_STATS` (include/linux/bpf_verifier.h, since Linux 5.2).
-const LOG_STATS: u32 = 4;
-const LOG_BYTES: usize = 64 << 10;
-/// The smallest ring that a machine with pages of 4 KiB takes; others need one page.
-const RING_BYTES: u32 = 4096;
+use crate::bpf::{self, Kind};
 
 /// A program and how it fared.
 #[derive(Debug, Clone)]
@@ -68,7 +57,7 @@ pub fn load_all(bytes: &[u8]) -> Result<Vec<Loaded>, String> {
             .map_err(|e| e.to_string())?
     {
         let bytes = of_object.to_bytes();
-        btf = Some(load_btf(&bytes).map_err(|e| format!("loading BTF: {e}"))?);
+        btf = Some(bpf::load_btf(&bytes).map_err(|e| format!("loading BTF: {e}"))?);
     }
     let maps = create_maps(&object)?;
     let text: HashSet<usize> = object
@@ -94,7 +83,7 @@ pub fn load_all(bytes: &[u8]) -> Result<Vec<Loaded>, String> {
             let section = sections.get(name).map_or("", String::as_str);
             let verdict = match (
                 object.functions.get(&program.function_key()),
-                Kind::of(name, section, &program.section, kernel.as_ref()),
+                kind_of(name, section, &program.section, kernel.as_ref()),
             ) {
                 (Some(function), Ok(kind)) => load(function, &kind, &program.license, btf.as_ref()),
                 (None, _) => Verdict::Refused("has no function".into()),
@@ -116,9 +105,7 @@ fn create_maps(object: &Object) -> Result<Vec<(String, aya_obj::Map, MapData)>, 
     for (name, map) in &object.maps {
         let mut map = map.clone();
         if map.map_type() == bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32 {
-            // SAFETY: no precondition.
-            let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-            map.set_max_entries(u32::try_from(page).map_or(RING_BYTES, |p| p.max(RING_BYTES)));
+            map.set_max_entries(bpf::page_bytes());
             // aya-ebpf gives the size of a record, which the kernel does not take.
             map.set_value_size(0);
         }
@@ -154,61 +141,50 @@ fn section_names(bytes: &[u8]) -> Result<HashMap<String, String>, String> {
         .collect())
 }
 
-/// What the kernel is told of a program besides its instructions.
-struct Kind {
-    program: bpf_prog_type,
-    attach: Option<bpf_attach_type>,
-    /// The BTF id of what a tracing program is for.
-    target: u32,
-}
-
-impl Kind {
-    fn of(
-        name: &str,
-        section: &str,
-        kind: &ProgramSection,
-        kernel: Option<&Btf>,
-    ) -> Result<Self, String> {
-        let plain = |program| {
-            Ok(Self {
-                program,
-                attach: None,
-                target: 0,
-            })
-        };
-        let traced = |attach, prefix: &str, kind| {
-            let target = target(name, section);
-            let kernel = kernel.ok_or("the kernel has no BTF")?;
-            let id = kernel
-                .id_by_type_name_kind(&format!("{prefix}{target}"), kind)
-                .map_err(|_| format!("the kernel's BTF has no {prefix}{target}"))?;
-            Ok(Self {
-                program: bpf_prog_type::BPF_PROG_TYPE_TRACING,
-                attach: Some(attach),
-                target: id,
-            })
-        };
-        match kind {
-            ProgramSection::KProbe
-            | ProgramSection::KRetProbe
-            | ProgramSection::UProbe { .. }
-            | ProgramSection::URetProbe { .. } => plain(bpf_prog_type::BPF_PROG_TYPE_KPROBE),
-            ProgramSection::TracePoint => plain(bpf_prog_type::BPF_PROG_TYPE_TRACEPOINT),
-            ProgramSection::RawTracePoint => plain(bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT),
-            ProgramSection::PerfEvent => plain(bpf_prog_type::BPF_PROG_TYPE_PERF_EVENT),
-            ProgramSection::BtfTracePoint => traced(
-                bpf_attach_type::BPF_TRACE_RAW_TP,
-                "btf_trace_",
-                BtfKind::Typedef,
-            ),
-            ProgramSection::FEntry { .. } => {
-                traced(bpf_attach_type::BPF_TRACE_FENTRY, "", BtfKind::Func)
-            }
-            ProgramSection::FExit { .. } => {
-                traced(bpf_attach_type::BPF_TRACE_FEXIT, "", BtfKind::Func)
-            }
-            other => Err(format!("a kind of program that is not known: {other:?}")),
+/// How a program is loaded; an error says why it cannot be.
+fn kind_of(
+    name: &str,
+    section: &str,
+    kind: &ProgramSection,
+    kernel: Option<&Btf>,
+) -> Result<Kind, String> {
+    let plain = |program| {
+        Ok(Kind {
+            program,
+            attach: None,
+            target: 0,
+        })
+    };
+    let traced = |attach, prefix: &str, kind| {
+        let target = target(name, section);
+        let kernel = kernel.ok_or("the kernel has no BTF")?;
+        let id = kernel
+            .id_by_type_name_kind(&format!("{prefix}{target}"), kind)
+            .map_err(|_| format!("the kernel's BTF has no {prefix}{target}"))?;
+        Ok(Kind {
+            program: bpf_prog_type::BPF_PROG_TYPE_TRACING,
+            attach: Some(attach),
+            target: id,
+        })
+    };
+    match kind {
+        ProgramSection::KProbe
+        | ProgramSection::KRetProbe
+        | ProgramSection::UProbe { .. }
+        | ProgramSection::URetProbe { .. } => plain(bpf_prog_type::BPF_PROG_TYPE_KPROBE),
+        ProgramSection::TracePoint => plain(bpf_prog_type::BPF_PROG_TYPE_TRACEPOINT),
+        ProgramSection::RawTracePoint => plain(bpf_prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT),
+        ProgramSection::PerfEvent => plain(bpf_prog_type::BPF_PROG_TYPE_PERF_EVENT),
+        ProgramSection::BtfTracePoint => traced(
+            bpf_attach_type::BPF_TRACE_RAW_TP,
+            "btf_trace_",
+            BtfKind::Typedef,
+        ),
+        ProgramSection::FEntry { .. } => {
+            traced(bpf_attach_type::BPF_TRACE_FENTRY, "", BtfKind::Func)
         }
+        ProgramSection::FExit { .. } => traced(bpf_attach_type::BPF_TRACE_FEXIT, "", BtfKind::Func),
+        other => Err(format!("a kind of program that is not known: {other:?}")),
     }
 }
 
@@ -224,62 +200,16 @@ fn target<'a>(name: &'a str, section: &'a str) -> &'a str {
     }
 }
 
-fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {
-    // SAFETY: plain data for which all zeroes is valid.
-    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
-    attr.__bindgen_anon_7.btf = bytes.as_ptr() as u64;
-    attr.__bindgen_anon_7.btf_size = bytes.len() as u32;
-    // SAFETY: `bytes` outlives the call.
-    unsafe { new_fd(bpf_cmd::BPF_BTF_LOAD, &mut attr) }
-}
-
 /// Loads one program, and asks the kernel what became of it.
 fn load(function: &Function, kind: &Kind, license: &CStr, btf: Option<&OwnedFd>) -> Verdict {
-    let mut log = vec![0_u8; LOG_BYTES];
-    let (lines, functions) = (
-        function.line_info.line_info_bytes(),
-        function.func_info.func_info_bytes(),
-    );
-    // SAFETY: plain data for which all zeroes is valid.
-    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
-    // SAFETY: the kernel reads these members for BPF_PROG_LOAD, all of the union was zeroed.
-    let load = unsafe { &mut attr.__bindgen_anon_3 };
-    load.prog_type = kind.program as u32;
-    load.expected_attach_type = kind.attach.map_or(0, |a| a as u32);
-    load.attach_btf_id = kind.target;
-    load.insns = function.instructions.as_ptr() as u64;
-    load.insn_cnt = function.instructions.len() as u32;
-    load.license = license.as_ptr() as u64;
-    load.log_level = LOG_STATS;
-    load.log_buf = log.as_mut_ptr() as u64;
-    load.log_size = log.len() as u32;
-    if let Some(btf) = btf {
-        load.prog_btf_fd = btf.as_raw_fd() as u32;
-        if function.line_info_rec_size > 0 {
-            load.line_info = lines.as_ptr() as u64;
-            load.line_info_cnt = function.line_info.len() as u32;
-            load.line_info_rec_size = function.line_info_rec_size as u32;
-        }
-        if function.func_info_rec_size > 0 {
-            load.func_info = functions.as_ptr() as u64;
-            load.func_info_cnt = function.func_info.len() as u32;
-            load.func_info_rec_size = function.func_info_rec_size as u32;
-        }
-    }
-    // SAFETY: instructions, licence, BTF information and log are owned above or borrowed, and outlive the call; the
-    // kernel writes at most `log_size` bytes to the log.
-    let program = unsafe { new_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr) };
-    let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
-    let log = String::from_utf8_lossy(&log[..end]);
-    match program {
-        Ok(program) => match prog_info(&program) {
-            Ok(info) => accepted(
-                &log,
-                u64::from(info.verified_insns),
-                info.jited_prog_len.into(),
-            ),
-            Err(e) => Verdict::Refused(format!("loads, but has no information: {e}")),
-        },
+    let (program, log) = bpf::load(function, kind, license, btf);
+    match program.map(|program| bpf::prog_info(program.as_fd())) {
+        Ok(Ok(info)) => accepted(
+            &log,
+            u64::from(info.verified_insns),
+            info.jited_prog_len.into(),
+        ),
+        Ok(Err(e)) => Verdict::Refused(format!("loads, but has no information: {e}")),
         Err(e) => Verdict::Refused(reason(&e, &log)),
     }
 }
@@ -334,53 +264,6 @@ fn processed(log: &str) -> Option<(u64, u64)> {
     Some((after("processed")?, after("peak_states")?))
 }
 
-fn prog_info(program: &OwnedFd) -> io::Result<bpf_prog_info> {
-    // SAFETY: both are plain data for which all zeroes is valid.
-    let (mut info, mut attr): (bpf_prog_info, bpf_attr) =
-        unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-    attr.info.bpf_fd = program.as_raw_fd() as u32;
-    attr.info.info_len = size_of::<bpf_prog_info>() as u32;
-    attr.info.info = &raw mut info as u64;
-    // SAFETY: the kernel writes at most `info_len` bytes to `info`, which outlives the call.
-    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr) }?;
-    Ok(info)
-}
-
-/// A command that returns a new file descriptor.
-///
-/// # Safety
-///
-/// As [`bpf`]; and the command must return a new descriptor.
-unsafe fn new_fd(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
-    // SAFETY: the caller's promise.
-    let fd = unsafe { bpf(command, attr) }?;
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just made it for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// bpf(2).
-///
-/// # Safety
-///
-/// What the attribute's members for this command point to must be as long as they say, and live during the call.
-unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
-    // SAFETY: the attribute is as large as it says, the rest is the caller's promise.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_mut(attr),
-            size_of::<bpf_attr>(),
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -416,6 +299,32 @@ mod tests {
         );
         let unsupported = io::Error::from_raw_os_error(524);
         assert_eq!(reason(&unsupported, ""), "ENOTSUPP");
+    }
+
+    /// The loader's own linking, which is of this machine's byte order only, against the counts from the file.
+    #[test]
+    fn counts_are_those_of_the_loader() {
+        if cfg!(target_endian = "big") {
+            return;
+        }
+        for machine in ["x86_64", "aarch64"] {
+            let file = crate::root().join(format!("probe-ebpf/objects/apscope-probes-{machine}.o"));
+            let bytes = std::fs::read(file).expect("is committed");
+            let mut object = Object::parse(&bytes).expect("is an object");
+            let text = object
+                .functions
+                .keys()
+                .map(|(section, _)| *section)
+                .collect();
+            object.relocate_calls(&text).expect("links");
+            let counted = super::super::object::sizes(&bytes).expect("is readable");
+            assert_eq!(counted.len(), object.programs.len());
+            for size in counted {
+                let function = object.programs[&size.name].function_key();
+                let linked = object.functions[&function].instructions.len();
+                assert_eq!(size.instructions, linked as u64, "{machine} {}", size.name);
+            }
+        }
     }
 
     #[test]
