@@ -39,6 +39,18 @@ const HEAD: &str = "# Complexity of the eBPF programs\n\n\
     1,000,000) and the most *states* it kept at once; and bytes of machine code (*jited*). The configuration is unknown\n\
     to the verifier here, so this is the worst case. Of a program that this kernel does not load, the reason is given.\n\n";
 
+impl Row {
+    /// Instruction counts of all machines.
+    fn counts(&self, between: &str) -> String {
+        let counts: Vec<_> = self
+            .instructions
+            .iter()
+            .map(|n| n.map_or_else(|| NONE.into(), |n| n.to_string()))
+            .collect();
+        counts.join(between)
+    }
+}
+
 impl Table {
     pub fn to_markdown(&self) -> String {
         let mut text = format!(
@@ -48,11 +60,6 @@ impl Table {
             self.release
         );
         for row in &self.rows {
-            let counts: Vec<_> = row
-                .instructions
-                .iter()
-                .map(|n| n.map_or_else(|| NONE.into(), |n| n.to_string()))
-                .collect();
             let rest = match &row.verdict {
                 Some(Verdict::Accepted(a)) => {
                     format!("{} | {} | {} | {}", a.stack, a.verified, a.states, a.jited)
@@ -66,7 +73,7 @@ impl Table {
                 "| `{}` | {} | {} | {rest} |",
                 row.name,
                 row.section,
-                counts.join(" | ")
+                row.counts(" | ")
             );
         }
         text
@@ -110,8 +117,12 @@ impl Table {
                 Some(new) => {
                     if (&new.section, &new.instructions) != (&row.section, &row.instructions) {
                         found.push(format!(
-                            "{}: {} with {:?} instructions, now {} with {:?}",
-                            row.name, row.section, row.instructions, new.section, new.instructions
+                            "{}: {} with {} instructions, now {} with {}",
+                            row.name,
+                            row.section,
+                            row.counts(", "),
+                            new.section,
+                            new.counts(", ")
                         ));
                     }
                     if now.loaded {
@@ -268,6 +279,9 @@ mod tests {
         now.loaded = false;
         assert_eq!(table().differences(&now), Vec::<String>::new());
         now.rows[0].instructions[0] = Some(99);
-        assert_eq!(table().differences(&now).len(), 1);
+        assert_eq!(
+            table().differences(&now),
+            ["lock_release: uprobe with 100, 101, – instructions, now uprobe with 99, 101, –"]
+        );
     }
 }
