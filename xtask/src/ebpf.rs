@@ -162,6 +162,14 @@ fn build(root: &Path, arch: &str, target: &str, toolchain: &Toolchain) -> Result
 
 /// Compiler flags that replace this machine's folders by fixed names. Of several that match, rustc takes the last.
 fn remaps(root: &Path, sysroot: &Path) -> Vec<String> {
+    folders(root, sysroot)
+        .into_iter()
+        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+        .collect()
+}
+
+/// Folders of this machine that a compiler may write into what it makes, and the fixed names that stand for them.
+pub fn folders(root: &Path, sysroot: &Path) -> Vec<(PathBuf, &'static str)> {
     let mut pairs = vec![
         (sysroot.join("lib/rustlib/src/rust"), "/rust"),
         (root.to_path_buf(), "/apscope"),
@@ -174,9 +182,6 @@ fn remaps(root: &Path, sysroot: &Path) -> Vec<String> {
         pairs.extend(folders.into_iter().map(|folder| (folder, "/crates")));
     }
     pairs
-        .into_iter()
-        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
-        .collect()
 }
 
 fn cargo_home() -> PathBuf {
@@ -222,7 +227,7 @@ fn strip(object: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 /// The first folder of this machine whose name is in the object.
-fn path_inside(object: &[u8], root: &Path) -> Option<String> {
+pub fn path_inside(object: &[u8], root: &Path) -> Option<String> {
     let home = env::var_os("HOME").map(PathBuf::from);
     [Some(root.to_path_buf()), Some(cargo_home()), home]
         .into_iter()

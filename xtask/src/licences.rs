@@ -24,23 +24,7 @@ pub fn run(root: &Path) -> Result<(), Failure> {
     let text = fs::read_to_string(&file).map_err(|e| Failure::file("reading", &file, &e))?;
     let allowed =
         allowed(&text).map_err(|e| Failure::new(format!("reading {}", file.display())).cause(e))?;
-    let output = Command::new("cargo")
-        .current_dir(root)
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--locked",
-            "--all-features",
-        ])
-        .output()
-        .map_err(|e| Failure::new("running cargo metadata").cause(e.to_string()))?;
-    if !output.status.success() {
-        return Err(Failure::new("running cargo metadata")
-            .cause(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
-    }
-    let metadata: Value = serde_json::from_slice(&output.stdout)
-        .map_err(|e| Failure::new("reading cargo metadata").cause(e.to_string()))?;
+    let metadata = metadata(root, &["--all-features"])?;
     let packages = metadata["packages"]
         .as_array()
         .map_or(&[][..], Vec::as_slice);
@@ -60,6 +44,22 @@ pub fn run(root: &Path) -> Result<(), Failure> {
             .cause("deny.toml does not list it")
             .hint("another dependency, or a reasoned entry in deny.toml"),
     )
+}
+
+/// What `cargo metadata` says of the workspace and the lock file's packages.
+pub fn metadata(root: &Path, more: &[&str]) -> Result<Value, Failure> {
+    let output = Command::new("cargo")
+        .current_dir(root)
+        .args(["metadata", "--format-version", "1", "--locked"])
+        .args(more)
+        .output()
+        .map_err(|e| Failure::new("running cargo metadata").cause(e.to_string()))?;
+    if !output.status.success() {
+        return Err(Failure::new("running cargo metadata")
+            .cause(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    serde_json::from_slice(&output.stdout)
+        .map_err(|e| Failure::new("reading cargo metadata").cause(e.to_string()))
 }
 
 fn allowed(text: &str) -> Result<Allowed, String> {

@@ -1,11 +1,14 @@
 //! Everything a developer runs: `cargo xtask COMMAND`.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod apscope;
 mod bench;
+mod bpf;
 mod combinations;
 mod compare;
+mod complexity;
 mod deadlocks;
+mod dist;
 mod ebpf;
 mod failure;
 mod fuzz;
@@ -14,6 +17,7 @@ mod matrix;
 mod process;
 mod proto;
 mod s390x;
+mod saturation;
 mod screenshots;
 
 use std::path::{Path, PathBuf};
@@ -42,8 +46,16 @@ enum Command {
     /// Measure a cost against a peer
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Sizes of the eBPF programs, and what the verifier makes of them, into probe-ebpf/complexity.md
+    Complexity {
+        /// Only compare with what is checked in; what depends on the kernel, only on the same release
+        #[arg(long)]
+        check: bool,
+    },
     /// Convert a guest against the release of its device, on every generation: which deadlocks?
     Deadlocks(deadlocks::Options),
+    /// Build static release archives into target/dist, and try each of them
+    Dist(dist::Options),
     /// Feed arbitrary input to the emulated sysfs, and see that nothing breaks
     Fuzz(fuzz::Options),
     /// Check licences and origins of all dependencies against deny.toml, without network
@@ -84,8 +96,10 @@ fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Ebpf { check, toolchain } => ebpf::run(&root(), check, &toolchain),
         Command::Bench(bench) => bench::run(&root(), bench),
+        Command::Complexity { check } => complexity::run(&root(), check),
         Command::Fuzz(options) => fuzz::run(&root(), &options),
         Command::Deadlocks(options) => deadlocks::run(&root(), &options),
+        Command::Dist(options) => dist::run(&root(), &options),
         Command::Licences => licences::run(&root()),
         Command::Matrix(options) => matrix::run(&root(), options),
         Command::Screenshots { binary } => screenshots::run(&root(), binary),

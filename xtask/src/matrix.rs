@@ -15,6 +15,7 @@ use crate::combinations::{GENERATIONS, SCENARIOS, ends};
 use crate::compare::{count, differences};
 use crate::failure::Failure;
 use crate::process;
+use crate::saturation;
 
 /// The ring that is too small for the traffic: one page.
 const SMALL_RING: u32 = 4096;
@@ -30,6 +31,9 @@ pub struct Options {
     /// Length of each run
     #[arg(long, value_name = "D", default_value = "300ms", value_parser = humantime::parse_duration)]
     duration: Duration,
+    /// Twenty runs for each kind of probes with the smallest ring, at the highest rate: is the account of drops exact?
+    #[arg(long, conflicts_with_all = ["seeds", "ebpf_seeds", "quick", "scenarios", "jobs"])]
+    saturation: bool,
     /// At most two seeds: is the matrix itself in order?
     #[arg(long)]
     quick: bool,
@@ -51,14 +55,21 @@ pub struct Options {
     /// Use this apscope instead of building one
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
-    /// Where the table goes
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        default_value = "docs/results/exactness.md"
-    )]
-    output: PathBuf,
+    /// Where the table goes [default: docs/results/exactness.md, or saturation.md]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+impl Options {
+    fn output(&self) -> &Path {
+        self.output
+            .as_deref()
+            .unwrap_or(Path::new(if self.saturation {
+                "docs/results/saturation.md"
+            } else {
+                "docs/results/exactness.md"
+            }))
+    }
 }
 
 /// One line of the table: all seeds of one combination.
@@ -80,9 +91,18 @@ pub fn run(root: &Path, mut options: Options) -> Result<(), Failure> {
         options.seeds = options.seeds.min(2);
     }
     let binary = apscope::binary(root, options.binary.clone())?;
+    if options.saturation {
+        let options = saturation::Options {
+            generations: &options.generations,
+            probes: &options.probes,
+            duration: options.duration,
+            output: options.output(),
+        };
+        return saturation::run(root, &binary, &options);
+    }
     let started = Instant::now();
     let (rows, found) = run_all(&options, &binary)?;
-    let table = root.join(&options.output);
+    let table = root.join(options.output());
     if let Some(folder) = table.parent() {
         fs::create_dir_all(folder).map_err(|e| Failure::file("creating", folder, &e))?;
     }
@@ -292,7 +312,8 @@ mod tests {
             ebpf_seeds: Some(1),
             jobs: 1,
             binary: None,
-            output: PathBuf::new(),
+            saturation: false,
+            output: None,
         };
         let row = Row {
             combination: ["v5.13", "steady", "ebpf", "4096 B"].map(String::from),

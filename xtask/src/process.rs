@@ -46,8 +46,14 @@ pub fn run(command: &mut Command, what: &str) -> Result<(), Failure> {
 
 /// `cargo +TOOLCHAIN` without what the cargo that started us has put into the environment.
 pub fn cargo(toolchain: &str) -> Command {
-    let mut command = Command::new("cargo");
+    let mut command = cargo_here();
     command.arg(format!("+{toolchain}"));
+    command
+}
+
+/// `cargo` of the checkout's own toolchain, likewise.
+pub fn cargo_here() -> Command {
+    let mut command = Command::new("cargo");
     for name in [
         "CARGO",
         "RUSTC",

@@ -1,5 +1,6 @@
 //! The emulator's process: started or found, spoken to over its socket, and ended.
 
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt as _;
@@ -62,7 +63,7 @@ impl Emulator {
             .args(["--vcpus", &options.vcpus.to_string()])
             .args(["--rate", &options.rate.to_string()])
             .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
+            .stdout(nowhere().map_err(failed)?)
             .stderr(Stdio::piped())
             .spawn()
             .map_err(failed)?;
@@ -267,5 +268,14 @@ fn last_words(child: &mut Child) -> String {
             child.id(),
             said.replace('\n', "; ")
         )
+    }
+}
+
+/// Standard output of a process that writes none: /dev/null, or in a root folder without devices the end of a pipe that
+/// nobody reads.
+fn nowhere() -> io::Result<Stdio> {
+    match File::options().write(true).open("/dev/null") {
+        Ok(null) => Ok(null.into()),
+        Err(_) => io::pipe().map(|(_, writer)| writer.into()),
     }
 }

@@ -1,7 +1,9 @@
 //! `cargo xtask bench`: figures as ratios against a peer, in one run, medians over several interleaved rounds.
 
+mod baseline;
 mod bpftrace;
 pub mod emulator;
+mod programs;
 mod throughput;
 
 use std::fs;
@@ -23,6 +25,8 @@ use emulator::Emulator;
 pub enum Bench {
     /// Added cost of a traced lock cycle: apscope's eBPF programs against bpftrace, as root
     Probe(Options),
+    /// Time of the eBPF programs for an event, against one that only writes a ring record, as root
+    Programs(programs::Options),
     /// Lock cycles a second of the emulated driver, untraced, with many guests, and its memory
     Emulator(throughput::Options),
 }
@@ -48,6 +52,7 @@ const SCENARIO: &str = "lock-cycle";
 pub fn run(root: &Path, bench: Bench) -> Result<(), Failure> {
     match bench {
         Bench::Probe(options) => probe(root, options),
+        Bench::Programs(options) => programs::run(root, options),
         Bench::Emulator(options) => throughput::run(root, options),
     }
 }
