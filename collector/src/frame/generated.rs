@@ -36,6 +36,9 @@ pub struct Frame {
     /// Present in the last frame of a run.
     #[prost(message, optional, tag = "13")]
     pub end: ::core::option::Option<End>,
+    /// Stacks of long waits and holds, where they were asked for.
+    #[prost(message, repeated, tag = "14")]
+    pub stacks: ::prost::alloc::vec::Vec<Stack>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Meta {
@@ -416,6 +419,35 @@ pub struct ProgramCost {
     pub runs: u64,
     #[prost(uint64, tag = "3")]
     pub run_time_ns: u64,
+}
+/// Where a task was when a long wait or hold had ended, or (a wait that goes on) where it is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Stack {
+    #[prost(uint32, tag = "1")]
+    pub tid: u32,
+    #[prost(string, tag = "2")]
+    pub comm: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub series: u32,
+    /// Instance id plus 1; 0 is none.
+    #[prost(uint32, tag = "4")]
+    pub instance: u32,
+    /// Entry point the lock was asked for or taken in.
+    #[prost(uint32, tag = "5")]
+    pub entry: u32,
+    /// The stack of a hold, at its end; otherwise of a wait.
+    #[prost(bool, tag = "6")]
+    pub hold: bool,
+    /// False: the wait goes on.
+    #[prost(bool, tag = "7")]
+    pub ended: bool,
+    #[prost(uint64, tag = "8")]
+    pub since_ns: u64,
+    #[prost(uint64, tag = "9")]
+    pub duration_ns: u64,
+    /// Innermost first: name+0xoffset, with \[module\] behind it in a kernel.
+    #[prost(string, repeated, tag = "10")]
+    pub frames: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogLine {

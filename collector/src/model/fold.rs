@@ -7,7 +7,7 @@ use probe_ebpf::abi::{LockKind, MAX_ERRNO, PQAP_FUNCTIONS};
 use probe_ebpf::names::{CLASSES, ENTRY_POINTS};
 
 use super::{
-    CoarseSeries, EdgeId, Entry, HISTORY, LOG_LINES, Model, SPANS, Series, Span, Tick, histogram,
+    CoarseSeries, EdgeId, Entry, HISTORY, LOG_LINES, Model, SPANS, STACKS, Series, Span, Tick, histogram,
 };
 use crate::frame;
 
@@ -68,6 +68,14 @@ impl Model {
         self.overhead.collector_cpu_last_ns = 0;
         if let Some(overhead) = &frame.overhead {
             self.fold_overhead(overhead);
+        }
+        for stack in &frame.stacks {
+            let stack = frame::Stack {
+                comm: clipped(&stack.comm),
+                frames: clipped_list(&stack.frames),
+                ..stack.clone()
+            };
+            push_bounded(&mut self.stacks, stack, STACKS);
         }
         for line in &frame.log {
             push_bounded(&mut self.log, clipped_line(line), LOG_LINES);

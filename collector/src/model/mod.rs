@@ -25,6 +25,8 @@ pub const HISTORY: usize = 600;
 pub const LOG_LINES: usize = 1000;
 /// Most recent spans remembered.
 pub const SPANS: usize = 4096;
+/// Latest stacks remembered.
+pub const STACKS: usize = 256;
 
 /// Everything known about a run.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +51,8 @@ pub struct Model {
     pub overhead: Overhead,
     /// The programs' and the collector's messages, oldest first.
     pub log: VecDeque<frame::LogLine>,
+    /// The latest stacks of long waits and holds, oldest first.
+    pub stacks: VecDeque<frame::Stack>,
     /// Most recent spans, oldest first.
     pub spans: VecDeque<Span>,
     /// Spans received since the start.

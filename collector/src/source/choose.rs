@@ -61,7 +61,10 @@ fn start_emulator(options: &RunOptions, reason: &str) -> Result<Source, SourceEr
     };
     let hello = emulator.hello.clone();
     let instances = Instances::new(&hello);
-    let sizes = sizes(&hello, &instances, options.ring_bytes)?;
+    let mut sizes = sizes(&hello, &instances, options.ring_bytes)?;
+    if options.kernel.stacks_over.is_some() {
+        sizes.stacks = kernel::STACKS;
+    }
     let (backend, probe_reason) = backend(options, &mut emulator, &instances, &sizes)?;
     let Measured {
         backend,
@@ -70,6 +73,15 @@ fn start_emulator(options: &RunOptions, reason: &str) -> Result<Source, SourceEr
         attach,
         log,
     } = backend;
+    let mut backend = backend;
+    let mut reader = Reader::new(memory, sizes.shards, &instances);
+    if let (Some(over), Backend::Ebpf { probes, .. }) = (options.kernel.stacks_over, &mut backend) {
+        let over = u64::try_from(over.as_nanos()).unwrap_or(u64::MAX);
+        match probes.take_stacks(over, hello.pid) {
+            Ok(stacks) => reader.read_stacks(stacks),
+            Err(e) => log.push("warn", &format!("no stacks: {e}")),
+        }
+    }
     let meta = meta(
         &hello,
         &instances,
@@ -89,7 +101,7 @@ fn start_emulator(options: &RunOptions, reason: &str) -> Result<Source, SourceEr
         ring,
         log,
         meta,
-        reader: Reader::new(memory, sizes.shards, &instances),
+        reader,
         losses: Losses::default(),
     })
 }

@@ -16,6 +16,7 @@ pub mod reader;
 mod run;
 #[cfg(test)]
 pub mod scene;
+pub mod stacks;
 pub mod tables;
 
 pub(crate) use choose::sizes;

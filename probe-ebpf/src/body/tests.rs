@@ -1,5 +1,6 @@
 //! The bodies against plain memory: a clock that is set by hand, tasks that are switched by hand.
 
+mod kernel;
 mod works;
 mod writers;
 
@@ -43,6 +44,9 @@ struct Fake {
     spans: RefCell<Vec<Span>>,
     ring: Cell<usize>,
     notes: RefCell<Vec<Note>>,
+    adopted: RefCell<Vec<abi::Adopted>>,
+    forgotten: RefCell<Vec<u64>>,
+    level: Cell<u64>,
 }
 
 const GUARD: u64 = 0x1000;
@@ -171,6 +175,9 @@ impl Fake {
             spans: RefCell::default(),
             ring: Cell::new(usize::MAX),
             notes: RefCell::default(),
+            adopted: RefCell::default(),
+            forgotten: RefCell::default(),
+            level: Cell::new(2),
         }
     }
 
@@ -308,6 +315,20 @@ impl Env for Fake {
     }
     fn note(&self, note: Note, _: u64) {
         self.notes.borrow_mut().push(note);
+    }
+    fn adopt(&self, lock: abi::Adopted) -> bool {
+        self.adopted.borrow_mut().push(lock);
+        true
+    }
+    fn forget(&self, address: u64) {
+        self.forgotten.borrow_mut().push(address);
+    }
+    /// Tasks' addresses are far from everything else's.
+    fn current(&self) -> u64 {
+        0x10_0000 + 0x1000 * u64::from(self.current.get())
+    }
+    fn level(&self) -> u64 {
+        self.level.get()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The members of the document that say who: `live` and `writes`.
+//! The members of the document that say who: `live`, `writes` and `stacks`.
 
 use serde::Serialize;
 
@@ -117,6 +117,54 @@ impl OnBehalfOf {
     fn of(writer: query::OnBehalfOf) -> Self {
         let query::OnBehalfOf { pid, comm } = writer;
         Self { pid, comm }
+    }
+}
+
+/// Where a task was when a long wait or hold had ended, or where it is while a wait goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stack {
+    /// Thread id.
+    pub tid: u32,
+    /// Thread name.
+    pub comm: String,
+    /// Name of the lock's instance, or of the class where the instance is not known.
+    pub lock: String,
+    /// `-`, `read` or `write`.
+    pub mode: String,
+    /// `wait` or `hold`.
+    pub what: &'static str,
+    /// It had ended when the stack was taken.
+    pub ended: bool,
+    /// Entry point, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry_point: Option<String>,
+    /// Start, on the traced machine's monotonic clock.
+    pub since_ns: u64,
+    /// Length.
+    pub duration_ns: u64,
+    /// Innermost first.
+    pub frames: Vec<String>,
+}
+
+impl Stack {
+    pub(super) fn all(model: &Model) -> Vec<Self> {
+        let stacks = model.stacks.iter();
+        stacks
+            .map(|stack| Self {
+                tid: stack.tid,
+                comm: stack.comm.clone(),
+                lock: query::lock_name(model, stack.series as u8, stack.instance.wrapping_sub(1))
+                    .to_owned(),
+                mode: query::mode_name(stack.series as u8).to_owned(),
+                what: if stack.hold { "hold" } else { "wait" },
+                ended: stack.ended,
+                entry_point: (stack.entry != 0)
+                    .then(|| query::entry_name(stack.entry as u8).to_owned()),
+                since_ns: stack.since_ns,
+                duration_ns: stack.duration_ns,
+                frames: stack.frames.clone(),
+            })
+            .collect()
     }
 }
 

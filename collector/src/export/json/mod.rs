@@ -15,7 +15,7 @@ use crate::model::histogram::{Coarse, Histogram};
 use crate::model::query;
 use crate::model::{EdgeId, Entry, Model, return_name};
 
-pub use live::{Holder, Live, OnBehalfOf, Waiter, Write};
+pub use live::{Holder, Live, OnBehalfOf, Stack, Waiter, Write};
 pub use locks::{Instance, Lock, PerEntry};
 pub use run::{AttachPoint, Events, Interval, Overhead, Program, ProgramEvents, Source, rfc3339};
 
@@ -50,6 +50,9 @@ pub struct Document {
     pub live: Live,
     /// The last calls that were made on behalf of another process, oldest first.
     pub writes: Vec<Write>,
+    /// Stacks of long waits and holds, oldest first, where they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stacks: Vec<Stack>,
     /// Nothing was skipped and every map had room: counts are exact, otherwise "at least".
     pub exact: bool,
     /// Invocations the kernel skipped.
@@ -278,6 +281,7 @@ impl Document {
                 .collect(),
             live: Live::of(model),
             writes: Write::all(model),
+            stacks: Stack::all(model),
             exact: model.loss.exact() && model.ignored == 0,
             missed: model.loss.missed,
             events: Events::of(&model.loss),

@@ -43,7 +43,19 @@ pub struct Source {
     /// Why this source and this probe.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// How the run ended: `finished`, `stuck`, `source died`, `interrupted`; absent while it goes on.
+    /// What is attached: 0 nothing, 1 entry points and contended waits, 2 every acquisition and release.
+    pub level: u32,
+    /// Why the generation is what it is said to be (a kernel).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<String>,
+    /// What is not measured, and why (a kernel).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<String>,
+    /// What no probe sees (a kernel).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blind_spots: Vec<String>,
+    /// How the run ended: `finished`, `stuck`, `source died`, `interrupted`, `detached`, `driver unloaded`; absent while it
+    /// goes on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
     /// Version of apscope that measured.
@@ -71,6 +83,10 @@ impl Source {
             kernel_release: meta.kernel_release,
             arch: meta.arch,
             reason: meta.reason,
+            level: meta.level,
+            evidence: meta.evidence,
+            losses: meta.losses,
+            blind_spots: meta.blind_spots,
             ended: model.end.as_ref().map(|end| end.how.clone()),
             version: meta.version,
         }

@@ -14,12 +14,13 @@ use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{ProgramError, UProbe};
-use probe_ebpf::abi::{PROGRAM_NAMES, Span, UPROBE_PROGRAMS};
+use probe_ebpf::abi::{PROGRAM_NAMES, Span, UPROBE_PROGRAMS, gate};
 
 use super::budget::Sizes;
 use super::instances::Instances;
 use super::memory::Memory;
 use super::reader::{ProgramRuns, SpanRing};
+use super::stacks::{Stacks, Whose};
 use super::tables;
 use crate::attach;
 use crate::emulator::protocol::Hello;
@@ -68,6 +69,12 @@ impl Probes {
             },
             memory,
         ))
+    }
+
+    /// Has stacks of waits and holds taken that last at least this many nanoseconds, and returns their reader.
+    pub fn take_stacks(&mut self, over: u64, pid: u32) -> Result<Stacks, ProbeError> {
+        object::set_gate(&mut self.ebpf, gate::STACKS_OVER, over)?;
+        Stacks::new(&mut self.ebpf, Whose::Process(pid))
     }
 
     /// The span ring; once.

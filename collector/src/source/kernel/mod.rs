@@ -31,6 +31,7 @@ use super::ebpf::{EbpfRing, Heartbeat, ProbeError, object, sys};
 use super::instances::Instances;
 use super::log_lines::LogLines;
 use super::reader::{self, Reader};
+use super::stacks::{Stacks, Whose};
 use crate::attach::functions::FilterFunctions;
 use crate::attach::offsets::Offsets;
 use crate::attach::plan::{self, Plan, Tracepoints};
@@ -50,7 +51,7 @@ const TASKS: u32 = 4096;
 /// Locks that can be adopted: a guest has two, and one for each vCPU.
 const ADOPTED: u32 = 4096;
 /// Stacks kept, where stacks are asked for.
-const STACKS: u32 = 4096;
+pub(super) const STACKS: u32 = 4096;
 
 fn failed(what: &str, cause: impl ToString, hint: &str) -> SourceError {
     SourceError {
@@ -277,6 +278,9 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     if level < 2 {
         reader.ignore_holds();
     }
+    if over != 0 {
+        reader.read_stacks(Stacks::new(&mut ebpf, Whose::Kernel).map_err(|e| probe_failed(&e))?);
+    }
     let meta = meta(
         &survey, &instances, &attached, reason, &notes, level, &config, kernel,
     );
@@ -307,7 +311,7 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         attached: Arc::new(Mutex::new(Some(attached))),
         missed: 0,
         level,
-        stacks: over != 0,
+        stacks_over: over,
         detaches_at: Instant::now().checked_add(kernel.attached_for),
         needs_driver: driver && kernel.locks.is_empty(),
         next_second: 0,

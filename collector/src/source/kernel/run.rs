@@ -52,7 +52,8 @@ pub(in crate::source) struct KernelSource {
     /// Hits of kprobes that were missed, as last read.
     pub(super) missed: u64,
     pub(super) level: u8,
-    pub(super) stacks: bool,
+    /// Waits and holds at least this long have their stack taken, in nanoseconds; 0: none.
+    pub(super) stacks_over: u64,
     pub(super) detaches_at: Option<Instant>,
     /// The run ends when the driver is unloaded.
     pub(super) needs_driver: bool,
@@ -132,7 +133,7 @@ impl KernelSource {
             self.missed = attached.missed();
         }
         let runs = self.runs();
-        if let Some((what, share)) = self.governor.look(&runs, now, self.level, self.stacks) {
+        if let Some((what, share)) = self.governor.look(&runs, now, self.level, self.stacks_over != 0) {
             self.drop(what, share);
         }
         None
@@ -148,7 +149,7 @@ impl KernelSource {
         let dropped = match what {
             Dropped::Stacks => {
                 set(gate::STACKS_OVER, 0);
-                self.stacks = false;
+                self.stacks_over = 0;
                 "stacks are taken no more"
             }
             Dropped::Spans => {
@@ -206,6 +207,12 @@ impl KernelSource {
             disagreements = self
                 .verifier
                 .check(&self.memory, places, &self.watched, live, now);
+        }
+        if let Some(live) = &frame.live
+            && self.stacks_over != 0
+        {
+            let waits = self.reader.stacks_of_waits(live, now, self.stacks_over);
+            frame.stacks.extend(waits);
         }
         let silence = now.saturating_sub(self.last_frame_ns);
         if silence > SILENCE_NS {

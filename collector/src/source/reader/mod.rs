@@ -21,6 +21,7 @@ use probe_ebpf::names::entry_id;
 
 use super::instances::Instances;
 use super::memory::Memory;
+use super::stacks::Stacks;
 use crate::frame;
 
 pub use clock::{monotonic_ns, unix_ns};
@@ -91,6 +92,7 @@ pub struct Reader {
     /// Holds are not seen: what is on record is from before.
     ignores_holds: bool,
     writers: Writers,
+    stacks: Option<Stacks>,
     number: u64,
     last_cpu_ns: u64,
 }
@@ -136,9 +138,23 @@ impl Reader {
             tasks_end: false,
             ignores_holds: false,
             writers: Writers::default(),
+            stacks: None,
             number: 0,
             last_cpu_ns: 0,
         }
+    }
+
+    /// Stacks of long waits and holds are read and named.
+    pub fn read_stacks(&mut self, stacks: Stacks) {
+        self.stacks = Some(stacks);
+    }
+
+    /// Stacks of waits that go on after this many nanoseconds.
+    pub fn stacks_of_waits(&mut self, live: &frame::Live, now_ns: u64, over: u64) -> Vec<frame::Stack> {
+        self.stacks
+            .as_mut()
+            .map(|stacks| stacks.of_waits(live, now_ns, over))
+            .unwrap_or_default()
     }
 
     /// Tasks end while they are measured (a kernel).
@@ -186,6 +202,10 @@ impl Reader {
         self.runs.clone_from(runs);
         if !spans.task.is_empty() {
             frame.spans = Some(spans);
+        }
+        if let Some(mut stacks) = self.stacks.take() {
+            frame.stacks = stacks.named(|tid| self.comm(tid));
+            self.stacks = Some(stacks);
         }
         self.number += 1;
         frame
@@ -473,8 +493,12 @@ impl Reader {
     fn spans(&mut self, ring: &mut dyn SpanRing, now_ns: u64) -> (frame::Spans, u64, u64) {
         let (mut spans, mut received) = (Vec::new(), 0);
         let writers = &mut self.writers;
+        let stacks = &mut self.stacks;
         let bytes = ring.drain(&mut |record| {
             received += 1;
+            if stacks.as_mut().is_some_and(|stacks| stacks.take(record)) {
+                return;
+            }
             spans.extend(writers.translate(record));
         });
         // A task that finished its first span in this tick may have a slot that was not counted yet.

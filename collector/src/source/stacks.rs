@@ -1,0 +1,202 @@
+//! Stacks of long waits and holds: taken by the programs when a wait or a hold has ended, read from their map and given
+//! names here; and of waits that have not ended, from /proc.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use aya::Ebpf;
+use aya::maps::{MapData, StackTraceMap};
+use blazesym::Pid;
+use blazesym::symbolize::source::{Kernel, Process, Source};
+use blazesym::symbolize::{Input, Symbolized, Symbolizer};
+use probe_ebpf::abi::Span;
+
+use super::ebpf::{ProbeError, chain};
+use crate::frame;
+
+/// Frames of one stack, as the kernel keeps them (`PERF_MAX_STACK_DEPTH`).
+const MOST_FRAMES: usize = 127;
+/// Stacks that are given names in one tick; more are counted as dropped by the ring's reader.
+const A_TICK: usize = 64;
+
+thread_local! {
+    /// Symbol tables that were read, which may not go to another thread: all stacks are named on the collector's.
+    static SYMBOLIZER: Symbolizer = Symbolizer::new();
+}
+
+/// Whose addresses they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// The kernel's.
+    Kernel,
+    /// A process's: the emulated driver.
+    Process(u32),
+}
+
+/// Reads stacks and names their frames.
+pub struct Stacks {
+    map: StackTraceMap<MapData>,
+    whose: Whose,
+    /// Ended waits and holds of this tick.
+    waiting: Vec<Span>,
+    /// Waits that have not ended and whose stack was read: (thread, serial).
+    told: BTreeMap<u32, u64>,
+}
+
+impl Stacks {
+    /// Takes the map out of the object.
+    pub fn new(ebpf: &mut Ebpf, whose: Whose) -> Result<Self, ProbeError> {
+        let map = ebpf
+            .take_map("STACKS")
+            .ok_or(ProbeError::Missing("STACKS"))?;
+        let map = StackTraceMap::try_from(map).map_err(|e| ProbeError::Map {
+            map: "STACKS",
+            reason: chain(&e),
+        })?;
+        Ok(Self {
+            map,
+            whose,
+            waiting: Vec::new(),
+            told: BTreeMap::new(),
+        })
+    }
+
+    /// Remembers a record of the ring; true if it is one of a stack.
+    pub fn take(&mut self, record: &Span) -> bool {
+        if record.kind != probe_ebpf::abi::SPAN_STACK {
+            return false;
+        }
+        if self.waiting.len() < A_TICK {
+            self.waiting.push(*record);
+        }
+        true
+    }
+
+    /// The stacks of this tick, with names.
+    pub fn named(&mut self, mut comm: impl FnMut(u32) -> String) -> Vec<frame::Stack> {
+        let records = std::mem::take(&mut self.waiting);
+        records
+            .iter()
+            .filter_map(|record| {
+                let id = u32::try_from(record.extra).ok()?;
+                let trace = self.map.get(&id, 0).ok()?;
+                let addresses: Vec<u64> = trace.frames().iter().map(|f| f.ip).collect();
+                Some(frame::Stack {
+                    tid: record.tid,
+                    comm: comm(record.tid),
+                    series: u32::from(record.what),
+                    instance: record.instance.wrapping_add(1),
+                    entry: u32::from(record.inside),
+                    hold: record.flags & 1 != 0,
+                    ended: true,
+                    since_ns: record.start_ns,
+                    duration_ns: record.duration_ns,
+                    frames: self.names(&addresses),
+                })
+            })
+            .collect()
+    }
+
+    /// Stacks of waits that have lasted for `over` nanoseconds and go on, once for each wait. Only the kernel's: /proc
+    /// has no stacks of user code.
+    pub fn of_waits(&mut self, live: &frame::Live, now_ns: u64, over: u64) -> Vec<frame::Stack> {
+        if self.whose != Whose::Kernel {
+            return Vec::new();
+        }
+        let mut stacks = Vec::new();
+        let mut told = BTreeMap::new();
+        for task in &live.tasks {
+            let Some(wait) = task.waits.last() else {
+                continue;
+            };
+            let duration = now_ns.saturating_sub(wait.since_ns);
+            if duration < over || stacks.len() >= A_TICK {
+                continue;
+            }
+            told.insert(task.tid, wait.serial);
+            if self.told.get(&task.tid) == Some(&wait.serial) {
+                continue;
+            }
+            // Reading it takes `exec_update_lock` of the task's process for a moment (lock_trace(), fs/proc/base.c), which
+            // no task holds while it waits for a lock that is traced here.
+            let text = fs::read_to_string(format!("/proc/{}/stack", task.tid)).unwrap_or_default();
+            stacks.push(frame::Stack {
+                tid: task.tid,
+                comm: task.comm.clone(),
+                series: wait.series,
+                instance: wait.instance.wrapping_add(1),
+                entry: wait.entry,
+                hold: false,
+                ended: false,
+                since_ns: wait.since_ns,
+                duration_ns: duration,
+                frames: proc_frames(&text),
+            });
+        }
+        self.told = told;
+        stacks
+    }
+
+    fn names(&self, addresses: &[u64]) -> Vec<String> {
+        let source = match self.whose {
+            Whose::Kernel => Source::Kernel(Kernel::default()),
+            Whose::Process(pid) => Source::Process(Process::new(Pid::from(pid))),
+        };
+        let named = SYMBOLIZER
+            .with(|symbolizer| symbolizer.symbolize(&source, Input::AbsAddr(addresses)))
+            .unwrap_or_default();
+        addresses
+            .iter()
+            .take(MOST_FRAMES)
+            .enumerate()
+            .map(|(n, address)| match named.get(n) {
+                Some(Symbolized::Sym(symbol)) => {
+                    let module = symbol
+                        .module
+                        .as_ref()
+                        .map(|m| format!(" [{}]", m.to_string_lossy()))
+                        .unwrap_or_default();
+                    format!("{}+{:#x}{module}", symbol.name, symbol.offset)
+                }
+                _ => format!("{address:#x}"),
+            })
+            .collect()
+    }
+}
+
+/// Frames of `/proc/TID/stack`: lines `[<0>] name+0x1/0x2 [module]`.
+fn proc_frames(text: &str) -> Vec<String> {
+    text.lines()
+        .take(MOST_FRAMES)
+        .map(|line| {
+            let frame = line.split_once("] ").map_or(line, |(_, frame)| frame).trim();
+            match frame.split_once('/') {
+                Some((place, rest)) => match rest.split_once(' ') {
+                    Some((_, module)) => format!("{place} {module}"),
+                    None => place.to_owned(),
+                },
+                None => frame.to_owned(),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::proc_frames;
+
+    #[test]
+    fn frames_of_proc_have_the_form_of_all_others() {
+        let text = "[<0>] handle_pqap+0x56/0x330 [vfio_ap]\n[<0>] kvm_vcpu_ioctl+0x2cc/0x800 [kvm]\n\
+                    [<0>] system_call+0x72/0x90\n0xffffffffffffffff\n";
+        assert_eq!(
+            proc_frames(text),
+            [
+                "handle_pqap+0x56 [vfio_ap]",
+                "kvm_vcpu_ioctl+0x2cc [kvm]",
+                "system_call+0x72",
+                "0xffffffffffffffff"
+            ]
+        );
+    }
+}

@@ -1,0 +1,305 @@
+//! The kernel source on this machine: a real lock of the running kernel, contended by threads of the test, measured by
+//! apscope and by an independent bpftrace script at once.
+
+mod support;
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use apscope_collector::model::Model;
+use apscope_collector::options::{GivenLock, KernelOptions, RunOptions, SourceChoice};
+use apscope_collector::source::Session;
+use support::bpf;
+
+/// Threads that write to one file. Each write holds the file's inode lock for as long as the copy takes.
+const WRITERS: usize = 4;
+const WRITES: usize = 60;
+const BYTES: usize = 4 << 20;
+
+/// Writes to one file with several threads at once: each waits for the inode's rwsem while another one writes.
+fn contend(file: &File, writes: usize) {
+    std::thread::scope(|scope| {
+        for _ in 0..WRITERS {
+            scope.spawn(|| {
+                let data = vec![7_u8; BYTES];
+                for _ in 0..writes {
+                    file.write_all_at(&data, 0).unwrap();
+                }
+            });
+        }
+    });
+}
+
+/// A file in memory, whose writes wait for nothing but its inode's lock.
+fn shared_file() -> File {
+    let folder = Path::new("/dev/shm");
+    let folder = if folder.is_dir() {
+        folder.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
+    tempfile::tempfile_in(folder).unwrap()
+}
+
+/// A bpftrace script that runs; killed by its pid when the test ends without it.
+struct Script {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Script {
+    fn start(program: &str) -> Self {
+        let mut child = Command::new("bpftrace")
+            .args(["-q", "-B", "line", "-e", program])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// Lines until it says nothing for a while.
+    fn lines_for(&self, patience: Duration) -> Vec<String> {
+        let mut all = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(patience) {
+            all.push(line);
+        }
+        all
+    }
+
+    /// Runs the workload again and again until the script, which is attached one probe after the other, has seen it.
+    fn wait_until_it_sees(&self, mut workload: impl FnMut()) {
+        for _ in 0..200 {
+            workload();
+            if let Ok(line) = self.lines.recv_timeout(Duration::from_millis(100)) {
+                assert!(line.contains("seen"), "{line}");
+                return;
+            }
+        }
+        panic!("bpftrace has seen nothing");
+    }
+
+    /// Ends it, and returns everything that it says then.
+    fn end(mut self) -> String {
+        // SAFETY: sends a signal to a process that this test started and has not reaped.
+        unsafe { libc::kill(self.child.id() as i32, libc::SIGINT) };
+        let lines = self.lines_for(Duration::from_secs(5));
+        let _ = self.child.wait();
+        lines.join("\n")
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// bpftrace, with the tracepoints that the scripts need; `None` where it is missing, which is printed. With
+/// `APSCOPE_REQUIRE_BPF` in the environment that is a failure.
+fn bpftrace_works() -> Option<()> {
+    let tracefs = Path::new("/sys/kernel/tracing");
+    if !tracefs.join("events/lock").exists() {
+        // A machine whose tracefs nobody has mounted; mounting it changes nothing for anybody else.
+        let _ = Command::new("mount")
+            .args(["-t", "tracefs", "tracefs", "/sys/kernel/tracing"])
+            .status();
+    }
+    let there = Command::new("bpftrace")
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success());
+    let tracepoints = tracefs.join("events/lock/contention_begin").exists();
+    if there && tracepoints {
+        return Some(());
+    }
+    let what = format!("bpftrace: {there}, contention tracepoints: {tracepoints}");
+    assert!(
+        std::env::var_os("APSCOPE_REQUIRE_BPF").is_none(),
+        "APSCOPE_REQUIRE_BPF is set: {what}"
+    );
+    eprintln!("skipped: {what}");
+    None
+}
+
+/// The address of the rwsem that the writers of this process wait for: what most of its contention is about.
+fn contended_rwsem(file: &File) -> u64 {
+    let pid = std::process::id();
+    let script = Script::start(&format!(
+        "tracepoint:lock:contention_begin /pid == {pid} && args->flags == 4/ {{ printf(\"seen %llx\\n\", args->lock_addr); }}"
+    ));
+    let mut counts = std::collections::BTreeMap::new();
+    for _ in 0..200 {
+        contend(file, 2);
+        while let Ok(line) = script.lines.recv_timeout(Duration::from_millis(100)) {
+            let address = line.strip_prefix("seen ").and_then(|hex| u64::from_str_radix(hex, 16).ok());
+            *counts.entry(address.expect("an address")).or_insert(0) += 1;
+        }
+        if counts.values().any(|count| *count >= 5) {
+            break;
+        }
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count);
+    most.expect("no rwsem is contended").0
+}
+
+/// A number that the script prints: `@name: 12`.
+fn printed(text: &str, name: &str) -> u64 {
+    text.lines()
+        .find_map(|line| line.strip_prefix(&format!("@{name}: "))?.trim().parse().ok())
+        .unwrap_or_else(|| panic!("no @{name} in {text}"))
+}
+
+#[test]
+fn waits_for_a_kernel_lock_agree_with_bpftrace() {
+    let Some(_permit) = bpf::permitted() else {
+        return;
+    };
+    if bpftrace_works().is_none() {
+        return;
+    }
+    let file = shared_file();
+    let address = contended_rwsem(&file);
+    let warm_up = shared_file();
+    let pid = std::process::id();
+    // Probes are attached in this order, so that who sees an end has seen the beginnings too. The warm-up has a lock of
+    // its own, and is not counted.
+    let script = Script::start(&format!(
+        "tracepoint:lock:contention_begin /(uint64)args->lock_addr == 0x{address:x} && @start[tid] == 0/ {{ @start[tid] = nsecs; }} \
+         tracepoint:lock:contention_end /(uint64)args->lock_addr == 0x{address:x} && @start[tid]/ {{ @count = count(); @sum = sum(nsecs - @start[tid]); delete(@start[tid]); }} \
+         tracepoint:lock:contention_end /pid == {pid} && @told == 0/ {{ @told = 1; printf(\"seen\\n\"); }}"
+    ));
+    script.wait_until_it_sees(|| contend(&warm_up, 2));
+    let options = RunOptions {
+        source: SourceChoice::Kernel,
+        kernel: KernelOptions {
+            locks: vec![GivenLock {
+                address,
+                name: "inode".into(),
+            }],
+            stacks_over: Some(Duration::from_micros(100)),
+            max_overhead: 100.0,
+            ..KernelOptions::default()
+        },
+        ..RunOptions::default()
+    };
+    let mut session = Session::start(&options).expect("measures");
+    // Everything is attached now, on both sides.
+    contend(&file, WRITES);
+    std::thread::sleep(Duration::from_millis(300));
+    session.stop();
+    let mut model = Model::default();
+    let mut stacks = Vec::new();
+    while let Some(frame) = session.frames.blocking_recv() {
+        stacks.extend(frame.stacks.clone());
+        model.apply(&frame);
+    }
+    let said = script.end();
+    session.detached();
+    let locks = apscope_collector::export::json::document(&model);
+    let lock = locks["locks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|lock| lock["class"] == "given lock" && lock["mode"] == "write")
+        .expect("the lock")
+        .clone();
+    let (count, sum) = (printed(&said, "count"), printed(&said, "sum"));
+    assert!(count >= WRITES as u64, "only {count} waits: the lock was not contended");
+    assert_eq!(lock["contended"], count, "{said}");
+    assert_eq!(lock["wait"]["count"], count, "{said}");
+    let ours = lock["wait"]["sum_ns"].as_u64().unwrap();
+    let off = ours.abs_diff(sum) as f64 / sum as f64;
+    assert!(off <= 0.01, "sums {ours} and {sum} ns differ by {off:.4}");
+    // The stacks of long waits name the function that writes, and the slow path below it.
+    let named = stacks.iter().find(|stack| stack.frames.iter().any(|f| f.contains("write")));
+    let named = named.unwrap_or_else(|| panic!("no stack through a write: {stacks:?}"));
+    assert!(!named.hold && named.duration_ns >= 100_000, "{named:?}");
+}
+
+#[test]
+fn level_2_is_refused_or_explained_where_lock_functions_cannot_be_probed() {
+    let Some(_permit) = bpf::permitted() else {
+        return;
+    };
+    if Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+        eprintln!("skipped: this kernel has kprobes");
+        return;
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_apscope-collector"))
+        .args("export --source kernel --lock ffff888000001000 --level 2 --duration 1s --format json -o -".split(' '))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["source"]["level"], 1);
+    assert!(said.contains("level 1 was reached"), "{said}");
+}
+
+#[test]
+fn without_the_driver_the_kernel_source_says_so() {
+    if Path::new("/sys/module/vfio_ap").exists() {
+        eprintln!("skipped: this machine has the driver");
+        return;
+    }
+    let Some(_permit) = bpf::permitted() else {
+        return;
+    };
+    let output = Command::new(env!("CARGO_BIN_EXE_apscope-collector"))
+        .args("export --source kernel --duration 1s --format json -o -".split(' '))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert!(lines[0].starts_with("error: there is no vfio_ap driver"), "{said}");
+    assert!(lines[2].contains("--lock"), "{said}");
+}
+
+#[test]
+fn a_kernel_run_leaves_no_program_behind_when_it_is_killed() {
+    let Some(_permit) = bpf::permitted() else {
+        return;
+    };
+    let mut child = Command::new(env!("CARGO_BIN_EXE_apscope-collector"))
+        .args("export --source kernel --lock ffff888000001000 --duration 60s --format json -o /dev/null".split(' '))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = child.id();
+    let maps = support::process::wait_for("programs are loaded", || {
+        let maps = bpf::maps_of(pid);
+        let programs = bpf::programs_on(&maps);
+        programs
+            .iter()
+            .any(|name| name.starts_with("b_contention") || name.starts_with("r_contention"))
+            .then_some(maps)
+    });
+    support::process::kill(pid);
+    child.wait().unwrap();
+    let mut said = String::new();
+    if let Some(stderr) = &mut child.stderr {
+        stderr.read_to_string(&mut said).unwrap();
+    }
+    support::process::wait_for("all programs go", || {
+        bpf::programs_on(&maps).is_empty().then_some(())
+    });
+}

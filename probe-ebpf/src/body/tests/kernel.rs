@@ -1,0 +1,329 @@
+//! What is different in a kernel: acquisitions that are settled later, contention events, adopted locks, returns found
+//! by their frame.
+
+use super::*;
+use crate::abi::{NO_OFFSET, PENDING_HOLD, PENDING_WAIT};
+use crate::body::attempts::{Attempt, attempt};
+use crate::body::{adopt, contention};
+
+/// A kernel whose lock functions are seen at their entry.
+fn tentative(contention_events: u32) -> Fake {
+    let mut env = Fake::new();
+    env.config = Config {
+        tentative: 1,
+        adopts: 1,
+        user_memory: 0,
+        contention_events,
+        vcpu_mutex: 0x100,
+        vcpu_id: 0x108,
+        vcpu_sie_block: 0x110,
+        sie_ipa: 4,
+        kvm_lock: 0x20,
+        kvm_rwsem: NO_OFFSET,
+        mdev_kvm: NO_OFFSET,
+        vdev_kvm: NO_OFFSET,
+        file_private_data: 0x30,
+        kvm_device_private: NO_OFFSET,
+        kvm_vfio_lock: NO_OFFSET,
+        has_flag: 0,
+        ..env.config
+    };
+    env
+}
+
+fn owned_by(env: &Fake, lock: u64, task: u32) {
+    env.memory
+        .borrow_mut()
+        .insert(lock, 0x10_0000 + 0x1000 * u64::from(task) + 1);
+}
+
+fn free(env: &Fake, lock: u64) {
+    env.memory.borrow_mut().insert(lock, 0);
+}
+
+#[test]
+fn an_attempt_counts_when_it_is_settled_by_the_release() {
+    let env = tentative(0);
+    free(&env, KVM_LOCK);
+    attempt(env.at(1000), KVM_LOCK, Mode::Exclusive, Attempt::Sure);
+    let stats = env.stats(class_id::KVM_LOCK, Mode::Exclusive);
+    assert_eq!(sum(&stats.wait), 0, "not before its next event");
+    owned_by(&env, KVM_LOCK, 0);
+    locks::release_mode(env.at(1500), KVM_LOCK, Mode::Exclusive);
+    assert_eq!((stats.wait[0].get(), sum(&stats.wait)), (1, 1));
+    assert_eq!((stats.contended.get(), stats.hold_sum.get()), (0, 500));
+    assert_eq!(env.tasks[0].0.pending.get(), 0);
+}
+
+#[test]
+fn without_events_a_wait_ends_at_the_release_before_it() {
+    let env = tentative(0);
+    free(&env, KVM_LOCK);
+    attempt(env.at(1000), KVM_LOCK, Mode::Exclusive, Attempt::Sure);
+    owned_by(&env, KVM_LOCK, 0);
+    attempt(
+        env.task_is(1).at(2000),
+        KVM_LOCK,
+        Mode::Exclusive,
+        Attempt::Sure,
+    );
+    assert_eq!(env.tasks[1].0.pending.get() & 3, PENDING_WAIT);
+    assert_eq!(env.tasks[1].0.waits_len.get(), 1);
+    locks::release_mode(env.task_is(0).at(5000), KVM_LOCK, Mode::Exclusive);
+    owned_by(&env, KVM_LOCK, 1);
+    // The waiter's next event is its own release.
+    locks::release_mode(env.task_is(1).at(9000), KVM_LOCK, Mode::Exclusive);
+    let stats = env.stats(class_id::KVM_LOCK, Mode::Exclusive);
+    assert_eq!(stats.contended.get(), 1);
+    assert_eq!(stats.wait_sum.get(), 3000);
+    assert_eq!(stats.hold_sum.get(), 4000 + 4000);
+    assert_eq!(env.tasks[1].0.waits_len.get(), 0);
+    assert!(env.held(1).is_empty());
+}
+
+#[test]
+fn a_killable_attempt_without_the_lock_has_failed() {
+    let env = tentative(0);
+    owned_by(&env, VCPU_MUTEX, 1);
+    attempt(&env, VCPU_MUTEX, Mode::Exclusive, Attempt::MayFail);
+    // Killed: its next event is another lock.
+    free(&env, KVM_LOCK);
+    attempt(&env, KVM_LOCK, Mode::Exclusive, Attempt::Sure);
+    let stats = env.stats(class_id::VCPU_MUTEX, Mode::Exclusive);
+    assert_eq!(
+        (stats.attempts_failed.get(), sum(&stats.wait)),
+        (1, 0)
+    );
+    assert_eq!(env.held(0), [KVM_LOCK]);
+}
+
+#[test]
+fn a_trylock_makes_no_edge_and_fails_by_the_owner_word() {
+    let env = tentative(1);
+    free(&env, KVM_LOCK);
+    attempt(&env, KVM_LOCK, Mode::Exclusive, Attempt::Sure);
+    owned_by(&env, KVM_LOCK, 0);
+    owned_by(&env, VCPU_MUTEX, 1);
+    attempt(&env, VCPU_MUTEX, Mode::Exclusive, Attempt::Try);
+    locks::release_mode(&env, KVM_LOCK, Mode::Exclusive);
+    let stats = env.stats(class_id::VCPU_MUTEX, Mode::Exclusive);
+    assert_eq!(stats.attempts_failed.get(), 1);
+    assert_eq!(
+        env.edge_count(class_id::KVM_LOCK, class_id::VCPU_MUTEX, 0),
+        0
+    );
+    assert!(env.held(0).is_empty());
+}
+
+#[test]
+fn contention_takes_a_pending_acquisition_back_and_times_the_wait() {
+    let env = tentative(1);
+    attempt(env.at(1000), KVM_LOCK, Mode::Exclusive, Attempt::Sure);
+    assert_eq!(env.tasks[0].0.pending.get() & 3, PENDING_HOLD);
+    contention::begins(env.at(1100), KVM_LOCK, Mode::Exclusive);
+    assert!(env.held(0).is_empty());
+    // A mutex says so again when it goes to sleep.
+    contention::begins(env.at(1700), KVM_LOCK, Mode::Exclusive);
+    contention::ends(env.at(3100), KVM_LOCK, 0);
+    let stats = env.stats(class_id::KVM_LOCK, Mode::Exclusive);
+    assert_eq!(
+        (
+            stats.contended.get(),
+            sum(&stats.wait),
+            stats.wait_sum.get()
+        ),
+        (1, 1, 2000)
+    );
+    locks::release_mode(env.at(4000), KVM_LOCK, Mode::Exclusive);
+    assert_eq!(stats.hold_sum.get(), 900);
+}
+
+#[test]
+fn an_interrupted_contention_is_a_failed_attempt() {
+    let env = tentative(1);
+    attempt(&env, VCPU_MUTEX, Mode::Exclusive, Attempt::MayFail);
+    contention::begins(&env, VCPU_MUTEX, Mode::Exclusive);
+    contention::ends(&env, VCPU_MUTEX, -4);
+    let stats = env.stats(class_id::VCPU_MUTEX, Mode::Exclusive);
+    assert_eq!(
+        (stats.attempts_failed.get(), sum(&stats.wait)),
+        (1, 0)
+    );
+    assert!(env.held(0).is_empty());
+    assert_eq!(env.tasks[0].0.pending.get(), 0);
+}
+
+#[test]
+fn what_the_contention_event_has_counted_fexit_does_not_count_again() {
+    let mut env = tentative(1);
+    env.config.tentative = 0;
+    contention::begins(env.at(1000), KVM_LOCK, Mode::Exclusive);
+    contention::ends(env.at(3000), KVM_LOCK, 0);
+    locks::acquired_unless_held(env.at(3100), KVM_LOCK, Mode::Exclusive);
+    locks::release_mode(env.at(4000), KVM_LOCK, Mode::Exclusive);
+    locks::acquired_unless_held(env.at(5000), KVM_LOCK, Mode::Exclusive);
+    locks::release_mode(env.at(5100), KVM_LOCK, Mode::Exclusive);
+    let stats = env.stats(class_id::KVM_LOCK, Mode::Exclusive);
+    assert_eq!((sum(&stats.wait), stats.wait[0].get()), (2, 1));
+    assert_eq!((stats.wait_sum.get(), stats.hold_sum.get()), (2000, 1100));
+    assert_eq!(stats.unmatched_releases.get(), 0);
+}
+
+#[test]
+fn below_level_2_only_contended_waits_are_seen() {
+    let env = tentative(1);
+    attempt(&env, KVM_LOCK, Mode::Exclusive, Attempt::Sure);
+    env.level.set(1);
+    contention::begins(env.at(1000), VCPU_MUTEX, Mode::Exclusive);
+    assert!(env.held(0).is_empty(), "what was held is not known any more");
+    contention::ends(env.at(4000), VCPU_MUTEX, 0);
+    attempt(&env, KVM_LOCK, Mode::Exclusive, Attempt::Sure);
+    locks::release_mode(&env, KVM_LOCK, Mode::Exclusive);
+    let stats = env.stats(class_id::VCPU_MUTEX, Mode::Exclusive);
+    assert_eq!((stats.contended.get(), stats.wait_sum.get()), (1, 3000));
+    assert!(env.held(0).is_empty());
+    assert_eq!(
+        env.edge_count(class_id::KVM_LOCK, class_id::VCPU_MUTEX, 0),
+        0,
+        "no edge from a lock that may have been released"
+    );
+    let other = env.stats(class_id::KVM_LOCK, Mode::Exclusive);
+    // The attempt of before was settled; those after left no trace.
+    assert_eq!((sum(&other.wait), other.unmatched_releases.get()), (1, 0));
+}
+
+#[test]
+fn a_downgrade_ends_a_write_and_begins_a_read() {
+    let mut env = tentative(1);
+    env.config.tentative = 0;
+    locks::acquired_unless_held(env.at(1000), RWSEM, Mode::Write);
+    locks::downgraded(env.at(1600), RWSEM);
+    locks::release_mode(env.at(2000), RWSEM, Mode::Read);
+    let sums = [Mode::Write, Mode::Read]
+        .map(|mode| env.stats(class_id::PQAP_HOOK_RWSEM, mode).hold_sum.get());
+    assert_eq!(sums, [600, 400]);
+}
+
+#[test]
+fn a_return_finds_its_call_by_the_frame() {
+    let env = tentative(1);
+    entries::enter_frame(env.at(1000), entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0, 0, 0], 0x9000);
+    entries::enter_frame(env.at(1100), entry_id::ASSIGN_ADAPTER, [0; 6], 0x8f00);
+    entries::leave_frame(env.at(1300), 0x1234, 0);
+    entries::leave_frame(env.at(1500), 0x8f00, 0);
+    entries::leave_frame(env.at(2000), 0x9000, 0);
+    let latency = |id: u8| env.entry_stats[id as usize].latency_sum.get();
+    assert_eq!(latency(entry_id::ASSIGN_ADAPTER), 400);
+    assert_eq!(latency(entry_id::HANDLE_PQAP), 1000);
+    assert_eq!(env.tasks[0].0.inside_len.get(), 0);
+}
+
+#[test]
+fn a_missed_return_does_not_swallow_those_that_follow() {
+    let env = tentative(1);
+    for start in [1000, 2000, 3000] {
+        entries::enter_frame(
+            env.at(start),
+            entry_id::ASSIGN_ADAPTER,
+            [0; 6],
+            0x9000,
+        );
+        if start != 2000 {
+            entries::leave_frame(env.at(start + 100), 0x9000, 7);
+        }
+    }
+    let stats = &env.entry_stats[entry_id::ASSIGN_ADAPTER as usize];
+    assert_eq!((stats.calls.get(), sum(&stats.latency)), (3, 2));
+    assert_eq!(stats.latency_sum.get(), 200);
+    assert_eq!(env.tasks[0].0.inside_len.get(), 0);
+}
+
+#[test]
+fn of_an_opcode_group_only_pqap_counts() {
+    let mut env = tentative(1);
+    env.entries.insert(
+        entry_id::KVM_HANDLE_PQAP,
+        EntryInfo {
+            flags: abi::ENTRY_PQAP | abi::ENTRY_RETURNS_INT,
+            resolve: Resolve::VcpuB2 as u8,
+            reserved: [0; 6],
+        },
+    );
+    const SIE: u64 = 0xd000;
+    env.memory.borrow_mut().insert(VCPU + 0x110, SIE);
+    let calls = |env: &Fake| {
+        env.entry_stats[entry_id::KVM_HANDLE_PQAP as usize]
+            .calls
+            .get()
+    };
+    for (opcode, expected) in [([0xb2, 0x2b], 0), ([0xb2, 0xaf], 1)] {
+        for (n, byte) in opcode.into_iter().enumerate() {
+            env.memory
+                .borrow_mut()
+                .insert(SIE + 4 + n as u64, byte);
+        }
+        let args = [VCPU, 0, 0, 0, 0, 0];
+        entries::enter_frame(&env, entry_id::KVM_HANDLE_PQAP, args, 0x9000);
+        assert_eq!(calls(&env), expected);
+    }
+}
+
+#[test]
+fn a_vcpus_ioctl_adopts_its_locks_and_those_of_its_guest() {
+    let mut env = tentative(1);
+    env.entries.insert(
+        entry_id::KVM_VCPU_IOCTL,
+        EntryInfo {
+            flags: 0,
+            resolve: Resolve::VcpuFile as u8,
+            reserved: [0; 6],
+        },
+    );
+    const FILE: u64 = 0xe000;
+    env.memory
+        .borrow_mut()
+        .extend([(FILE + 0x30, VCPU), (VCPU + 0x108, 3)]);
+    entries::enter_frame(
+        &env,
+        entry_id::KVM_VCPU_IOCTL,
+        [FILE, 0xae80, 0, 0, 0, 0],
+        0x9000,
+    );
+    let adopted: Vec<(u64, u8, u64, u32)> = env
+        .adopted
+        .borrow()
+        .iter()
+        .map(|lock| (lock.address, lock.class, lock.object, lock.number))
+        .collect();
+    assert_eq!(
+        adopted,
+        [
+            (VCPU + 0x100, class_id::VCPU_MUTEX, KVM, 3),
+            (KVM + 0x20, class_id::KVM_LOCK, KVM, 0)
+        ]
+    );
+    adopt::vcpu_gone(&env, VCPU);
+    adopt::kvm_gone(&env, KVM);
+    assert_eq!(*env.forgotten.borrow(), [VCPU + 0x100, KVM + 0x20]);
+}
+
+#[test]
+fn nothing_is_adopted_through_an_offset_that_is_not_known() {
+    let mut env = tentative(1);
+    env.config.file_private_data = NO_OFFSET;
+    env.entries.insert(
+        entry_id::KVM_VCPU_IOCTL,
+        EntryInfo {
+            flags: 0,
+            resolve: Resolve::VcpuFile as u8,
+            reserved: [0; 6],
+        },
+    );
+    entries::enter_frame(
+        &env,
+        entry_id::KVM_VCPU_IOCTL,
+        [0xe000, 0, 0, 0, 0, 0],
+        0x9000,
+    );
+    assert!(env.adopted.borrow().is_empty());
+}
