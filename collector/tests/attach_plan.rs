@@ -899,6 +899,8 @@ fn edges_of(text: &str) -> (Vec<Edge>, u64) {
                 "UW" => (Mode::Write, true),
                 _ => continue,
             };
+            // Work items have their queue's number behind them.
+            let name = name.split('[').next().unwrap();
             let Some(id) = class(name) else { continue };
             let lock = (id, mode);
             if releases {
