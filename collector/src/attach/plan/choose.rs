@@ -41,7 +41,7 @@ impl<'a> Chooser<'a> {
             } else {
                 format!("only {} has it", point.generations)
             };
-            return self.all(point, Status::NotNeeded, &reason, None);
+            return Self::all(point, Status::NotNeeded, &reason, None);
         }
         let resolved = match point.kind {
             Kind::Tracepoint => self.tracepoint(point),
@@ -57,7 +57,7 @@ impl<'a> Chooser<'a> {
         };
         if point.level > self.machine.level {
             let reason = format!("attached from level {} on", point.level);
-            return self.all(point, Status::OtherLevel, &reason, Some(&target));
+            return Self::all(point, Status::OtherLevel, &reason, Some(&target));
         }
         let mut sides: Vec<Planned> = point
             .sides()
@@ -78,7 +78,6 @@ impl<'a> Chooser<'a> {
     }
 
     fn all(
-        &self,
         point: &'static Point,
         status: Status,
         reason: &str,
@@ -110,7 +109,7 @@ impl<'a> Chooser<'a> {
             Status::NotNeeded
         };
         // Said once: the sides of a function are missing together.
-        let mut sides = self.all(point, status, reason, None);
+        let mut sides = Self::all(point, status, reason, None);
         sides.truncate(1);
         sides
     }
