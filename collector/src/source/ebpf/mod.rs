@@ -41,6 +41,11 @@ const OBJECT: &[u8] =
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "s390x")))]
 const OBJECT: &[u8] = &[];
 
+/// Whether there are programs for this architecture.
+pub(crate) fn has_object() -> bool {
+    !OBJECT.is_empty()
+}
+
 /// Loaded and attached programs. Dropping it detaches them.
 pub struct Probes {
     ebpf: Ebpf,
@@ -67,7 +72,7 @@ impl Probes {
         instances: &Instances,
         sizes: &Sizes,
     ) -> Result<(Self, Memory), ProbeError> {
-        if OBJECT.is_empty() {
+        if !has_object() {
             return Err(ProbeError::NoObject);
         }
         let missing = missing_capabilities();
@@ -295,7 +300,7 @@ pub fn page_size() -> usize {
 }
 
 /// The kernel replaces a uprobe on a 5-byte nop by a call: x86-64, from Linux 6.18 on.
-fn replaces_nops(release: &str) -> bool {
+pub(crate) fn replaces_nops(release: &str) -> bool {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
         .map(|n| n.parse::<u32>().unwrap_or(0));
