@@ -1,1 +1,552 @@
-//! x
+//! The attach plan: for each point of the table, where it is on this machine, by which mechanism it is probed, and why;
+//! what stands in for what is missing, and what is lost.
+//!
+//! Takes what a [`Machine`] has and allows; gives a [`Plan`]. Attaches nothing, and asks the machine nothing.
+
+mod choose;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use super::functions::FilterFunctions;
+use super::generation::{Detected, Generation, Generations, detect};
+use super::offsets::{Field, OffsetSource, Offsets, Types};
+use super::points::{Contention, Point, Role, Side, VARIABLES, Variable, points};
+use super::symbols::Symbols;
+
+/// How a point is probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Mechanism {
+    /// A tracepoint with typed arguments.
+    BtfTracepoint,
+    /// A tracepoint.
+    RawTracepoint,
+    /// A trampoline at a function's entry.
+    Fentry,
+    /// A trampoline at a function's return, with the arguments.
+    Fexit,
+    /// A probe at a function's entry.
+    Kprobe,
+    /// A probe at a function's return.
+    Kretprobe,
+}
+
+impl Mechanism {
+    /// Name in every output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BtfTracepoint => "btf tracepoint",
+            Self::RawTracepoint => "raw tracepoint",
+            Self::Fentry => "fentry",
+            Self::Fexit => "fexit",
+            Self::Kprobe => "kprobe",
+            Self::Kretprobe => "kretprobe",
+        }
+    }
+}
+
+impl fmt::Display for Mechanism {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What `--mechanism` asks for. A point at which it is impossible by its nature (fentry at a module's function) is
+/// probed as usual; one at which it is merely not allowed is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Forced {
+    /// kprobes and kretprobes for all functions.
+    Kprobe,
+    /// fentry and fexit for functions of vmlinux.
+    Fentry,
+    /// BTF tracepoints.
+    BtfTracepoint,
+    /// Raw tracepoints.
+    RawTracepoint,
+}
+
+/// What the kernel allows, as it was tried out: each mechanism, or why not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allowed {
+    /// BTF tracepoints.
+    pub btf_tracepoint: Result<(), String>,
+    /// Raw tracepoints.
+    pub raw_tracepoint: Result<(), String>,
+    /// Trampolines at entries.
+    pub fentry: Result<(), String>,
+    /// Trampolines at returns.
+    pub fexit: Result<(), String>,
+    /// Probes at entries.
+    pub kprobe: Result<(), String>,
+    /// Probes at returns.
+    pub kretprobe: Result<(), String>,
+    /// Functions that ftrace cannot patch may be probed, which may stop the machine (`--allow-stop-machine`).
+    pub stop_machine: bool,
+}
+
+impl Allowed {
+    /// Everything, but for stopping the machine.
+    #[must_use]
+    pub const fn everything() -> Self {
+        Self {
+            btf_tracepoint: Ok(()),
+            raw_tracepoint: Ok(()),
+            fentry: Ok(()),
+            fexit: Ok(()),
+            kprobe: Ok(()),
+            kretprobe: Ok(()),
+            stop_machine: false,
+        }
+    }
+
+    fn check(&self, mechanism: Mechanism) -> Result<(), String> {
+        let allowed = match mechanism {
+            Mechanism::BtfTracepoint => &self.btf_tracepoint,
+            Mechanism::RawTracepoint => &self.raw_tracepoint,
+            Mechanism::Fentry => &self.fentry,
+            Mechanism::Fexit => &self.fexit,
+            Mechanism::Kprobe => &self.kprobe,
+            Mechanism::Kretprobe => &self.kretprobe,
+        };
+        allowed
+            .clone()
+            .map_err(|reason| format!("{mechanism} not allowed: {reason}"))
+    }
+}
+
+/// Tracepoints, as `group:event`: tracefs' `available_events`.
+#[derive(Debug, Default, Clone)]
+pub struct Tracepoints(BTreeSet<String>);
+
+impl Tracepoints {
+    /// Reads lines `group:event`.
+    ///
+    /// # Errors
+    /// See [`super::lines::ReadError`].
+    pub fn parse(text: impl std::io::BufRead) -> Result<Self, super::lines::ReadError> {
+        let mut all = BTreeSet::new();
+        super::lines::for_each(text, |line| {
+            if line.contains(':') {
+                all.insert(line.trim().to_owned());
+            }
+        })?;
+        Ok(Self(all))
+    }
+
+    /// Whether a tracepoint is there.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+}
+
+/// A machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine<'a> {
+    /// Its symbol table.
+    pub symbols: &'a Symbols,
+    /// Functions that ftrace can patch; `None` without tracefs.
+    pub functions: Option<&'a FilterFunctions>,
+    /// Its tracepoints; `None` without tracefs.
+    pub tracepoints: Option<&'a Tracepoints>,
+    /// Its types.
+    pub types: &'a Types,
+    /// Where members are.
+    pub offsets: &'a Offsets,
+    /// What is allowed.
+    pub allowed: &'a Allowed,
+    /// The level asked for: 0, 1 or 2.
+    pub level: u8,
+    /// The mechanism asked for.
+    pub forced: Option<Forced>,
+}
+
+/// Where a point is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Symbol as the kernel has it, suffixes of the compiler included, or `group:event`.
+    pub symbol: String,
+    /// Module; `None` is vmlinux.
+    pub module: Option<String>,
+    /// Address; `None` where addresses are hidden, and for tracepoints.
+    pub address: Option<u64>,
+    /// Whether the symbol alone names it. Otherwise it is placed by address, or by module and symbol.
+    pub unique: bool,
+    /// Whether ftrace can patch it.
+    pub ftrace: bool,
+    /// For a clone by the compiler: what its arguments may be.
+    pub suffix_note: Option<String>,
+    /// Arguments that can be trusted: all of them, or for a clone those that the table names.
+    pub arguments: Arguments,
+}
+
+/// Arguments of a function that can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arguments {
+    /// As in the source.
+    AsInSource,
+    /// Only these, counted from 1.
+    Only(&'static [u8]),
+}
+
+/// What stands in for a point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Instead {
+    /// Entry points, by id.
+    Entries(Vec<u8>),
+    /// The lock's entry, and the end of contention where there was any.
+    ContentionEnd,
+    /// The lock's entry, and its owner word at the task's next event.
+    OwnerWord,
+    /// The other side of the same function.
+    OtherSide(Side),
+}
+
+/// What becomes of a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// It is probed.
+    Planned,
+    /// It is not needed: another generation's, or a variant that this kernel does not have.
+    NotNeeded,
+    /// It waits for a higher level.
+    OtherLevel,
+    /// Something else stands in for it, with a loss.
+    Replaced,
+    /// It is lost.
+    Lost,
+}
+
+/// One side of a point, decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// The point.
+    pub point: &'static Point,
+    /// Entry or return of the function. A tracepoint has only an entry.
+    pub side: Side,
+    /// What becomes of it.
+    pub status: Status,
+    /// Where it is, if it is there.
+    pub target: Option<Target>,
+    /// The mechanism, when it is planned.
+    pub mechanism: Option<Mechanism>,
+    /// Why this mechanism, or why none.
+    pub reason: String,
+    /// What stands in for it.
+    pub used_instead: Option<Instead>,
+    /// What is lost.
+    pub lost: Option<String>,
+}
+
+/// A variable, decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedVariable {
+    /// The variable.
+    pub variable: &'static Variable,
+    /// Its symbol and module, if it is there.
+    pub found: Option<(&'static str, Option<&'static str>)>,
+    /// Its address, if that is known.
+    pub address: Option<u64>,
+    /// Why not, if not.
+    pub reason: String,
+}
+
+/// What no probe sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlindSpot {
+    /// A name for machines.
+    pub id: &'static str,
+    /// The statement.
+    pub text: &'static str,
+    /// Generations that it is true of.
+    pub generations: Generations,
+}
+
+/// What is invisible on every machine, or with some generations.
+pub const BLIND_SPOTS: &[BlindSpot] = &[
+    BlindSpot {
+        id: "sie",
+        text: "NQAP, DQAP and PQAP functions that the machine interprets never leave SIE: no probe sees a guest use its queues",
+        generations: Generations::ALL,
+    },
+    BlindSpot {
+        id: "aqic-only",
+        text: "of the PQAP functions that do leave SIE, KVM hands only AQIC (function code 3) to the driver; it answers all others itself",
+        generations: Generations::ALL,
+    },
+    BlindSpot {
+        id: "aqic-status",
+        text: "the status of AQIC is unusable: ap_aqic() returns the wrong half of its register (seen with 5.10.223), so response codes of AQIC are not counted as such",
+        generations: Generations::of(&[Generation::V5_10]),
+    },
+    BlindSpot {
+        id: "completions",
+        text: "waits for completions, and for wait queues that are not probed, are no lock waits: a task in them shows as sleeping in its entry point",
+        generations: Generations::ALL,
+    },
+    BlindSpot {
+        id: "clear-flag",
+        text: "a test that finds kvm_busy clear leaves no trace: order edges from it are annotated, not observed",
+        generations: Generations::of(&[Generation::V5_13, Generation::V5_15Rc]),
+    },
+    BlindSpot {
+        id: "reset-work",
+        text: "a queue's hardware is polled inside a work item: why a reset takes long is not visible, only that it does",
+        generations: Generations::of(&[Generation::V6_6, Generation::V7_3]),
+    },
+];
+
+/// Something that will not be seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// The point, variable or member.
+    pub name: String,
+    /// What is lost.
+    pub lost: String,
+    /// Why.
+    pub reason: String,
+    /// What stands in for it.
+    pub used_instead: Option<Instead>,
+}
+
+/// The plan.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Which generation it may be.
+    pub generation: Detected,
+    /// All points, in the order of the table, each side apart.
+    pub points: Vec<Planned>,
+    /// All variables that the generation may have.
+    pub variables: Vec<PlannedVariable>,
+    /// What no probe sees.
+    pub blind_spots: Vec<BlindSpot>,
+    /// What is lost on this machine.
+    pub losses: Vec<Loss>,
+}
+
+impl Plan {
+    /// Makes the plan for a machine.
+    #[must_use]
+    pub fn new(machine: &Machine<'_>) -> Self {
+        let generation = detect(machine.symbols, machine.offsets);
+        let mut chooser = choose::Chooser::new(machine, generation.candidates);
+        // Contention first: what is done about acquisitions depends on it.
+        let contention_end = points()
+            .find(|point| point.role == Role::Contention(Contention::End))
+            .map(|point| chooser.point(point));
+        chooser.contention_end = contention_end
+            .is_some_and(|sides| sides.iter().any(|side| side.status == Status::Planned));
+        let mut planned: Vec<Planned> = points().flat_map(|point| chooser.point(point)).collect();
+        stand_in(&mut planned);
+        let variables: Vec<PlannedVariable> = VARIABLES
+            .iter()
+            .filter(|variable| variable.generations.meets(generation.candidates))
+            .map(|variable| find_variable(variable, machine))
+            .collect();
+        let blind_spots = BLIND_SPOTS
+            .iter()
+            .filter(|spot| spot.generations.meets(generation.candidates))
+            .copied()
+            .collect();
+        let mut plan = Self {
+            generation,
+            points: planned,
+            variables,
+            blind_spots,
+            losses: Vec::new(),
+        };
+        plan.losses = plan.find_losses(machine.offsets);
+        plan
+    }
+
+    /// What is to be attached.
+    pub fn attached(&self) -> impl Iterator<Item = &Planned> {
+        self.points
+            .iter()
+            .filter(|planned| planned.status == Status::Planned)
+    }
+
+    /// Both sides of a point, by the point's name.
+    pub fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Planned> {
+        self.points
+            .iter()
+            .filter(move |planned| planned.point.name == name)
+    }
+
+    fn find_losses(&self, offsets: &Offsets) -> Vec<Loss> {
+        let points = self.points.iter().filter_map(|planned| {
+            Some(Loss {
+                name: planned.point.name.to_owned(),
+                lost: planned.lost.clone()?,
+                reason: planned.reason.clone(),
+                used_instead: planned.used_instead.clone(),
+            })
+        });
+        let variables = self
+            .variables
+            .iter()
+            .filter(|variable| variable.address.is_none())
+            // Two names of one lock: only one of them is there.
+            .filter(|variable| {
+                variable.found.is_some()
+                    || !self
+                        .generation
+                        .candidates
+                        .meets(variable.variable.generations.not())
+                        && !self.variables.iter().any(|other| {
+                            other.found.is_some() && other.variable.lost.starts_with("the AP bus")
+                        })
+            })
+            .map(|variable| Loss {
+                name: variable.variable.name.to_owned(),
+                lost: variable.variable.lost.to_owned(),
+                reason: variable.reason.clone(),
+                used_instead: None,
+            });
+        let candidates = self.generation.candidates;
+        let members = NEEDED
+            .iter()
+            .filter(|(_, generations, _)| generations.meets(candidates))
+            .filter_map(|(field, _, lost)| match offsets.source(*field) {
+                OffsetSource::Missing { why } => Some(Loss {
+                    name: field.name(),
+                    lost: (*lost).to_owned(),
+                    reason: why.clone(),
+                    used_instead: None,
+                }),
+                _ => None,
+            });
+        points.chain(variables).chain(members).collect()
+    }
+}
+
+/// Members without which something is lost, with the generations that have them.
+const NEEDED: &[(Field, Generations, &str)] = &{
+    use Field as F;
+    const ALL: Generations = Generations::ALL;
+    const UNTIL_V5_19: Generations = Generations::range(Generation::V5_10, Generation::V5_19);
+    const SINCE_V6_0: Generations = Generations::range(Generation::V6_0, Generation::V7_3);
+    const RWSEM: Generations = Generations::range(Generation::V5_15Rc, Generation::V7_3);
+    const FLAG: Generations = Generations::of(&[Generation::V5_13, Generation::V5_15Rc]);
+    const WORK: Generations = Generations::of(&[Generation::V6_6, Generation::V7_3]);
+    [
+        (F::FilePrivateData, ALL, "which vCPU an ioctl is for"),
+        (F::KvmVcpuKvm, ALL, "which guest a vCPU belongs to"),
+        (F::KvmVcpuId, ALL, "numbers of vCPUs"),
+        (F::KvmVcpuMutex, ALL, "vcpu->mutex"),
+        (
+            F::KvmVcpuRun,
+            ALL,
+            "registers of PQAP: function code, queue and response code",
+        ),
+        (
+            F::KvmRunGprs,
+            ALL,
+            "registers of PQAP: function code, queue and response code",
+        ),
+        (
+            F::KvmVcpuSieBlock,
+            ALL,
+            "which intercepted instructions are PQAP, where handle_pqap is inlined in kvm",
+        ),
+        (
+            F::SieBlockIpa,
+            ALL,
+            "which intercepted instructions are PQAP, where handle_pqap is inlined in kvm",
+        ),
+        (F::KvmLock, ALL, "kvm->lock"),
+        (F::KvmPqapHookRwsem, RWSEM, "pqap_hook_rwsem"),
+        (F::MatrixDevLock, UNTIL_V5_19, "matrix_dev->lock"),
+        (F::MatrixDevMdevsLock, SINCE_V6_0, "matrix_dev->mdevs_lock"),
+        (
+            F::MatrixDevGuestsLock,
+            SINCE_V6_0,
+            "matrix_dev->guests_lock",
+        ),
+        (F::MatrixDevMdevList, ALL, "the list of mdevs at level 0"),
+        (F::MdevMatrix, ALL, "the matrix of an mdev"),
+        (F::MdevKvm, ALL, "which guest has an mdev"),
+        (F::MdevKvmBusy, FLAG, "the open-coded lock kvm_busy"),
+        (F::MdevWaitForKvm, FLAG, "waits for kvm_busy"),
+        (F::QueueApqn, ALL, "which queue is reset"),
+        (F::QueueResetWork, WORK, "work items that verify resets"),
+        (
+            F::DeviceDriverData,
+            ALL,
+            "which mdev an attribute belongs to",
+        ),
+        (F::MdevDeviceUuid, ALL, "UUIDs of mdevs"),
+        (
+            F::MutexOwner,
+            ALL,
+            "owners of mutexes, read from their words",
+        ),
+        (
+            F::RwsemCount,
+            RWSEM,
+            "state of rwsems, read from their words",
+        ),
+        (
+            F::RwsemOwner,
+            RWSEM,
+            "writers of rwsems, read from their words",
+        ),
+        (F::TaskPid, ALL, "owners of locks, by thread"),
+        (F::TaskTgid, ALL, "owners of locks, by process"),
+        (F::TaskComm, ALL, "names of owners"),
+        (F::KvmVfioLock, ALL, "kv->lock"),
+        (F::KvmDevicePrivate, ALL, "kv->lock"),
+    ]
+};
+
+/// Names what stands in for entry points that are lost, from what is planned.
+fn stand_in(planned: &mut [Planned]) {
+    let entries: BTreeSet<u8> = planned
+        .iter()
+        .filter(|p| p.status == Status::Planned)
+        .filter_map(|p| match p.point.role {
+            Role::Entry(id) => Some(id),
+            _ => None,
+        })
+        .collect();
+    for lost in planned.iter_mut().filter(|p| p.status == Status::Lost) {
+        let instead: Vec<u8> = lost
+            .point
+            .instead
+            .iter()
+            .copied()
+            .filter(|id| entries.contains(id))
+            .collect();
+        if lost.used_instead.is_none() && !instead.is_empty() {
+            lost.status = Status::Replaced;
+            lost.used_instead = Some(Instead::Entries(instead));
+        }
+    }
+}
+
+fn find_variable(variable: &'static Variable, machine: &Machine<'_>) -> PlannedVariable {
+    let found = variable.names.iter().find_map(|(symbol, module)| {
+        let at = machine.symbols.data(*module, symbol)?;
+        Some(((*symbol, *module), at.address))
+    });
+    let (found, address, reason) = match found {
+        Some((name, 0)) => (
+            Some(name),
+            None,
+            "the kernel hides addresses (kptr_restrict)".to_owned(),
+        ),
+        Some((name, address)) => (Some(name), Some(address), "in the symbol table".to_owned()),
+        None => (
+            None,
+            None,
+            format!("no variable {} in the symbol table", variable.name),
+        ),
+    };
+    PlannedVariable {
+        variable,
+        found,
+        address,
+        reason,
+    }
+}

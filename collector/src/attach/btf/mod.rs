@@ -92,7 +92,7 @@ pub struct Btf {
     /// Offset of the first string here: the length of the base's strings.
     first_string: u32,
     base: Option<Arc<Btf>>,
-    /// Own structs, unions and enums that have a name, sorted by it.
+    /// Own structs, unions, enums, typedefs and functions that have a name, sorted by it.
     named: Vec<u32>,
 }
 
@@ -314,7 +314,7 @@ impl Btf {
         self.get(id).map_or(&[], |(btf, t)| btf.string(t.name))
     }
 
-    /// Structs, unions and enums of a name in this file, without the base.
+    /// What has this name in this file, without the base.
     fn own(&self, name: &[u8]) -> impl Iterator<Item = (u32, Type)> {
         let start = self.named.partition_point(|id| self.name_of(*id) < name);
         let rest = &self.named[start..];
@@ -357,9 +357,26 @@ impl Btf {
     /// Whether an enum of this name is defined here or in the base.
     #[must_use]
     pub fn has_enum(&self, name: &str) -> bool {
+        self.any(name, &[kind::ENUM, kind::ENUM64])
+    }
+
+    /// Whether a typedef of this name is defined here or in the base. A BTF tracepoint is attached by the typedef
+    /// `btf_trace_NAME`.
+    #[must_use]
+    pub fn has_typedef(&self, name: &str) -> bool {
+        self.any(name, &[kind::TYPEDEF])
+    }
+
+    /// Whether a function of this name is described here or in the base. fentry and fexit need that.
+    #[must_use]
+    pub fn has_function(&self, name: &str) -> bool {
+        self.any(name, &[kind::FUNC])
+    }
+
+    fn any(&self, name: &str, kinds: &[u8]) -> bool {
         self.own(name.as_bytes())
-            .any(|(_, t)| matches!(t.kind, kind::ENUM | kind::ENUM64))
-            || self.base.as_ref().is_some_and(|base| base.has_enum(name))
+            .any(|(_, t)| kinds.contains(&t.kind))
+            || self.base.as_ref().is_some_and(|base| base.any(name, kinds))
     }
 
     /// Size in bytes of a struct or union.
