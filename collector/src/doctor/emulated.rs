@@ -37,7 +37,10 @@ pub(super) fn examine(
     if !has_object() {
         problems.push(Problem {
             severity,
-            what: format!("no eBPF programs for this architecture ({})", facts.kernel.arch),
+            what: format!(
+                "no eBPF programs for this architecture ({})",
+                facts.kernel.arch
+            ),
             lost: "the emulated driver over eBPF; in process it is measured all the same".into(),
             remedy: "x86_64, aarch64 or s390x".into(),
         });
@@ -60,7 +63,10 @@ pub(super) fn examine(
     let (probe, subject) = if over_ebpf {
         (Probe::Ebpf, "the emulated driver can be measured over eBPF")
     } else {
-        (Probe::InProcess, "the emulated driver can be measured in process")
+        (
+            Probe::InProcess,
+            "the emulated driver can be measured in process",
+        )
     };
     let reason = match (&why_not, over_ebpf) {
         (_, true) => format!("{reason}; eBPF permitted"),
@@ -92,7 +98,10 @@ pub(super) fn missing(
     why: &str,
     severity: Severity,
 ) -> Problem {
-    let remedies: Vec<String> = against(facts, mechanism).into_iter().map(|o| o.remedy).collect();
+    let remedies: Vec<String> = against(facts, mechanism)
+        .into_iter()
+        .map(|o| o.remedy)
+        .collect();
     let remedy = if !remedies.is_empty() {
         remedies.join("; ")
     } else if allowed.basis == Basis::Probed {

@@ -293,7 +293,11 @@ fn choose(facts: &Facts, options: &RunOptions) -> (bool, String) {
 fn verdict(problems: &[Problem], subject: &str) -> Verdict {
     let gravest = problems.first().map_or(Severity::Note, |p| p.severity);
     let first = problems.first().map_or("", |p| p.what.as_str());
-    let others = problems.iter().filter(|p| p.severity == gravest).count().saturating_sub(1);
+    let others = problems
+        .iter()
+        .filter(|p| p.severity == gravest)
+        .count()
+        .saturating_sub(1);
     let more = match others {
         0 => String::new(),
         n => format!(", and {n} more"),
