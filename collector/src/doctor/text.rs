@@ -5,12 +5,12 @@
 use std::fmt::Write;
 
 use super::{AttachRow, Kind, Probe, Report, RowStatus, Severity, Shown};
-use crate::machine::{Basis, Facts, Lockdown, Others};
+use crate::machine::{Basis, Capability, Facts, Lockdown, Others};
 
 /// Columns of the page.
 const COLUMNS: usize = 79;
 /// Column in which values start.
-const VALUES: usize = 24;
+const VALUES: usize = 31;
 
 /// How a page is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -113,16 +113,24 @@ fn privileges(page: &mut Page, facts: &Facts) {
             "not the initial one: capabilities do not count for tracing",
         );
     }
-    for capability in crate::machine::Capability::ALL {
-        let mark = if privileges.has(capability) {
-            Mark::Yes
-        } else {
-            Mark::No
+    for capability in Capability::ALL {
+        let needed = match capability {
+            Capability::Bpf | Capability::Perfmon | Capability::SysAdmin | Capability::Syslog => {
+                true
+            }
+            Capability::DacReadSearch | Capability::DacOverride => privileges.uid != 0,
+            Capability::SysPtrace => false,
+            Capability::SysResource => !facts.kernel.at_least(5, 11),
+        };
+        let (mark, note) = match (privileges.has(capability), needed) {
+            (true, _) => (Mark::Yes, ""),
+            (false, true) => (Mark::No, "missing, "),
+            (false, false) => (Mark::Plain, "not held, not needed here: "),
         };
         page.marked(
             mark,
             capability.name(),
-            &format!("for {}", capability.purpose()),
+            &format!("{note}for {}", capability.purpose()),
         );
     }
     if let Some(bytes) = privileges.memlock_bytes {
@@ -217,7 +225,6 @@ fn features(page: &mut Page, report: &Report) {
 /// What the setting means to this process. Mainline knows -1 to 2; 3 and 4 are patches of Debian, Ubuntu and Android,
 /// which keep unprivileged processes from perf_event_open(2) altogether.
 fn paranoid(facts: &Facts) -> &'static str {
-    use crate::machine::Capability;
     match facts.settings.perf_event_paranoid {
         Some(..=2) | None => "",
         Some(_) if facts.privileges.has(Capability::SysAdmin) => "does not bind this process",
@@ -256,7 +263,11 @@ fn driver(page: &mut Page, report: &Report) {
     page.row("AP bus", bus);
     for name in crate::machine::MODULES {
         let Some(module) = facts.driver.module(name) else {
-            page.marked(Mark::No, name, "not loaded");
+            let mark = match report.source.kind {
+                Kind::Kernel => Mark::No,
+                Kind::Emulator => Mark::Plain,
+            };
+            page.marked(mark, name, "not loaded");
             continue;
         };
         let types = if module.btf {
@@ -341,6 +352,10 @@ fn offsets(page: &mut Page, report: &Report) {
     page.heading("offsets");
     if report.source.kind == Kind::Emulator {
         page.row("source", "the emulated driver says them itself");
+        return;
+    }
+    if report.machine.driver.module("vfio_ap").is_none() {
+        page.row("", "none: the module vfio_ap is not loaded");
         return;
     }
     let mut sources: Vec<(&str, usize)> = Vec::new();

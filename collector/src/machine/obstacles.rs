@@ -154,7 +154,7 @@ fn not_there(facts: &Facts, mechanism: Mechanism) -> Option<Obstacle> {
         ),
         Mechanism::AttachCookie if tracing.uprobe_pmu.is_none() && tracing.kprobe_pmu.is_none() => {
             (
-                "the kernel has neither a kprobe nor a uprobe event source",
+                "the kernel has no uprobe event source; the kernel has no kprobe event source",
                 "a kernel built with CONFIG_UPROBE_EVENTS",
             )
         }

@@ -119,11 +119,9 @@ impl Tools {
                 let page = crate::source::ebpf::page_size() as u32;
                 made(calls::create_map(calls::MAP_RINGBUF, 0, 0, page, 0))
             }
-            Mechanism::ReadKernel => made(calls::load(
-                calls::RAW_TRACEPOINT,
-                &calls::READS_KERNEL,
-                None,
-            )),
+            Mechanism::ReadKernel => calls::load(calls::RAW_TRACEPOINT, &calls::READS_KERNEL, None)
+                .map(drop)
+                .map_err(|refused| not_loaded(&refused)),
             Mechanism::RawTracepoint => {
                 let program = loaded(calls::RAW_TRACEPOINT, None)?;
                 made(calls::open_raw_tracepoint(Some(RARE_TRACEPOINT), &program)).map_err(attaching)
@@ -184,7 +182,7 @@ impl Tools {
             .facts
             .tracing
             .kprobe_pmu
-            .ok_or("no kprobe event source")?;
+            .ok_or("the kernel has no kprobe event source")?;
         let mut last = Err("no function to try it on".to_owned());
         for function in UNUSED_FUNCTIONS {
             // Bit 0 of config is `retprobe` (perf_kprobe in kernel/events/core.c).
@@ -218,7 +216,7 @@ impl Tools {
             .facts
             .tracing
             .uprobe_pmu
-            .ok_or("no uprobe event source")?;
+            .ok_or("the kernel has no uprobe event source")?;
         let program = loaded(calls::KPROBE, None)?;
         let offset = file_offset(never_called as *const () as u64)
             .ok_or("the place of a function in this program's file is not known")?;
@@ -260,7 +258,15 @@ fn attaching(reason: String) -> String {
 }
 
 fn loaded(kind: u32, attach: Option<(u32, u32)>) -> Result<OwnedFd, String> {
-    calls::load(kind, &NOTHING, attach).map_err(|e| format!("does not load: {}", said(&e)))
+    calls::load(kind, &NOTHING, attach).map_err(|refused| not_loaded(&refused))
+}
+
+fn not_loaded(refused: &calls::Refused) -> String {
+    let error = said(&refused.error);
+    match &refused.said {
+        Some(words) => format!("does not load: {error}, \"{words}\""),
+        None => format!("does not load: {error}"),
+    }
 }
 
 fn traced(place: u32, target: u32) -> Result<(), String> {
