@@ -391,7 +391,7 @@ fn resolve(field: Field, types: &Types, ids: &BuildIds) -> (Option<u32>, OffsetS
         }
     });
     let table_says = match ids.get(home) {
-        Some(id) if layouts::find(home, id).is_some() => {
+        Some(id) if layouts::knows(home, id) => {
             format!("not in the known layout of {home}, build id {id}")
         }
         Some(id) => format!("no known layout for {home}, build id {id}"),

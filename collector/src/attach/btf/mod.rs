@@ -411,5 +411,6 @@ impl Btf {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
-pub(crate) mod tests;
+mod reduce;
+#[cfg(test)]
+mod tests;
