@@ -34,6 +34,7 @@ pub(super) fn examine(
             problems.push(missing(facts, allowed, mechanism, why, severity));
         }
     }
+    problems = merged(problems);
     if !has_object() {
         problems.push(Problem {
             severity,
@@ -115,6 +116,32 @@ pub(super) fn missing(
         lost: mechanism.lost().into(),
         remedy,
     }
+}
+
+/// Makes one problem of those with one reason: `kprobes, kretprobes: CAP_PERFMON missing`.
+pub(super) fn merged(problems: Vec<Problem>) -> Vec<Problem> {
+    let mut all: Vec<Problem> = Vec::new();
+    for problem in problems {
+        let split = |text: &str| {
+            let parts = text.split_once(": ");
+            parts.map(|(name, why)| (name.to_owned(), why.to_owned()))
+        };
+        let same = |known: &&mut Problem| {
+            let (one, other) = (split(&known.what), split(&problem.what));
+            one.is_some_and(|(_, why)| other.is_some_and(|(_, other)| why == other))
+                && known.severity == problem.severity
+                && known.remedy == problem.remedy
+        };
+        match (all.iter_mut().find(same), split(&problem.what)) {
+            (Some(known), Some((name, why))) => {
+                let (names, _) = split(&known.what).unwrap_or_default();
+                known.what = format!("{names}, {name}: {why}");
+                known.lost = format!("{}; {}", known.lost, problem.lost);
+            }
+            _ => all.push(problem),
+        }
+    }
+    all
 }
 
 fn no_driver(facts: &Facts) -> Problem {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::emulated::missing;
+use super::emulated::{merged, missing};
 use super::{AttachRow, Chosen, Examined, Kind, Probe, Problem, RowStatus, Severity, Shown};
 use crate::attach::offsets::{Field, OffsetSource, Offsets};
 use crate::attach::plan::{self, Instead, Loss, Machine, Plan, Planned, Status};
@@ -64,10 +64,10 @@ pub(super) fn examine(facts: &Facts, allowed: &Allowed, reason: String) -> Exami
         forced: None,
     });
     let mut problems = prerequisites(facts, &tables, &plan, &offsets);
-    problems.extend(mechanisms(facts, allowed, &plan));
+    problems.extend(merged(mechanisms(facts, allowed, &plan)));
     let loaded = facts.driver.module("vfio_ap").is_some();
     if loaded && problems.iter().all(|p| p.severity != Severity::Prevents) {
-        problems.extend(losses(&plan.losses));
+        add_losses(&mut problems, &plan.losses);
     }
     let names = plan.generation.candidates.names();
     let subject = if names.is_empty() {
@@ -272,29 +272,48 @@ fn mechanisms(facts: &Facts, allowed: &Allowed, plan: &Plan) -> Vec<Problem> {
     problems
 }
 
-/// Losses of the plan; those with one reason are one problem.
-fn losses(losses: &[Loss]) -> Vec<Problem> {
-    let mut grouped: Vec<(String, Vec<&str>, BTreeSet<&str>)> = Vec::new();
+/// Losses of the plan; those with one reason are one problem. A loss whose reason is a problem already adds to that.
+fn add_losses(problems: &mut Vec<Problem>, losses: &[Loss]) {
+    let mut grouped: Vec<(String, Vec<&str>, Vec<&str>)> = Vec::new();
     for loss in losses {
-        let reason = loss.reason.replace(loss.name.as_str(), "it");
+        let words = loss.reason.split(' ');
+        let words = words.map(|word| if word == loss.name { "it" } else { word });
+        let reason = words.collect::<Vec<_>>().join(" ");
         let index = grouped.iter().position(|(known, ..)| *known == reason);
         let index = index.unwrap_or_else(|| {
-            grouped.push((reason, Vec::new(), BTreeSet::new()));
+            grouped.push((reason, Vec::new(), Vec::new()));
             grouped.len() - 1
         });
         let (_, names, lost) = &mut grouped[index];
         if !names.contains(&loss.name.as_str()) {
             names.push(&loss.name);
         }
-        lost.insert(&loss.lost);
+        if !lost.contains(&loss.lost.as_str()) {
+            lost.push(&loss.lost);
+        }
     }
-    let problems = grouped.into_iter().map(|(reason, names, lost)| Problem {
-        severity: Severity::Degrades,
-        what: format!("{}: {reason}", names.join(", ")),
-        lost: lost.into_iter().collect::<Vec<_>>().join("; "),
-        remedy: "nothing on this kernel, unless a line above says so".into(),
-    });
-    problems.collect()
+    for (reason, names, lost) in grouped {
+        let names = match names.as_slice() {
+            [first, _, _, _, ..] => format!("{first} and {} more", names.len() - 1),
+            few => few.join(", "),
+        };
+        let lost = lost.join("; ");
+        let cause = problems.iter_mut().find(|problem| {
+            let why = problem.what.split_once(": ").map(|(_, why)| why);
+            why.is_some_and(|why| reason.ends_with(why))
+        });
+        match cause {
+            Some(problem) => {
+                problem.lost = format!("{}; at {names}: {lost}", problem.lost);
+            }
+            None => problems.push(Problem {
+                severity: Severity::Degrades,
+                what: format!("{names}: {reason}"),
+                lost,
+                remedy: "nothing, on this kernel".into(),
+            }),
+        }
+    }
 }
 
 fn row(planned: &Planned) -> AttachRow {

@@ -19,7 +19,10 @@ pub fn machine(kernel: &str, changes: &[&str]) -> TempDir {
     for change in changes {
         let tree = machines.join(change);
         lay_over(&tree, root);
-        for path in fs::read_to_string(tree.join("REMOVED")).unwrap_or_default().lines() {
+        for path in fs::read_to_string(tree.join("REMOVED"))
+            .unwrap_or_default()
+            .lines()
+        {
             fs::remove_dir_all(root.join(path)).unwrap();
         }
     }
@@ -37,6 +40,22 @@ fn lay_over(tree: &Path, root: &Path) {
             fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+/// Puts the recordings of another kernel there.
+pub fn tables_of(kernel: &str, root: &Path) {
+    tables(&fixtures().join("kernels").join(kernel), root);
+}
+
+/// Makes all addresses zero, as the kernel shows them to a process without CAP_SYSLOG.
+pub fn hide_addresses(root: &Path) {
+    let path = root.join("proc/kallsyms");
+    let text = fs::read_to_string(&path).unwrap();
+    let lines = text.lines().map(|line| {
+        let (address, rest) = line.split_once(' ').unwrap();
+        format!("{} {rest}\n", "0".repeat(address.len()))
+    });
+    fs::write(path, lines.collect::<String>()).unwrap();
 }
 
 /// Puts the recordings of a kernel where the kernel has them.
