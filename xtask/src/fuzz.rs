@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: builds a fuzz target with nightly Rust and coverage instrumentation, and runs it for a while.
+//! `cargo xtask fuzz`: builds the fuzz targets with nightly Rust and coverage instrumentation, and runs each for a while.
 //!
 //! The flags are those of cargo-fuzz, without a sanitizer: the code is safe Rust but for a few lines, and what is looked
 //! for are panics, hangs and broken invariants. The corpus grows in `target/fuzz`; the seeds are in the repository.
@@ -13,22 +13,63 @@ use clap::Args;
 use crate::failure::Failure;
 use crate::process;
 
-const TARGET: &str = "sysfs";
+/// A fuzz target, and what its process may take.
+struct Target {
+    name: &'static str,
+    /// Bytes of the longest input.
+    longest: u32,
+    /// Inputs of one process.
+    runs: u32,
+    /// MiB of memory.
+    memory: u32,
+    /// Whether there is a dictionary.
+    dictionary: bool,
+    /// Whether running out of memory is a finding.
+    oom: bool,
+}
+
+const TARGETS: [Target; 4] = [
+    Target {
+        name: "sysfs",
+        longest: 1024,
+        // Machines stay until the process ends, so a long run is several processes one after the other.
+        runs: 5000,
+        memory: 4096,
+        dictionary: true,
+        oom: false,
+    },
+    reader("kallsyms", 4096),
+    reader("filter_functions", 4096),
+    reader("btf", 8192),
+];
+
+/// A target that reads bytes and keeps nothing: its memory is bounded by the input's length.
+const fn reader(name: &'static str, longest: u32) -> Target {
+    Target {
+        name,
+        longest,
+        runs: u32::MAX >> 1,
+        memory: 512,
+        dictionary: false,
+        oom: true,
+    }
+}
+
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Ccodegen-units=1 --cfg fuzzing";
 
-/// Inputs that one process takes.
-const RUNS: u32 = 5000;
-
 /// Options of `fuzz`.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// How long to run
+    /// How long to run each target
     #[arg(long, default_value_t = 30, value_name = "N")]
     seconds: u64,
+    /// Run this target alone: sysfs, kallsyms, filter_functions or btf
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
     /// Run this input alone, and print its operations
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "target")]
     replay: Option<PathBuf>,
     /// The nightly toolchain to build with
     #[arg(long, default_value = "nightly")]
@@ -37,8 +78,24 @@ pub struct Options {
 
 /// Builds and runs.
 pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
-    let binary = build(root, &options.toolchain)?;
-    let folder = root.join("target/fuzz").join(TARGET);
+    let wanted = |target: &&Target| {
+        let name = options.target.as_deref();
+        name.is_none_or(|name| name == target.name)
+    };
+    let targets: Vec<&Target> = TARGETS.iter().filter(wanted).collect();
+    if targets.is_empty() {
+        let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
+        return Err(Failure::new("no such fuzz target").hint(names.join(", ")));
+    }
+    for target in targets {
+        run_target(root, options, target)?;
+    }
+    Ok(())
+}
+
+fn run_target(root: &Path, options: &Options, target: &Target) -> Result<(), Failure> {
+    let binary = build(root, &options.toolchain, target.name)?;
+    let folder = root.join("target/fuzz").join(target.name);
     if let Some(input) = &options.replay {
         return process::run(
             Command::new(&binary)
@@ -57,41 +114,45 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
     let until = Instant::now() + Duration::from_secs(options.seconds);
     let mut ended = Ok(());
     let mut rounds = 0;
-    // Machines stay until the process ends, so a long run is several processes one after the other.
     while ended.is_ok() && Instant::now() < until {
         let left = until.saturating_duration_since(Instant::now());
         rounds += 1;
-        ended = process::run(
-            Command::new(&binary)
-                .arg(&corpus)
-                .arg(fuzz.join("seeds").join(TARGET))
-                .arg(format!("-dict={}", fuzz.join("sysfs.dict").display()))
-                .arg(format!("-artifact_prefix={}/", found.display()))
-                .arg(format!("-max_total_time={}", left.as_secs().max(1)))
-                .arg(format!("-runs={RUNS}"))
-                .args(["-timeout=10", "-rss_limit_mb=4096", "-max_len=1024"])
-                .arg("-verbosity=0"),
-            "running the fuzz target",
-        );
+        let mut command = Command::new(&binary);
+        command
+            .arg(&corpus)
+            .arg(fuzz.join("seeds").join(target.name))
+            .arg(format!("-artifact_prefix={}/", found.display()))
+            .arg(format!("-max_total_time={}", left.as_secs().max(1)))
+            .arg(format!("-runs={}", target.runs))
+            .arg(format!("-rss_limit_mb={}", target.memory))
+            .arg(format!("-max_len={}", target.longest))
+            .args(["-timeout=10", "-verbosity=0"]);
+        if target.dictionary {
+            let file = format!("{}.dict", target.name);
+            command.arg(format!("-dict={}", fuzz.join(file).display()));
+        }
+        ended = process::run(&mut command, "running the fuzz target");
     }
-    if let Some(input) = newest(&found, started) {
+    let name = target.name;
+    if let Some(input) = newest(&found, started, target.oom) {
         let input = input.display();
         return Err(
-            Failure::found(format!("the fuzz target {TARGET} found {input}"))
+            Failure::found(format!("the fuzz target {name} found {input}"))
                 .cause("a panic, a hang or a broken invariant; it is described above")
-                .hint(format!("cargo xtask fuzz --replay {input}")),
+                .hint(format!("cargo xtask fuzz --target {name} --replay {input}")),
         );
     }
     ended?;
     let inputs = fs::read_dir(&corpus).map_or(0, Iterator::count);
     println!(
-        "{rounds} rounds of at most {RUNS} inputs broke nothing; {inputs} inputs are in {}",
+        "{name}: nothing broke in {rounds} rounds of {} s in all; {inputs} inputs are in {}",
+        options.seconds,
         corpus.display()
     );
     Ok(())
 }
 
-fn build(root: &Path, toolchain: &str) -> Result<PathBuf, Failure> {
+fn build(root: &Path, toolchain: &str, name: &str) -> Result<PathBuf, Failure> {
     let host = host(toolchain)?;
     let target = root.join("target/fuzz");
     process::run(
@@ -99,13 +160,13 @@ fn build(root: &Path, toolchain: &str) -> Result<PathBuf, Failure> {
             .current_dir(root.join("collector/fuzz"))
             // Named, so that build scripts and macros are not instrumented.
             .args(["build", "--release", "--locked", "--target", &host])
-            .args(["--bin", TARGET])
+            .args(["--bin", name])
             .arg("--target-dir")
             .arg(&target)
             .env("RUSTFLAGS", FLAGS),
         "building the fuzz target",
     )?;
-    Ok(target.join(host).join("release").join(TARGET))
+    Ok(target.join(host).join("release").join(name))
 }
 
 fn host(toolchain: &str) -> Result<String, Failure> {
@@ -129,7 +190,7 @@ fn host(toolchain: &str) -> Result<String, Failure> {
 }
 
 /// The newest file written since the start.
-fn newest(folder: &Path, since: SystemTime) -> Option<PathBuf> {
+fn newest(folder: &Path, since: SystemTime, oom: bool) -> Option<PathBuf> {
     fs::read_dir(folder)
         .ok()?
         .flatten()
@@ -140,7 +201,8 @@ fn newest(folder: &Path, since: SystemTime) -> Option<PathBuf> {
             // What libFuzzer calls its findings.
             let finding = ["crash-", "timeout-", "leak-"]
                 .iter()
-                .any(|prefix| name.starts_with(prefix));
+                .any(|prefix| name.starts_with(prefix))
+                || oom && name.starts_with("oom-");
             (finding && time >= since).then(|| (time, entry.path()))
         })
         .max()
@@ -157,11 +219,12 @@ mod tests {
         fs::create_dir_all(&folder).unwrap();
         let since = SystemTime::now() - std::time::Duration::from_secs(60);
         fs::write(folder.join("oom-1"), "").unwrap();
-        assert_eq!(newest(&folder, since), None);
+        assert_eq!(newest(&folder, since, false), None);
+        assert_eq!(newest(&folder, since, true), Some(folder.join("oom-1")));
         fs::write(folder.join("crash-1"), "").unwrap();
-        assert_eq!(newest(&folder, since), Some(folder.join("crash-1")));
+        assert_eq!(newest(&folder, since, false), Some(folder.join("crash-1")));
         let later = SystemTime::now() + std::time::Duration::from_secs(60);
-        assert_eq!(newest(&folder, later), None);
+        assert_eq!(newest(&folder, later, false), None);
         fs::remove_dir_all(&folder).unwrap();
     }
 }

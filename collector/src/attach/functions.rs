@@ -69,6 +69,15 @@ impl FilterFunctions {
             .map_or(0, |counts| counts.iter().map(|(_, count)| count).sum())
     }
 
+    /// Bytes of memory, about, the modules' names apart.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn memory(&self) -> usize {
+        let entry = size_of::<(Box<str>, Vec<(u16, u32)>)>() + 1;
+        let names = self.counts.keys().map(|name| name.len());
+        let counts = self.counts.values().map(|counts| 8 * counts.capacity());
+        self.counts.capacity() * entry + names.sum::<usize>() + counts.sum::<usize>()
+    }
+
     /// Number of functions in the list.
     #[must_use]
     pub const fn len(&self) -> usize {

@@ -7,6 +7,8 @@
 
 pub mod btf;
 pub mod functions;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod generation;
 pub mod layouts;
 pub mod lines;

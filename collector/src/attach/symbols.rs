@@ -152,6 +152,12 @@ impl Symbols {
         });
     }
 
+    /// Bytes of memory, the modules' names apart.
+    #[cfg(feature = "fuzzing")]
+    pub(super) const fn memory(&self) -> usize {
+        self.names.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+
     /// Number of symbols.
     #[must_use]
     pub const fn len(&self) -> usize {

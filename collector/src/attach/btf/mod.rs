@@ -298,10 +298,16 @@ impl Btf {
         let mut named: Vec<u32> = (self.first..self.end())
             .filter(|id| {
                 self.get(*id).is_some_and(|(_, t)| {
-                    matches!(
+                    let kept = matches!(
                         t.kind,
-                        kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64
-                    ) && !self.string(t.name).is_empty()
+                        kind::STRUCT
+                            | kind::UNION
+                            | kind::ENUM
+                            | kind::ENUM64
+                            | kind::TYPEDEF
+                            | kind::FUNC
+                    );
+                    kept && !self.string(t.name).is_empty()
                 })
             })
             .collect();
@@ -395,6 +401,12 @@ impl Btf {
             (None, _) => Err(PathError::NoStruct(name.to_owned())),
             _ => Err(PathError::Ambiguous(name.to_owned())),
         }
+    }
+
+    /// Bytes of memory, without the base.
+    #[cfg(feature = "fuzzing")]
+    pub(super) const fn memory(btf: &Self) -> usize {
+        btf.data.capacity() + 4 * (btf.types.capacity() + btf.named.capacity())
     }
 
     /// Number of types in this file.

@@ -292,3 +292,53 @@ fn damage_is_an_error_and_no_panic() {
     next[2] = 2;
     assert_eq!(Btf::parse(next).unwrap_err(), BtfError::Version(2));
 }
+
+/// Writes seeds for the fuzz target: `cargo test -p apscope-collector --lib write_seeds -- --ignored`.
+#[test]
+#[ignore = "writes the fuzz target's seeds"]
+fn write_seeds() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/btf");
+    std::fs::create_dir_all(folder).unwrap();
+    let put = |name: &str, data: Vec<u8>| std::fs::write(format!("{folder}/{name}"), data).unwrap();
+    for (name, big) in [("big", true), ("little", false)] {
+        let vmlinux = driver(Writer::new(big), "mutex");
+        let base = Arc::new(Btf::parse(vmlinux.clone()).unwrap());
+        let module = driver(Writer::after(&base), "ap_matrix_mdev");
+        let mut split = (vmlinux.len() as u16).to_be_bytes().to_vec();
+        split.extend(&vmlinux);
+        split.extend(&module);
+        put(&format!("{name}-paths"), sample(big).bytes());
+        put(&format!("{name}-alone"), vmlinux);
+        put(&format!("{name}-split"), split);
+    }
+}
+
+/// Structs that are looked up, with members that are.
+fn driver(mut w: Writer, first: &str) -> Vec<u8> {
+    let long = w.int("long", 8);
+    let crypto = w.composite(
+        kind::STRUCT,
+        "",
+        16,
+        &[("pqap_hook_rwsem", long, 0), ("pqap_hook", long, 64)],
+    );
+    let arch = w.composite(kind::STRUCT, "kvm_arch", 16, &[("crypto", crypto, 0)]);
+    w.composite(
+        kind::STRUCT,
+        first,
+        32,
+        &[
+            ("owner", long, 0),
+            ("kvm", long, 64),
+            ("kvm_busy", long, 128),
+        ],
+    );
+    w.composite(
+        kind::STRUCT,
+        "kvm",
+        24,
+        &[("lock", long, 0), ("arch", arch, 64)],
+    );
+    w.add("mutex_lock", u32::from(kind::FUNC) << 24, 0, &[]);
+    w.bytes()
+}
