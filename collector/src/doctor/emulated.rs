@@ -105,6 +105,8 @@ pub(super) fn missing(
         .collect();
     let remedy = if !remedies.is_empty() {
         remedies.join("; ")
+    } else if why.contains("CAP_SYS_ADMIN missing") {
+        "run as root, or with CAP_SYS_ADMIN".into()
     } else if allowed.basis == Basis::Probed {
         "nothing in /proc and /sys forbids it: look for seccomp, a security module or the kernel's configuration".into()
     } else {

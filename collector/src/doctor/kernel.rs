@@ -1,7 +1,5 @@
 //! What can be measured of the kernel's driver: the attach plan, judged.
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 
 use super::emulated::{merged, missing};
@@ -389,7 +387,7 @@ fn offset_rows(offsets: &Offsets) -> Vec<OffsetRow> {
         offset,
         source: match source {
             OffsetSource::Btf { file, .. } => format!("BTF of {file}"),
-            OffsetSource::Layout { key } => format!("known layout of {key}"),
+            OffsetSource::Layout { key } => key.clone(),
             OffsetSource::Absent { known_from } => format!("not in this generation ({known_from})"),
             OffsetSource::Missing { why } => why.clone(),
         },

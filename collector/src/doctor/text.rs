@@ -452,12 +452,15 @@ impl Page {
         self.mark(mark);
         let (name, value) = (self.clean(name), self.clean(value));
         if value.is_empty() {
-            self.text.push_str(&name);
-            self.text.push('\n');
+            self.wrapped(&name, 5);
+            return;
+        }
+        let width = 5 + name.chars().count();
+        if width > COLUMNS {
+            self.wrapped(&format!("{name}: {value}"), 5);
             return;
         }
         self.text.push_str(&name);
-        let width = 5 + name.chars().count();
         if width + 1 > VALUES {
             self.text.push('\n');
             self.pad(VALUES);
@@ -593,6 +596,7 @@ mod tests {
             "a name that is longer than its column",
             &format!("a b {long} c"),
         );
+        page.marked(Mark::No, &format!("name {}", "x".repeat(100)), "a value");
         page.item(Mark::Yes, &"word ".repeat(40));
         page.more("lost", &long);
         assert!(
@@ -600,7 +604,7 @@ mod tests {
                 .lines()
                 .all(|line| line.chars().count() <= COLUMNS)
         );
-        assert_eq!(page.text.matches('x').count(), 400);
+        assert_eq!(page.text.matches('x').count(), 500);
         assert_eq!(page.text.matches("word").count(), 40);
     }
 

@@ -15,6 +15,8 @@ use aya_obj::btf::{Btf, BtfKind};
 use super::Facts;
 use super::allowed::Mechanism;
 use super::calls::{self, NOTHING};
+use super::obstacles::UPROBES_NEED_ADMIN;
+use super::privileges::Capability;
 
 /// How long the kernel has to answer a trial. Detaching a uprobe takes about a tenth of a second.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -221,8 +223,19 @@ impl Tools {
         let offset = file_offset(never_called as *const () as u64)
             .ok_or("the place of a function in this program's file is not known")?;
         let file = CString::new("/proc/self/exe").map_err(|error| error.to_string())?;
-        let event = calls::open_probe(source, 0, &file, offset, Some(std::process::id()))
-            .map_err(|e| said(&e))?;
+        let event = calls::open_probe(source, 0, &file, offset, Some(std::process::id()));
+        let event = event.map_err(|error| {
+            let admin = self.facts.privileges.has(Capability::SysAdmin);
+            // Stable kernels before 6.16 have the change too, which the release does not say.
+            if error.raw_os_error() == Some(libc::EACCES)
+                && !admin
+                && !self.facts.kernel.at_least(6, 16)
+            {
+                format!("{}: {UPROBES_NEED_ADMIN}", said(&error))
+            } else {
+                said(&error)
+            }
+        })?;
         Ok((event, program))
     }
 }

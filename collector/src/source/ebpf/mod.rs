@@ -27,7 +27,7 @@ use crate::emulator::protocol::Hello;
 use crate::frame::AttachPoint;
 
 pub use error::ProbeError;
-use error::{chain, missing_capabilities};
+use error::{chain, missing_capabilities, why_refused};
 
 #[cfg(target_arch = "x86_64")]
 const OBJECT: &[u8] =
@@ -338,7 +338,10 @@ fn attach_all(
             };
             let failed = |e: ProgramError| ProbeError::Attach {
                 symbol: format!("{} [{}]", point.symbol, point.module),
-                reason: chain(&e),
+                reason: match why_refused(&e) {
+                    Some(why) => format!("{}: {why}", chain(&e)),
+                    None => chain(&e),
+                },
             };
             let link = program
                 .attach(place, &executable, UProbeScope::OneProcess(pid))
