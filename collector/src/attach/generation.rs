@@ -352,10 +352,16 @@ impl Detected {
         for edge in observed.edges {
             inside |= edge.held.0 == class_id::KVM_LOCK
                 && edge.acquired == (class_id::PQAP_HOOK_RWSEM, Mode::Write);
-            for (fact, leaves) in order_says(edge) {
+            for (fact, leaves) in order_says(*edge) {
                 if self.candidates.and(leaves) != self.candidates {
                     self.apply(fact, leaves);
                 }
+            }
+        }
+        if observed.hook_write_locked > 0 {
+            let leaves = Generations::range(V5_15Rc, V7_3);
+            if self.candidates.and(leaves) != self.candidates {
+                self.apply("pqap_hook_rwsem is there", leaves);
             }
         }
         if observed.complete && observed.hook_write_locked > 0 && !inside {
@@ -374,7 +380,7 @@ impl Detected {
 }
 
 /// What one edge says, by the sequences of the driver (vfio_ap_ops.c of the release named, and for drafts the mail).
-fn order_says(edge: &Edge) -> Vec<(&'static str, Generations)> {
+fn order_says(edge: Edge) -> Vec<(&'static str, Generations)> {
     use class_id::{
         GUESTS_LOCK, KVM_BUSY, KVM_LOCK, MATRIX_DEV_LOCK, MDEVS_LOCK, PQAP_HOOK_RWSEM, RESET_WORK,
     };
@@ -413,8 +419,8 @@ fn order_says(edge: &Edge) -> Vec<(&'static str, Generations)> {
             "kvm->lock taken while kvm_busy is set",
             Generations::of(&[V5_13, V5_15Rc]),
         ),
-        (PQAP_HOOK_RWSEM, KVM_BUSY) => say(
-            "kvm_busy waited for with pqap_hook_rwsem held",
+        (PQAP_HOOK_RWSEM, KVM_BUSY) | (KVM_BUSY, PQAP_HOOK_RWSEM) => say(
+            "kvm_busy and pqap_hook_rwsem inside of each other",
             Generations::of(&[V5_15Rc]),
         ),
         (GUESTS_LOCK, KVM_LOCK) => say(
@@ -422,7 +428,7 @@ fn order_says(edge: &Edge) -> Vec<(&'static str, Generations)> {
             Generations::range(V6_0, V7_3),
         ),
         (GUESTS_LOCK, MDEVS_LOCK) if edge.acquired_in == entry_id::STATUS_SHOW => {
-            say("status_show takes guests_lock", Generations::of(&[V7_3]))
+            say("status_show takes guests_lock", Generations::of(&[V7_3]));
         }
         (MDEVS_LOCK | GUESTS_LOCK, RESET_WORK) => say(
             "a reset's work item waited for under the driver's locks",

@@ -11,7 +11,7 @@ use std::fmt;
 use super::functions::FilterFunctions;
 use super::generation::{Detected, Generation, Generations, detect};
 use super::offsets::{Field, OffsetSource, Offsets, Types};
-use super::points::{Contention, Point, Role, Side, VARIABLES, Variable, points};
+use super::points::{Contention, Filter, Point, Role, Side, VARIABLES, Variable, points};
 use super::symbols::Symbols;
 
 /// How a point is probed.
@@ -179,6 +179,8 @@ pub struct Target {
     pub suffix_note: Option<String>,
     /// Arguments that can be trusted: all of them, or for a clone those that the table names.
     pub arguments: Arguments,
+    /// Which calls belong to the point. A program that cannot tell them apart must not be attached here.
+    pub filter: Filter,
 }
 
 /// Arguments of a function that can be trusted.
@@ -300,8 +302,8 @@ pub const BLIND_SPOTS: &[BlindSpot] = &[
 /// Something that will not be seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
-    /// The point, variable or member.
-    pub name: String,
+    /// Points, variables or members.
+    pub names: Vec<String>,
     /// What is lost.
     pub lost: String,
     /// Why.
@@ -377,7 +379,7 @@ impl Plan {
     fn find_losses(&self, offsets: &Offsets) -> Vec<Loss> {
         let points = self.points.iter().filter_map(|planned| {
             Some(Loss {
-                name: planned.point.name.to_owned(),
+                names: vec![planned.point.name.to_owned()],
                 lost: planned.lost.clone()?,
                 reason: planned.reason.clone(),
                 used_instead: planned.used_instead.clone(),
@@ -399,7 +401,7 @@ impl Plan {
                         })
             })
             .map(|variable| Loss {
-                name: variable.variable.name.to_owned(),
+                names: vec![variable.variable.name.to_owned()],
                 lost: variable.variable.lost.to_owned(),
                 reason: variable.reason.clone(),
                 used_instead: None,
@@ -410,15 +412,38 @@ impl Plan {
             .filter(|(_, generations, _)| generations.meets(candidates))
             .filter_map(|(field, _, lost)| match offsets.source(*field) {
                 OffsetSource::Missing { why } => Some(Loss {
-                    name: field.name(),
+                    names: vec![field.name()],
                     lost: (*lost).to_owned(),
                     reason: why.clone(),
                     used_instead: None,
                 }),
                 _ => None,
             });
-        points.chain(variables).chain(members).collect()
+        merge(points.chain(variables).chain(members))
     }
+}
+
+/// Says the same loss of several once.
+fn merge(all: impl Iterator<Item = Loss>) -> Vec<Loss> {
+    let mut merged: Vec<Loss> = Vec::new();
+    for loss in all {
+        let same = merged.iter_mut().find(|known| {
+            known.lost == loss.lost
+                && known.reason == loss.reason
+                && known.used_instead == loss.used_instead
+        });
+        match same {
+            Some(known) => {
+                for name in loss.names {
+                    if !known.names.contains(&name) {
+                        known.names.push(name);
+                    }
+                }
+            }
+            None => merged.push(loss),
+        }
+    }
+    merged
 }
 
 /// Members without which something is lost, with the generations that have them.

@@ -105,6 +105,24 @@ pub enum Side {
     Return,
 }
 
+/// Which calls of a function belong to a point, where the function does more than that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// All calls.
+    All,
+    /// Calls by a vCPU (argument 1) whose intercepted instruction (`ipa` of its state description) is this.
+    Instruction(u16),
+    /// Calls of a guest's ioctl with this command as argument 2. Argument 1 is the guest's file: `private_data` is the
+    /// guest.
+    VmIoctl(u32),
+}
+
+/// PQAP.
+pub const PQAP: u16 = 0xb2af;
+
+/// `KVM_S390_PV_COMMAND`: `_IOWR(KVMIO, 0xc5, struct kvm_pv_cmd)`, 32 bytes (include/uapi/linux/kvm.h, v5.10).
+pub const KVM_S390_PV_COMMAND: u32 = 0xc020_aec5;
+
 /// One name under which a point may be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Name {
@@ -115,6 +133,8 @@ pub struct Name {
     /// For a clone by the compiler (`.isra` and so on): the numbers of arguments, from 1, whose meaning survives.
     /// Empty: only the fact and the time of the call are used.
     pub clone_arguments: &'static [u8],
+    /// Which of its calls count.
+    pub filter: Filter,
     /// What is different under this name.
     pub note: &'static str,
 }
@@ -189,6 +209,7 @@ const fn name(symbol: &'static str, module: Option<&'static str>) -> Name {
         symbol,
         module,
         clone_arguments: &[],
+        filter: Filter::All,
         note: "",
     }
 }
@@ -411,6 +432,7 @@ const ENTRIES: &[Point] = &[
         &[
             name("handle_pqap", KVM),
             Name {
+                filter: Filter::Instruction(PQAP),
                 note: "handle_pqap is inlined: calls are those whose instruction is B2AF",
                 ..name("kvm_s390_handle_b2", KVM)
             },
@@ -430,7 +452,15 @@ const ENTRIES: &[Point] = &[
     entry(
         entry_id::KVM_S390_HANDLE_PV,
         ALL,
-        kvm!["kvm_s390_handle_pv"],
+        &[
+            name("kvm_s390_handle_pv", KVM),
+            // Inlined in v5.10, which has kvm->lock around it.
+            Name {
+                filter: Filter::VmIoctl(KVM_S390_PV_COMMAND),
+                note: "kvm_s390_handle_pv is inlined: calls are those with KVM_S390_PV_COMMAND",
+                ..name("kvm_arch_vm_ioctl", KVM)
+            },
+        ],
         "1 struct kvm *, 2 struct kvm_pv_cmd *; returns 0 or -errno",
         "conversions of guests to protected virtualisation (Secure Execution)",
     ),

@@ -153,7 +153,7 @@ impl Btf {
             let (btf, t) = self.get(id).ok_or(Fault::NotAStruct)?;
             match t.kind {
                 kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
-                    id = t.size_or_type
+                    id = t.size_or_target;
                 }
                 _ => return Ok((btf, t)),
             }
@@ -167,7 +167,7 @@ impl Btf {
             t.kind == kind::INT
                 && btf.word(t.at + super::TYPE).is_some_and(|word| {
                     let (offset, bits) = (word >> 16 & 0xff, word & 0xff);
-                    offset != 0 || u64::from(bits) != 8 * u64::from(t.size_or_type)
+                    offset != 0 || u64::from(bits) != 8 * u64::from(t.size_or_target)
                 })
         })
     }

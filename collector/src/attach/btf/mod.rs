@@ -105,7 +105,7 @@ struct Type {
     /// Bit offsets are split into size and offset of a bitfield.
     kind_flag: bool,
     length: u16,
-    size_or_type: u32,
+    size_or_target: u32,
 }
 
 /// Whether bytes continue another file's types: strings of vmlinux begin with the empty one, strings of a module do
@@ -256,7 +256,7 @@ impl Btf {
             kind: (info >> 24) as u8 & 0x1f,
             kind_flag: info >> 31 == 1,
             length: info as u16,
-            size_or_type: self.word(at + 8)?,
+            size_or_target: self.word(at + 8)?,
         })
     }
 
@@ -393,7 +393,7 @@ impl Btf {
         let sizes: HashSet<u32> = self
             .structs(name)
             .into_iter()
-            .filter_map(|id| self.get(id).map(|(_, t)| t.size_or_type))
+            .filter_map(|id| self.get(id).map(|(_, t)| t.size_or_target))
             .collect();
         let mut sizes = sizes.into_iter();
         match (sizes.next(), sizes.next()) {

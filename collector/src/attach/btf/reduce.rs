@@ -37,10 +37,10 @@ impl Reducer<'_> {
             }
             kind::ARRAY => self.keep(btf.word(t.at + TYPE).unwrap()),
             kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
-                self.keep(t.size_or_type);
+                self.keep(t.size_or_target);
             }
             kind::TYPEDEF if !btf.string(t.name).starts_with(b"btf_trace_") => {
-                self.keep(t.size_or_type);
+                self.keep(t.size_or_target);
             }
             _ => {}
         }
@@ -315,7 +315,7 @@ fn keep_in_base(btf: &Btf, id: u32, outer: u8, base: &mut Reducer<'_>, depth: u3
             keep_in_base(btf, element, t.kind, base, depth + 1);
         }
         kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
-            keep_in_base(btf, t.size_or_type, t.kind, base, depth + 1);
+            keep_in_base(btf, t.size_or_target, t.kind, base, depth + 1);
         }
         _ => {}
     }

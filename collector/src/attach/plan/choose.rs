@@ -4,7 +4,7 @@ use super::{Arguments, Instead, Machine, Mechanism, Planned, Status, Target};
 use crate::attach::generation::Generations;
 use crate::attach::offsets::Field;
 use crate::attach::plan::Forced;
-use crate::attach::points::{Kind, LockCall, Name, Point, Role, Side};
+use crate::attach::points::{Filter, Kind, LockCall, Name, Point, Role, Side};
 use crate::attach::symbols::Found;
 
 /// Chooses for one machine.
@@ -39,7 +39,7 @@ impl<'a> Chooser<'a> {
             } else {
                 format!("only {} has it", point.generations)
             };
-            return self.all(point, Status::NotNeeded, &reason, None);
+            return Self::all(point, Status::NotNeeded, &reason, None);
         }
         let resolved = match point.kind {
             Kind::Tracepoint => self.tracepoint(point),
@@ -55,7 +55,7 @@ impl<'a> Chooser<'a> {
         };
         if point.level > self.machine.level {
             let reason = format!("attached from level {} on", point.level);
-            return self.all(point, Status::OtherLevel, &reason, Some(&target));
+            return Self::all(point, Status::OtherLevel, &reason, Some(&target));
         }
         let mut sides: Vec<Planned> = point
             .sides()
@@ -76,7 +76,6 @@ impl<'a> Chooser<'a> {
     }
 
     fn all(
-        &self,
         point: &'static Point,
         status: Status,
         reason: &str,
@@ -108,7 +107,7 @@ impl<'a> Chooser<'a> {
             Status::NotNeeded
         };
         // Said once: the sides of a function are missing together.
-        let mut sides = self.all(point, status, reason, None);
+        let mut sides = Self::all(point, status, reason, None);
         sides.truncate(1);
         sides
     }
@@ -129,6 +128,7 @@ impl<'a> Chooser<'a> {
                 ftrace: false,
                 suffix_note: None,
                 arguments: Arguments::AsInSource,
+                filter: Filter::All,
             }),
             note: "",
             reason: if there {
@@ -205,15 +205,18 @@ impl<'a> Chooser<'a> {
                 "{symbol} is a clone by the compiler whose first argument is not known to be the source's"
             ));
         }
-        if name.symbol == "kvm_s390_handle_b2" {
-            // Without the instruction, all that B2 instructions do would count as PQAP.
-            for field in [Field::KvmVcpuSieBlock, Field::SieBlockIpa] {
-                if self.machine.offsets.get(field).is_none() {
-                    return Err(format!(
-                        "{symbol} is of no use without the offset of {}",
-                        field.name()
-                    ));
-                }
+        // Without what tells its calls apart, all that the function does would count.
+        let needed: &[Field] = match name.filter {
+            Filter::All => &[],
+            Filter::Instruction(_) => &[Field::KvmVcpuSieBlock, Field::SieBlockIpa],
+            Filter::VmIoctl(_) => &[Field::FilePrivateData],
+        };
+        for field in needed {
+            if self.machine.offsets.get(*field).is_none() {
+                return Err(format!(
+                    "{symbol} is of no use without the offset of {}",
+                    field.name()
+                ));
             }
         }
         Ok(Target {
@@ -227,6 +230,7 @@ impl<'a> Chooser<'a> {
                 .is_some_and(|list| list.count(name.module, symbol) == 1),
             suffix_note: found.note(),
             arguments,
+            filter: name.filter,
         })
     }
 
