@@ -80,9 +80,10 @@ fn allowed(report: &Value, mechanism: &str) -> Result<(), String> {
         .iter()
         .find(|answer| answer["mechanism"] == mechanism)
         .unwrap();
-    match answer["allowed"].as_bool().unwrap() {
-        true => Ok(()),
-        false => Err(answer["reason"].as_str().unwrap().to_owned()),
+    if answer["allowed"].as_bool().unwrap() {
+        Ok(())
+    } else {
+        Err(answer["reason"].as_str().unwrap().to_owned())
     }
 }
 
@@ -544,12 +545,12 @@ fn this_machine_is_probed_under_each_missing_capability() {
         }
         let forced = format!("{arguments} --probe ebpf");
         let report = self::report(&without(&place, capabilities, &forced).output().unwrap());
-        let state = if expected.is_ok() {
+        let judged = if expected.is_ok() {
             "ready"
         } else {
             "impossible"
         };
-        assert_eq!(self::state(&report), state, "{capabilities:?}");
+        assert_eq!(state(&report), judged, "{capabilities:?}");
     }
 }
 

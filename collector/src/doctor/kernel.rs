@@ -275,7 +275,8 @@ fn add_losses(problems: &mut Vec<Problem>, losses: &[Loss]) {
     let mut grouped: Vec<(String, Vec<&str>, Vec<&str>)> = Vec::new();
     for loss in losses {
         let words = loss.reason.split(' ');
-        let words = words.map(|word| if word == loss.name { "it" } else { word });
+        let own = |word: &str| loss.names.iter().any(|name| name == word);
+        let words = words.map(|word| if own(word) { "it" } else { word });
         let reason = words.collect::<Vec<_>>().join(" ");
         let index = grouped.iter().position(|(known, ..)| *known == reason);
         let index = index.unwrap_or_else(|| {
@@ -283,8 +284,10 @@ fn add_losses(problems: &mut Vec<Problem>, losses: &[Loss]) {
             grouped.len() - 1
         });
         let (_, names, lost) = &mut grouped[index];
-        if !names.contains(&loss.name.as_str()) {
-            names.push(&loss.name);
+        for name in &loss.names {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
         }
         if !lost.contains(&loss.lost.as_str()) {
             lost.push(&loss.lost);

@@ -66,14 +66,14 @@ impl Attributes {
     /// # Safety
     ///
     /// Addresses among the attributes must be those of memory that is large enough and lives until this returns.
-    unsafe fn call(mut self, command: u32) -> io::Result<i64> {
+    unsafe fn call(mut self, command: u32) -> io::Result<libc::c_long> {
         // SAFETY: the attributes live until the call returns; the caller answers for what they point to.
         let result =
             unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), self.0.len()) };
         if result < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(i64::from(result))
+        Ok(result)
     }
 
     /// As [`Self::call`], for commands that give a descriptor.

@@ -71,11 +71,13 @@ fn missing_capability(facts: &Facts, mechanism: Mechanism) -> Option<Obstacle> {
     if uprobe && facts.kernel.at_least(6, 16) && !privileges.has(Capability::SysAdmin) {
         let others = [Capability::Bpf, Capability::Perfmon];
         let others = others.into_iter().filter(|c| !privileges.has(*c));
-        let others: String = others.map(|c| format!("{}, ", c.name())).collect();
-        return Some(Obstacle::new(
-            format!("{others}{UPROBES_NEED_ADMIN}"),
-            format!("run as root, or with {others}CAP_SYS_ADMIN"),
-        ));
+        let others: Vec<&str> = others.map(Capability::name).collect();
+        let (reason, all) = match others.join(", ") {
+            none if none.is_empty() => (UPROBES_NEED_ADMIN.to_owned(), none),
+            some => (format!("{some}, {UPROBES_NEED_ADMIN}"), format!("{some}, ")),
+        };
+        let remedy = format!("run as root, or with {all}CAP_SYS_ADMIN");
+        return Some(Obstacle::new(reason, remedy));
     }
     let split = facts.kernel.at_least(5, 8);
     let mut missing: Vec<&str> = Vec::new();

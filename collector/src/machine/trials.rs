@@ -55,17 +55,12 @@ pub fn all(facts: &Facts) -> BTreeMap<Mechanism, Result<(), String>> {
             .collect();
     }
     for expected in Mechanism::ALL {
-        match answers.recv_timeout(DEADLINE) {
-            Ok((mechanism, answer)) => {
-                all.insert(mechanism, answer);
-            }
-            Err(_) => {
-                all.insert(
-                    expected,
-                    Err(format!("no answer within {} s", DEADLINE.as_secs())),
-                );
-                break;
-            }
+        if let Ok((mechanism, answer)) = answers.recv_timeout(DEADLINE) {
+            all.insert(mechanism, answer);
+        } else {
+            let reason = format!("no answer within {} s", DEADLINE.as_secs());
+            all.insert(expected, Err(reason));
+            break;
         }
     }
     for mechanism in Mechanism::ALL {
@@ -266,7 +261,7 @@ fn made(result: io::Result<OwnedFd>) -> Result<(), String> {
     result.map(drop).map_err(|e| said(&e))
 }
 
-fn attaching(reason: String) -> String {
+fn attaching(reason: impl std::fmt::Display) -> String {
     format!("loads, but does not attach: {reason}")
 }
 
