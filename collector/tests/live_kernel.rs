@@ -148,7 +148,9 @@ fn contended_rwsem(file: &File) -> u64 {
     for _ in 0..200 {
         contend(file, 2);
         while let Ok(line) = script.lines.recv_timeout(Duration::from_millis(100)) {
-            let address = line.strip_prefix("seen ").and_then(|hex| u64::from_str_radix(hex, 16).ok());
+            let address = line
+                .strip_prefix("seen ")
+                .and_then(|hex| u64::from_str_radix(hex, 16).ok());
             *counts.entry(address.expect("an address")).or_insert(0) += 1;
         }
         if counts.values().any(|count| *count >= 5) {
@@ -162,7 +164,12 @@ fn contended_rwsem(file: &File) -> u64 {
 /// A number that the script prints: `@name: 12`.
 fn printed(text: &str, name: &str) -> u64 {
     text.lines()
-        .find_map(|line| line.strip_prefix(&format!("@{name}: "))?.trim().parse().ok())
+        .find_map(|line| {
+            line.strip_prefix(&format!("@{name}: "))?
+                .trim()
+                .parse()
+                .ok()
+        })
         .unwrap_or_else(|| panic!("no @{name} in {text}"))
 }
 
@@ -221,14 +228,19 @@ fn waits_for_a_kernel_lock_agree_with_bpftrace() {
         .expect("the lock")
         .clone();
     let (count, sum) = (printed(&said, "count"), printed(&said, "sum"));
-    assert!(count >= WRITES as u64, "only {count} waits: the lock was not contended");
+    assert!(
+        count >= WRITES as u64,
+        "only {count} waits: the lock was not contended"
+    );
     assert_eq!(lock["contended"], count, "{said}");
     assert_eq!(lock["wait"]["count"], count, "{said}");
     let ours = lock["wait"]["sum_ns"].as_u64().unwrap();
     let off = ours.abs_diff(sum) as f64 / sum as f64;
     assert!(off <= 0.01, "sums {ours} and {sum} ns differ by {off:.4}");
     // The stacks of long waits name the function that writes, and the slow path below it.
-    let named = stacks.iter().find(|stack| stack.frames.iter().any(|f| f.contains("write")));
+    let named = stacks
+        .iter()
+        .find(|stack| stack.frames.iter().any(|f| f.contains("write")));
     let named = named.unwrap_or_else(|| panic!("no stack through a write: {stacks:?}"));
     assert!(!named.hold && named.duration_ns >= 100_000, "{named:?}");
 }
@@ -270,7 +282,10 @@ fn without_the_driver_the_kernel_source_says_so() {
     let said = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines.len(), 3, "{said}");
-    assert!(lines[0].starts_with("error: there is no vfio_ap driver"), "{said}");
+    assert!(
+        lines[0].starts_with("error: there is no vfio_ap driver"),
+        "{said}"
+    );
     assert!(lines[2].contains("--lock"), "{said}");
 }
 

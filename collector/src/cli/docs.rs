@@ -20,7 +20,7 @@ terminal and without a command prints a plain text summary. `top` is a command o
 commands of both. What follows is their help; a test keeps it so.
 
 Machine output goes to the standard output or to the file that `-o` names, everything else to the standard error. Exit
-codes: 0 done, 2 could not be done. An error is three lines: what, why, and what to try.
+codes: 0 done, 2 could not be done; of `doctor`, 0 ready, 1 degraded, 2 impossible. An error is three lines: what, why, and what to try.
 
 "
     .to_owned();

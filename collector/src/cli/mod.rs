@@ -6,6 +6,7 @@
 //! the standard error.
 
 pub mod docs;
+mod doctor;
 mod export;
 mod failure;
 mod globals;
@@ -24,6 +25,7 @@ use clap::Subcommand;
 use crate::emulator;
 use crate::emulator::command::EmulateArgs;
 
+pub use doctor::DoctorArgs;
 pub use export::{ExportArgs, Format, fold_recording};
 pub use failure::{EXIT_FAILED, Failure};
 pub use globals::{Color, Globals, run_options};
@@ -36,6 +38,11 @@ pub enum Command {
     Export(ExportArgs),
     /// Record everything that is measured into a file; ctrl-c ends it cleanly
     Record(RecordArgs),
+    /// Say what this machine allows, how each function would be probed, and what is missing
+    ///
+    /// Exit code 0: ready; 1: degraded, something is lost; 2: impossible. It speaks about the source that a run with
+    /// the same options would choose. See docs/doctor.md.
+    Doctor(DoctorArgs),
     /// Run the emulated driver alone, for collectors to attach to with `--pid`
     Emulate(EmulateArgs),
     /// Unmount when the standard input ends
@@ -48,6 +55,7 @@ pub fn run(command: &Command, globals: &Globals) -> Result<ExitCode, Failure> {
     match command {
         Command::Export(args) => export::run(args, globals),
         Command::Record(args) => record::run(args, globals),
+        Command::Doctor(args) => doctor::run(args, globals),
         Command::Emulate(args) => {
             emulator::command::run(args)?;
             Ok(ExitCode::SUCCESS)

@@ -66,14 +66,14 @@ impl Attributes {
     /// # Safety
     ///
     /// Addresses among the attributes must be those of memory that is large enough and lives until this returns.
-    unsafe fn call(mut self, command: u32) -> io::Result<i64> {
+    unsafe fn call(mut self, command: u32) -> io::Result<libc::c_long> {
         // SAFETY: the attributes live until the call returns; the caller answers for what they point to.
         let result =
             unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), self.0.len()) };
         if result < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(i64::from(result))
+        Ok(result)
     }
 
     /// As [`Self::call`], for commands that give a descriptor.
@@ -152,11 +152,51 @@ pub const READS_KERNEL: [Instruction; 7] = [
     Instruction::new(0x95, 0, 0, 0),
 ];
 
+/// Why a program was not loaded.
+#[derive(Debug)]
+pub struct Refused {
+    /// The error number.
+    pub error: io::Error,
+    /// What the verifier said last, if anything.
+    pub said: Option<String>,
+}
+
 /// Loads a program. `attach` is, for a tracing program, where it will attach and the BTF id of the target.
 pub fn load(
     kind: u32,
     instructions: &[Instruction],
     attach: Option<(u32, u32)>,
+) -> Result<OwnedFd, Refused> {
+    let mut nothing = [];
+    let error = match try_load(kind, instructions, attach, &mut nothing) {
+        Ok(program) => return Ok(program),
+        Err(error) => error,
+    };
+    // Once more with a log: it is not written where the program is loaded the first time.
+    let mut log = vec![0; 16 << 10];
+    let said = match try_load(kind, instructions, attach, &mut log) {
+        Ok(program) => return Ok(program),
+        Err(_) => last_word(&log),
+    };
+    Err(Refused { error, said })
+}
+
+/// The last line of a verifier's log that is not its statistics.
+fn last_word(log: &[u8]) -> Option<String> {
+    let end = log.iter().position(|byte| *byte == 0)?;
+    let text = String::from_utf8_lossy(&log[..end]);
+    let line = text
+        .lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty() && !line.starts_with("processed "))?;
+    Some(line.chars().take(200).collect())
+}
+
+fn try_load(
+    kind: u32,
+    instructions: &[Instruction],
+    attach: Option<(u32, u32)>,
+    log: &mut [u8],
 ) -> io::Result<OwnedFd> {
     const LICENCE: &CStr = c"GPL";
     const NAME: &[u8; 13] = b"apscope_trial";
@@ -168,8 +208,14 @@ pub fn load(
         .long(16, LICENCE.as_ptr() as u64)
         .word(68, attach_type)
         .word(108, target);
+    if !log.is_empty() {
+        attributes = attributes
+            .word(24, 1)
+            .word(28, log.len() as u32)
+            .long(32, log.as_mut_ptr() as u64);
+    }
     attributes.0[48..48 + NAME.len()].copy_from_slice(NAME);
-    // SAFETY: instructions and licence live until the call returns.
+    // SAFETY: instructions, licence and log live until the call returns; the log is as long as it is said to be.
     unsafe { attributes.open(PROG_LOAD) }
 }
 

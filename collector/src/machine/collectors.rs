@@ -11,8 +11,7 @@ use super::calls;
 const MOST: usize = 65_536;
 
 /// What is known of other collectors.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Others {
     /// None has programs loaded here.
     None,
@@ -20,6 +19,21 @@ pub enum Others {
     Attached(usize),
     /// It cannot be known.
     Unknown(String),
+}
+
+impl Serialize for Others {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut others = serializer.serialize_struct("Others", 2)?;
+        let known = !matches!(self, Self::Unknown(_));
+        others.serialize_field("known", &known)?;
+        match self {
+            Self::None => others.serialize_field("attached", &0)?,
+            Self::Attached(sets) => others.serialize_field("attached", sets)?,
+            Self::Unknown(reason) => others.serialize_field("reason", reason)?,
+        }
+        others.end()
+    }
 }
 
 /// Counts the loaded programs that are named as apscope's, those of this process among them.

@@ -95,13 +95,11 @@ impl Root {
     /// Text of a small file without white space around it; `None` where it is absent or unreadable.
     pub fn text(&mut self, path: &str) -> Option<String> {
         let bytes = self.bytes(path, SMALL)?;
-        match String::from_utf8(bytes) {
-            Ok(text) => Some(text.trim().to_owned()),
-            Err(_) => {
-                self.note(path, "not UTF-8".into());
-                None
-            }
+        if let Ok(text) = String::from_utf8(bytes) {
+            return Some(text.trim().to_owned());
         }
+        self.note(path, "not UTF-8".into());
+        None
     }
 
     /// A whole number in a file.

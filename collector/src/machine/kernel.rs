@@ -98,9 +98,9 @@ fn selected(text: &str) -> &str {
 /// CPUs in a list such as `0-3,7`.
 fn cpus(list: &str) -> Option<u32> {
     let ranges = list.split(',').map(|range| {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
-        last.checked_sub(first)?.checked_add(1)
+        let (start, end) = range.split_once('-').unwrap_or((range, range));
+        let (start, end) = (start.parse::<u32>().ok()?, end.parse::<u32>().ok()?);
+        end.checked_sub(start)?.checked_add(1)
     });
     ranges.sum::<Option<u32>>().filter(|count| *count <= 65_536)
 }

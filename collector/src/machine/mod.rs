@@ -27,7 +27,7 @@ pub use collectors::Others;
 pub use driver::{Driver, MODULES, Module};
 pub use files::{Root, Unreadable};
 pub use kernel::{Kernel, Lockdown, Settings};
-pub use obstacles::{Obstacle, against};
+pub use obstacles::{Obstacle, UPROBES_NEED_ADMIN, against};
 pub use privileges::{Capability, Privileges};
 pub use tables::Tables;
 pub use tracing::{Tracefs, Tracing};

@@ -53,6 +53,11 @@ fn needed(mechanism: Mechanism) -> &'static [Capability] {
     }
 }
 
+/// What is said where a uprobe is refused to a process without it. perf_uprobe_event_init() asks for CAP_SYS_ADMIN, and
+/// no longer for CAP_PERFMON, from Linux 6.16 on and in stable kernels of that time: a probe in the middle of an
+/// instruction destroys the program.
+pub const UPROBES_NEED_ADMIN: &str = "CAP_SYS_ADMIN missing, which uprobes need from Linux 6.16 on";
+
 fn missing_capability(facts: &Facts, mechanism: Mechanism) -> Option<Obstacle> {
     let privileges = &facts.privileges;
     if !privileges.initial_user_namespace {
@@ -60,6 +65,19 @@ fn missing_capability(facts: &Facts, mechanism: Mechanism) -> Option<Obstacle> {
             "capabilities of a user namespace do not count here",
             "run outside of the container's user namespace",
         ));
+    }
+    let uprobe = matches!(mechanism, Mechanism::Uprobe)
+        || mechanism == Mechanism::AttachCookie && facts.tracing.kprobe_pmu.is_none();
+    if uprobe && facts.kernel.at_least(6, 16) && !privileges.has(Capability::SysAdmin) {
+        let others = [Capability::Bpf, Capability::Perfmon];
+        let others = others.into_iter().filter(|c| !privileges.has(*c));
+        let others: Vec<&str> = others.map(Capability::name).collect();
+        let (reason, all) = match others.join(", ") {
+            none if none.is_empty() => (UPROBES_NEED_ADMIN.to_owned(), none),
+            some => (format!("{some}, {UPROBES_NEED_ADMIN}"), format!("{some}, ")),
+        };
+        let remedy = format!("run as root, or with {all}CAP_SYS_ADMIN");
+        return Some(Obstacle::new(reason, remedy));
     }
     let split = facts.kernel.at_least(5, 8);
     let mut missing: Vec<&str> = Vec::new();
@@ -154,7 +172,7 @@ fn not_there(facts: &Facts, mechanism: Mechanism) -> Option<Obstacle> {
         ),
         Mechanism::AttachCookie if tracing.uprobe_pmu.is_none() && tracing.kprobe_pmu.is_none() => {
             (
-                "the kernel has neither a kprobe nor a uprobe event source",
+                "the kernel has no uprobe event source; the kernel has no kprobe event source",
                 "a kernel built with CONFIG_UPROBE_EVENTS",
             )
         }
@@ -242,6 +260,20 @@ mod tests {
         // Before CAP_BPF there was CAP_SYS_ADMIN.
         facts.kernel.release = "5.4.0".into();
         assert!(reasons(&facts, Mechanism::Kprobe).starts_with("CAP_SYS_ADMIN missing"));
+    }
+
+    #[test]
+    fn uprobes_came_to_need_administration() {
+        let mut facts = facts();
+        facts.privileges.effective = !(1 << 21);
+        assert_eq!(reasons(&facts, Mechanism::Uprobe), "");
+        facts.kernel.release = "6.18.44".into();
+        assert_eq!(reasons(&facts, Mechanism::Uprobe), UPROBES_NEED_ADMIN);
+        assert_eq!(reasons(&facts, Mechanism::Kprobe), "");
+        facts.privileges.effective &= !(1 << 38);
+        assert!(
+            reasons(&facts, Mechanism::Uprobe).starts_with("CAP_PERFMON, CAP_SYS_ADMIN missing")
+        );
     }
 
     #[test]

@@ -4,15 +4,14 @@
 //! Takes the facts of a machine, which say where the tables are; gives what could be read, and of the rest why it could
 //! not. Does not know what is looked up.
 
-use std::collections::BTreeSet;
 use std::io::BufReader;
 
 use super::Facts;
 use super::files::Root;
 use crate::attach::btf;
 use crate::attach::functions::FilterFunctions;
-use crate::attach::lines;
 use crate::attach::offsets::{BuildIds, Types};
+use crate::attach::plan::Tracepoints;
 use crate::attach::symbols::Symbols;
 
 /// Modules whose types are read: the driver, what it calls and what calls it.
@@ -26,7 +25,7 @@ pub struct Tables {
     /// tracefs' `available_filter_functions`.
     pub functions: Result<FilterFunctions, String>,
     /// tracefs' `available_events`: `group:event`.
-    pub tracepoints: Result<BTreeSet<String>, String>,
+    pub tracepoints: Result<Tracepoints, String>,
     /// Types of the kernel and of modules.
     pub types: Types,
     /// Build ids of the kernel (`vmlinux`) and of modules.
@@ -52,13 +51,7 @@ impl Tables {
             |file| FilterFunctions::parse(file).map_err(|error| error.to_string()),
         );
         let tracepoints = table(&mut root, in_tracefs("available_events"), |file| {
-            let mut names = BTreeSet::new();
-            lines::for_each(file, |line| {
-                // Some carry a number of bytes or a note behind.
-                names.extend(line.split_ascii_whitespace().next().map(str::to_owned));
-            })
-            .map_err(|error| error.to_string())?;
-            Ok(names)
+            Tracepoints::parse(file).map_err(|error| error.to_string())
         });
         let mut tables = Self {
             symbols,

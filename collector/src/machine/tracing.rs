@@ -27,6 +27,10 @@ pub struct Tracing {
 
 /// A mounted tracefs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a file that is there or not"
+)]
 pub struct Tracefs {
     /// Where, absolute on the machine.
     pub path: String,

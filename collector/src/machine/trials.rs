@@ -15,6 +15,8 @@ use aya_obj::btf::{Btf, BtfKind};
 use super::Facts;
 use super::allowed::Mechanism;
 use super::calls::{self, NOTHING};
+use super::obstacles::UPROBES_NEED_ADMIN;
+use super::privileges::Capability;
 
 /// How long the kernel has to answer a trial. Detaching a uprobe takes about a tenth of a second.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -53,17 +55,12 @@ pub fn all(facts: &Facts) -> BTreeMap<Mechanism, Result<(), String>> {
             .collect();
     }
     for expected in Mechanism::ALL {
-        match answers.recv_timeout(DEADLINE) {
-            Ok((mechanism, answer)) => {
-                all.insert(mechanism, answer);
-            }
-            Err(_) => {
-                all.insert(
-                    expected,
-                    Err(format!("no answer within {} s", DEADLINE.as_secs())),
-                );
-                break;
-            }
+        if let Ok((mechanism, answer)) = answers.recv_timeout(DEADLINE) {
+            all.insert(mechanism, answer);
+        } else {
+            let reason = format!("no answer within {} s", DEADLINE.as_secs());
+            all.insert(expected, Err(reason));
+            break;
         }
     }
     for mechanism in Mechanism::ALL {
@@ -119,11 +116,9 @@ impl Tools {
                 let page = crate::source::ebpf::page_size() as u32;
                 made(calls::create_map(calls::MAP_RINGBUF, 0, 0, page, 0))
             }
-            Mechanism::ReadKernel => made(calls::load(
-                calls::RAW_TRACEPOINT,
-                &calls::READS_KERNEL,
-                None,
-            )),
+            Mechanism::ReadKernel => calls::load(calls::RAW_TRACEPOINT, &calls::READS_KERNEL, None)
+                .map(drop)
+                .map_err(|refused| not_loaded(&refused)),
             Mechanism::RawTracepoint => {
                 let program = loaded(calls::RAW_TRACEPOINT, None)?;
                 made(calls::open_raw_tracepoint(Some(RARE_TRACEPOINT), &program)).map_err(attaching)
@@ -184,7 +179,7 @@ impl Tools {
             .facts
             .tracing
             .kprobe_pmu
-            .ok_or("no kprobe event source")?;
+            .ok_or("the kernel has no kprobe event source")?;
         let mut last = Err("no function to try it on".to_owned());
         for function in UNUSED_FUNCTIONS {
             // Bit 0 of config is `retprobe` (perf_kprobe in kernel/events/core.c).
@@ -218,13 +213,24 @@ impl Tools {
             .facts
             .tracing
             .uprobe_pmu
-            .ok_or("no uprobe event source")?;
+            .ok_or("the kernel has no uprobe event source")?;
         let program = loaded(calls::KPROBE, None)?;
         let offset = file_offset(never_called as *const () as u64)
             .ok_or("the place of a function in this program's file is not known")?;
         let file = CString::new("/proc/self/exe").map_err(|error| error.to_string())?;
-        let event = calls::open_probe(source, 0, &file, offset, Some(std::process::id()))
-            .map_err(|e| said(&e))?;
+        let event = calls::open_probe(source, 0, &file, offset, Some(std::process::id()));
+        let event = event.map_err(|error| {
+            let admin = self.facts.privileges.has(Capability::SysAdmin);
+            // Stable kernels before 6.16 have the change too, which the release does not say.
+            if error.raw_os_error() == Some(libc::EACCES)
+                && !admin
+                && !self.facts.kernel.at_least(6, 16)
+            {
+                format!("{}: {UPROBES_NEED_ADMIN}", said(&error))
+            } else {
+                said(&error)
+            }
+        })?;
         Ok((event, program))
     }
 }
@@ -255,12 +261,20 @@ fn made(result: io::Result<OwnedFd>) -> Result<(), String> {
     result.map(drop).map_err(|e| said(&e))
 }
 
-fn attaching(reason: String) -> String {
+fn attaching(reason: impl std::fmt::Display) -> String {
     format!("loads, but does not attach: {reason}")
 }
 
 fn loaded(kind: u32, attach: Option<(u32, u32)>) -> Result<OwnedFd, String> {
-    calls::load(kind, &NOTHING, attach).map_err(|e| format!("does not load: {}", said(&e)))
+    calls::load(kind, &NOTHING, attach).map_err(|refused| not_loaded(&refused))
+}
+
+fn not_loaded(refused: &calls::Refused) -> String {
+    let error = said(&refused.error);
+    match &refused.said {
+        Some(words) => format!("does not load: {error}, \"{words}\""),
+        None => format!("does not load: {error}"),
+    }
 }
 
 fn traced(place: u32, target: u32) -> Result<(), String> {

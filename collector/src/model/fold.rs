@@ -7,7 +7,8 @@ use probe_ebpf::abi::{LockKind, MAX_ERRNO, PQAP_FUNCTIONS};
 use probe_ebpf::names::{CLASSES, ENTRY_POINTS};
 
 use super::{
-    CoarseSeries, EdgeId, Entry, HISTORY, LOG_LINES, Model, SPANS, STACKS, Series, Span, Tick, histogram,
+    CoarseSeries, EdgeId, Entry, HISTORY, LOG_LINES, Model, SPANS, STACKS, Series, Span, Tick,
+    histogram,
 };
 use crate::frame;
 

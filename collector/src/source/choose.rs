@@ -138,7 +138,9 @@ fn backend(
                 return Err(SourceError {
                     what: "cannot measure with eBPF".into(),
                     cause: e.to_string(),
-                    hint: "run as root (CAP_BPF and CAP_PERFMON), or use --probe in-process".into(),
+                    hint: "run as root (CAP_BPF, CAP_PERFMON, and from Linux 6.16 on CAP_SYS_ADMIN), or use --probe \
+                           in-process; `apscope doctor` says more"
+                        .into(),
                 });
             }
             Err(e) => {

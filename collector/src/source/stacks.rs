@@ -142,26 +142,32 @@ impl Stacks {
             Whose::Kernel => Source::Kernel(Kernel::default()),
             Whose::Process(pid) => Source::Process(Process::new(Pid::from(pid))),
         };
-        let named = SYMBOLIZER
-            .with(|symbolizer| symbolizer.symbolize(&source, Input::AbsAddr(addresses)))
-            .unwrap_or_default();
-        addresses
-            .iter()
-            .take(MOST_FRAMES)
-            .enumerate()
-            .map(|(n, address)| match named.get(n) {
-                Some(Symbolized::Sym(symbol)) => {
-                    let module = symbol
-                        .module
-                        .as_ref()
-                        .map(|m| format!(" [{}]", m.to_string_lossy()))
-                        .unwrap_or_default();
-                    format!("{}+{:#x}{module}", symbol.name, symbol.offset)
-                }
-                _ => format!("{address:#x}"),
-            })
-            .collect()
+        let plain = |address: &u64| format!("{address:#x}");
+        let addresses = &addresses[..addresses.len().min(MOST_FRAMES)];
+        SYMBOLIZER.with(|symbolizer| {
+            match symbolizer.symbolize(&source, Input::AbsAddr(addresses)) {
+                Ok(named) => named
+                    .iter()
+                    .zip(addresses)
+                    .map(|(named, address)| name_of(named).unwrap_or_else(|| plain(address)))
+                    .collect(),
+                Err(_) => addresses.iter().map(plain).collect(),
+            }
+        })
     }
+}
+
+/// `name+0xoffset`, with the module behind it.
+fn name_of(named: &Symbolized<'_>) -> Option<String> {
+    let Symbolized::Sym(symbol) = named else {
+        return None;
+    };
+    let module = symbol
+        .module
+        .as_ref()
+        .map(|module| format!(" [{}]", module.to_string_lossy()))
+        .unwrap_or_default();
+    Some(format!("{}+{:#x}{module}", symbol.name, symbol.offset))
 }
 
 /// Frames of `/proc/TID/stack`: lines `[<0>] name+0x1/0x2 [module]`.
@@ -169,7 +175,10 @@ fn proc_frames(text: &str) -> Vec<String> {
     text.lines()
         .take(MOST_FRAMES)
         .map(|line| {
-            let frame = line.split_once("] ").map_or(line, |(_, frame)| frame).trim();
+            let frame = line
+                .split_once("] ")
+                .map_or(line, |(_, frame)| frame)
+                .trim();
             match frame.split_once('/') {
                 Some((place, rest)) => match rest.split_once(' ') {
                     Some((_, module)) => format!("{place} {module}"),

@@ -1,6 +1,9 @@
 //! Why eBPF cannot be used.
 
+use aya::programs::ProgramError;
 use probe_ebpf::abi;
+
+use crate::machine::UPROBES_NEED_ADMIN;
 
 /// Why eBPF cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -68,17 +71,36 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// Capabilities that eBPF tracing needs and this process lacks; empty if it has them.
-pub fn missing_capabilities() -> String {
-    const CAP_SYS_ADMIN: u32 = 21;
-    const CAP_PERFMON: u32 = 38;
-    const CAP_BPF: u32 = 39;
+const CAP_SYS_ADMIN: u32 = 21;
+const CAP_PERFMON: u32 = 38;
+const CAP_BPF: u32 = 39;
+
+/// What a refused uprobe is about, where that is known; it follows the kernel's answer.
+pub fn why_refused(error: &ProgramError) -> Option<&'static str> {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    let mut denied = false;
+    while let Some(inner) = cause {
+        denied |= inner
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|e| e.raw_os_error() == Some(libc::EACCES));
+        cause = inner.source();
+    }
+    (denied && effective() & (1 << CAP_SYS_ADMIN) == 0).then_some(UPROBES_NEED_ADMIN)
+}
+
+/// Effective capabilities of this process; all where they cannot be read, so that the kernel decides.
+fn effective() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
+    status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(u64::MAX);
+        .unwrap_or(u64::MAX)
+}
+
+/// Capabilities that eBPF tracing needs and this process lacks; empty if it has them.
+pub fn missing_capabilities() -> String {
+    let effective = effective();
     let has = |bit: u32| effective & (1 << bit) != 0 || effective & (1 << CAP_SYS_ADMIN) != 0;
     let mut missing = Vec::new();
     if !has(CAP_BPF) {

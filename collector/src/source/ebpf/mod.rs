@@ -27,8 +27,10 @@ use crate::emulator::protocol::Hello;
 use crate::frame::AttachPoint;
 
 pub use error::ProbeError;
+use error::why_refused;
 pub(super) use error::{chain, missing_capabilities};
 pub(super) use heartbeat::Heartbeat;
+pub(crate) use object::has_object;
 pub use object::page_size;
 
 /// Loaded and attached programs. Dropping it detaches them.
@@ -106,7 +108,7 @@ fn fill(ebpf: &mut Ebpf, hello: &Hello, instances: &Instances) -> Result<(), Pro
 }
 
 /// The kernel replaces a uprobe on a 5-byte nop by a call: x86-64, from Linux 6.18 on.
-fn replaces_nops(release: &str) -> bool {
+pub(crate) fn replaces_nops(release: &str) -> bool {
     let mut numbers = release
         .split(|c: char| !c.is_ascii_digit())
         .map(|n| n.parse::<u32>().unwrap_or(0));
@@ -144,7 +146,10 @@ fn attach_all(
             };
             let failed = |e: ProgramError| ProbeError::Attach {
                 symbol: format!("{} [{}]", point.symbol, point.module),
-                reason: chain(&e),
+                reason: match why_refused(&e) {
+                    Some(why) => format!("{}: {why}", chain(&e)),
+                    None => chain(&e),
+                },
             };
             let link = program
                 .attach(place, &executable, UProbeScope::OneProcess(pid))

@@ -25,6 +25,11 @@ const OBJECT: &[u8] =
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "s390x")))]
 const OBJECT: &[u8] = &[];
 
+/// Whether there are programs for this architecture.
+pub fn has_object() -> bool {
+    !OBJECT.is_empty()
+}
+
 /// A value's bytes, for maps whose types live in a crate that knows nothing of aya.
 pub fn bytes_of<T: Copy, const N: usize>(value: &T) -> [u8; N] {
     const { assert!(size_of::<T>() == N) };
@@ -35,7 +40,7 @@ pub fn bytes_of<T: Copy, const N: usize>(value: &T) -> [u8; N] {
 
 /// Loads the object: maps are made, programs are not loaded yet.
 pub fn load(config: &Config, sizes: &Sizes) -> Result<Ebpf, ProbeError> {
-    if OBJECT.is_empty() {
+    if !has_object() {
         return Err(ProbeError::NoObject);
     }
     let missing = missing_capabilities();

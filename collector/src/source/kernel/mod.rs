@@ -34,7 +34,7 @@ use super::reader::{self, Reader};
 use super::stacks::{Stacks, Whose};
 use crate::attach::functions::FilterFunctions;
 use crate::attach::offsets::Offsets;
-use crate::attach::plan::{self, Plan, Tracepoints};
+use crate::attach::plan::{self, Plan};
 use crate::attach::points::Content;
 use crate::attach::symbols::Symbols;
 use crate::frame;
@@ -124,20 +124,11 @@ fn make_plan(
 ) -> Plan {
     let answer = |mechanism| allowed.get(mechanism).map_err(str::to_owned);
     let no_symbols = Symbols::default();
-    let tracepoints = tables.tracepoints.as_ref().ok().map(|names| {
-        // The set was read from lines, and is read as lines again.
-        let text = names.iter().fold(String::new(), |mut text, name| {
-            text.push_str(name);
-            text.push('\n');
-            text
-        });
-        Tracepoints::parse(text.as_bytes()).unwrap_or_default()
-    });
     let functions: Option<&FilterFunctions> = tables.functions.as_ref().ok();
     let machine = plan::Machine {
         symbols: tables.symbols.as_ref().unwrap_or(&no_symbols),
         functions,
-        tracepoints: tracepoints.as_ref(),
+        tracepoints: tables.tracepoints.as_ref().ok(),
         types: &tables.types,
         offsets,
         allowed: &plan::Allowed {
@@ -524,7 +515,7 @@ fn meta(
         } else {
             plan.losses
                 .iter()
-                .map(|loss| format!("{}: {} ({})", loss.name, loss.lost, loss.reason))
+                .map(|loss| format!("{}: {} ({})", loss.names.join(", "), loss.lost, loss.reason))
                 .collect()
         },
         blind_spots: plan

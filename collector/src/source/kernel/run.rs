@@ -133,7 +133,10 @@ impl KernelSource {
             self.missed = attached.missed();
         }
         let runs = self.runs();
-        if let Some((what, share)) = self.governor.look(&runs, now, self.level, self.stacks_over != 0) {
+        if let Some((what, share)) =
+            self.governor
+                .look(&runs, now, self.level, self.stacks_over != 0)
+        {
             self.drop(what, share);
         }
         None

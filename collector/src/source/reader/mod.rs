@@ -150,7 +150,12 @@ impl Reader {
     }
 
     /// Stacks of waits that go on after this many nanoseconds.
-    pub fn stacks_of_waits(&mut self, live: &frame::Live, now_ns: u64, over: u64) -> Vec<frame::Stack> {
+    pub fn stacks_of_waits(
+        &mut self,
+        live: &frame::Live,
+        now_ns: u64,
+        over: u64,
+    ) -> Vec<frame::Stack> {
         self.stacks
             .as_mut()
             .map(|stacks| stacks.of_waits(live, now_ns, over))

@@ -90,10 +90,7 @@ fn a_killable_attempt_without_the_lock_has_failed() {
     free(&env, KVM_LOCK);
     attempt(&env, KVM_LOCK, Mode::Exclusive, Attempt::Sure);
     let stats = env.stats(class_id::VCPU_MUTEX, Mode::Exclusive);
-    assert_eq!(
-        (stats.attempts_failed.get(), sum(&stats.wait)),
-        (1, 0)
-    );
+    assert_eq!((stats.attempts_failed.get(), sum(&stats.wait)), (1, 0));
     assert_eq!(env.held(0), [KVM_LOCK]);
 }
 
@@ -145,10 +142,7 @@ fn an_interrupted_contention_is_a_failed_attempt() {
     contention::begins(&env, VCPU_MUTEX, Mode::Exclusive);
     contention::ends(&env, VCPU_MUTEX, -4);
     let stats = env.stats(class_id::VCPU_MUTEX, Mode::Exclusive);
-    assert_eq!(
-        (stats.attempts_failed.get(), sum(&stats.wait)),
-        (1, 0)
-    );
+    assert_eq!((stats.attempts_failed.get(), sum(&stats.wait)), (1, 0));
     assert!(env.held(0).is_empty());
     assert_eq!(env.tasks[0].0.pending.get(), 0);
 }
@@ -175,7 +169,10 @@ fn below_level_2_only_contended_waits_are_seen() {
     attempt(&env, KVM_LOCK, Mode::Exclusive, Attempt::Sure);
     env.level.set(1);
     contention::begins(env.at(1000), VCPU_MUTEX, Mode::Exclusive);
-    assert!(env.held(0).is_empty(), "what was held is not known any more");
+    assert!(
+        env.held(0).is_empty(),
+        "what was held is not known any more"
+    );
     contention::ends(env.at(4000), VCPU_MUTEX, 0);
     attempt(&env, KVM_LOCK, Mode::Exclusive, Attempt::Sure);
     locks::release_mode(&env, KVM_LOCK, Mode::Exclusive);
@@ -207,7 +204,12 @@ fn a_downgrade_ends_a_write_and_begins_a_read() {
 #[test]
 fn a_return_finds_its_call_by_the_frame() {
     let env = tentative(1);
-    entries::enter_frame(env.at(1000), entry_id::HANDLE_PQAP, [VCPU, 0, 0, 0, 0, 0], 0x9000);
+    entries::enter_frame(
+        env.at(1000),
+        entry_id::HANDLE_PQAP,
+        [VCPU, 0, 0, 0, 0, 0],
+        0x9000,
+    );
     entries::enter_frame(env.at(1100), entry_id::ASSIGN_ADAPTER, [0; 6], 0x8f00);
     entries::leave_frame(env.at(1300), 0x1234, 0);
     entries::leave_frame(env.at(1500), 0x8f00, 0);
@@ -222,12 +224,7 @@ fn a_return_finds_its_call_by_the_frame() {
 fn a_missed_return_does_not_swallow_those_that_follow() {
     let env = tentative(1);
     for start in [1000, 2000, 3000] {
-        entries::enter_frame(
-            env.at(start),
-            entry_id::ASSIGN_ADAPTER,
-            [0; 6],
-            0x9000,
-        );
+        entries::enter_frame(env.at(start), entry_id::ASSIGN_ADAPTER, [0; 6], 0x9000);
         if start != 2000 {
             entries::leave_frame(env.at(start + 100), 0x9000, 7);
         }
@@ -258,9 +255,7 @@ fn of_an_opcode_group_only_pqap_counts() {
     };
     for (opcode, expected) in [([0xb2, 0x2b], 0), ([0xb2, 0xaf], 1)] {
         for (n, byte) in opcode.into_iter().enumerate() {
-            env.memory
-                .borrow_mut()
-                .insert(SIE + 4 + n as u64, byte);
+            env.memory.borrow_mut().insert(SIE + 4 + n as u64, byte);
         }
         let args = [VCPU, 0, 0, 0, 0, 0];
         entries::enter_frame(&env, entry_id::KVM_HANDLE_PQAP, args, 0x9000);

@@ -1,0 +1,646 @@
+//! `apscope doctor`: on this machine under each missing capability, and on copies of others.
+
+mod json_schema;
+mod machines;
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use json_schema::violations;
+use machines::{hide_addresses, machine};
+use serde_json::Value;
+use support::bpf::permitted;
+use support::{Place, failure, told};
+
+const CAP_BPF: i32 = 39;
+const CAP_PERFMON: i32 = 38;
+const CAP_DAC_READ_SEARCH: i32 = 2;
+const CAP_SYS_ADMIN: i32 = 21;
+const CAP_SYS_PTRACE: i32 = 19;
+const CAP_SYSLOG: i32 = 34;
+
+/// The report on a machine, which must exit with what its verdict says.
+fn report(output: &Output) -> Value {
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", told(output)));
+    let exit = report["verdict"]["exit"].as_i64().unwrap();
+    assert_eq!(output.status.code().map(i64::from), Some(exit));
+    let schema: Value =
+        serde_json::from_str(include_str!("../../docs/doctor.schema.json")).unwrap();
+    let mut found = Vec::new();
+    violations(&schema, &schema, &report, "", &mut found);
+    assert_eq!(found, [""; 0]);
+    report
+}
+
+fn of_copy(kernel: &str, changes: &[&str]) -> Value {
+    of_root(machine(kernel, changes).path(), "")
+}
+
+fn of_root(root: &Path, arguments: &str) -> Value {
+    let place = Place::new();
+    let root = root.to_str().unwrap();
+    let mut command = place.command(&format!("doctor --json {arguments}"));
+    report(&command.args(["--root", root]).output().unwrap())
+}
+
+fn state(report: &Value) -> &str {
+    report["verdict"]["state"].as_str().unwrap()
+}
+
+/// What is missing with this severity, what is lost and what to try, each as one text.
+fn problems(report: &Value, severity: &str) -> Vec<String> {
+    let problems = report["problems"].as_array().unwrap().iter();
+    problems
+        .filter(|problem| problem["severity"] == severity)
+        .map(|problem| {
+            let member = |name: &str| {
+                let text = problem[name].as_str().unwrap();
+                assert!(!text.is_empty(), "{name} is empty: {problem}");
+                text
+            };
+            format!(
+                "{} | {} | {}",
+                member("what"),
+                member("lost"),
+                member("remedy")
+            )
+        })
+        .collect()
+}
+
+/// Whether a mechanism is allowed, and the reason where it is not.
+fn allowed(report: &Value, mechanism: &str) -> Result<(), String> {
+    let all = report["allowed"]["mechanisms"].as_array().unwrap();
+    let answer = all
+        .iter()
+        .find(|answer| answer["mechanism"] == mechanism)
+        .unwrap();
+    if answer["allowed"].as_bool().unwrap() {
+        Ok(())
+    } else {
+        Err(answer["reason"].as_str().unwrap().to_owned())
+    }
+}
+
+/// Points of the kernel that are probed by a mechanism.
+fn probed(report: &Value, mechanism: &str) -> usize {
+    let rows = report["attach"].as_array().unwrap().iter();
+    rows.filter(|row| row["status"] == "probed" && row["mechanism"] == mechanism)
+        .count()
+}
+
+fn one_contains(texts: &[String], parts: &[&str]) {
+    assert!(
+        texts
+            .iter()
+            .any(|text| parts.iter().all(|part| text.contains(part))),
+        "none has all of {parts:?}: {texts:#?}"
+    );
+}
+
+#[test]
+fn a_recent_host_is_ready() {
+    for kernel in ["6.12", "7.2"] {
+        let report = of_copy(kernel, &[]);
+        assert_eq!(problems(&report, "prevents"), [""; 0], "{kernel}");
+        assert_eq!(problems(&report, "degrades"), [""; 0], "{kernel}");
+        assert_eq!(state(&report), "ready", "{kernel}");
+        assert_eq!(report["source"]["kind"], "kernel");
+        assert_eq!(report["source"]["reason"], "this is an s390x machine");
+        assert_eq!(report["allowed"]["basis"], "concluded");
+        assert_eq!(report["budget"]["possible_cpus"], 16);
+        assert!(probed(&report, "kprobe") > 20, "{kernel}");
+        assert!(probed(&report, "kretprobe") > 20, "{kernel}");
+        assert!(probed(&report, "fexit") > 3, "{kernel}");
+        assert!(probed(&report, "btf tracepoint") >= 2, "{kernel}");
+        let offsets = report["offsets"].as_array().unwrap();
+        assert!(offsets.iter().filter(|row| row["offset"].is_u64()).count() > 40);
+        assert!(
+            report["blind_spots"]
+                .to_string()
+                .contains("never leave SIE")
+        );
+    }
+}
+
+#[test]
+fn an_old_host_says_what_it_lacks() {
+    let report = of_copy("5.10", &[]);
+    assert_eq!(state(&report), "degraded");
+    let candidates = &report["generation"]["candidates"];
+    assert_eq!(*candidates, serde_json::json!(["v5.10", "v5.11"]));
+    let degrades = problems(&report, "degrades");
+    one_contains(&degrades, &["fexit", "Linux 6.3", "owner word"]);
+    one_contains(&degrades, &["contention_begin", "contended waits"]);
+    assert!(
+        report["blind_spots"]
+            .to_string()
+            .contains("AQIC is unusable")
+    );
+
+    let report = of_copy("6.1", &[]);
+    assert_eq!(state(&report), "degraded");
+    assert!(allowed(&report, "fexit").unwrap_err().contains("6.3"));
+    assert_eq!(allowed(&report, "btf-tracepoint"), Ok(()));
+}
+
+#[test]
+fn locked_memory_counts_before_5_11() {
+    let report = of_copy("5.10", &["small-memlock"]);
+    assert_eq!(state(&report), "impossible");
+    one_contains(
+        &problems(&report, "prevents"),
+        &["65536", "ulimit -l unlimited"],
+    );
+    let report = of_copy("6.1", &["small-memlock"]);
+    assert_eq!(state(&report), "degraded");
+}
+
+#[test]
+fn without_tracefs_nothing_is_probed_blindly() {
+    let report = of_copy("7.2", &["no-tracefs"]);
+    assert_eq!(state(&report), "impossible");
+    one_contains(
+        &problems(&report, "prevents"),
+        &[
+            "tracefs is not mounted",
+            "stop the machine",
+            "mount -t tracefs",
+        ],
+    );
+    assert_eq!(probed(&report, "kprobe"), 0);
+}
+
+#[test]
+fn without_types_no_offset_is_guessed() {
+    let report = of_copy("7.2", &["no-btf"]);
+    assert_eq!(state(&report), "impossible");
+    one_contains(
+        &problems(&report, "prevents"),
+        &[
+            "offsets of kvm->lock",
+            "no known layout",
+            "CONFIG_DEBUG_INFO_BTF",
+        ],
+    );
+    let offsets = report["offsets"].as_array().unwrap();
+    assert!(offsets.iter().all(|row| row.get("offset").is_none()));
+    // Types are missing there too, but these two builds are known.
+    for kernel in ["5.10", "5.10-lockdep"] {
+        let host = machine("5.10", &[]);
+        if kernel != "5.10" {
+            machines::tables_of(kernel, host.path());
+        }
+        let types = host.path().join("sys/kernel/btf");
+        fs::remove_dir_all(types).unwrap();
+        let report = of_root(host.path(), "");
+        assert_eq!(state(&report), "degraded", "{kernel}");
+        let offsets = report["offsets"].to_string();
+        assert!(offsets.contains("known layout"), "{kernel}");
+    }
+}
+
+#[test]
+fn paranoia_binds_only_who_has_no_capability() {
+    let report = of_copy("7.2", &["paranoid"]);
+    assert_eq!(state(&report), "ready");
+    assert_eq!(report["machine"]["settings"]["perf_event_paranoid"], 4);
+    let report = of_copy("7.2", &["paranoid", "no-perfmon"]);
+    assert_eq!(state(&report), "impossible");
+    one_contains(
+        &problems(&report, "prevents"),
+        &["kprobes", "CAP_PERFMON missing", "run as root"],
+    );
+    let host = machine("7.2", &["paranoid", "no-perfmon"]);
+    let place = Place::new();
+    let root = host.path().to_str().unwrap();
+    let page = place
+        .command("doctor")
+        .args(["--root", root])
+        .output()
+        .unwrap();
+    let page = String::from_utf8(page.stdout).unwrap();
+    assert!(
+        page.contains("4: no event can be opened without CAP_PERFMON"),
+        "{page}"
+    );
+}
+
+#[test]
+fn lockdown_is_told_apart_by_its_level() {
+    let report = of_copy("7.2", &["lockdown-integrity"]);
+    assert_eq!(state(&report), "ready");
+    assert_eq!(report["machine"]["kernel"]["lockdown"], "integrity");
+    let report = of_copy("7.2", &["lockdown-confidentiality"]);
+    assert_eq!(state(&report), "impossible");
+    one_contains(
+        &problems(&report, "prevents"),
+        &["kprobes", "confidentiality", "lockdown=integrity"],
+    );
+    assert_eq!(probed(&report, "kprobe"), 0);
+}
+
+#[test]
+fn each_other_thing_that_is_missing_is_named() {
+    for (change, expected, parts) in [
+        (
+            "no-module",
+            "impossible",
+            &["vfio_ap is not loaded", "modprobe vfio_ap"][..],
+        ),
+        (
+            "no-kprobes",
+            "impossible",
+            &["kprobes", "CONFIG_KPROBE_EVENTS"],
+        ),
+        (
+            "no-ftrace",
+            "impossible",
+            &["ftrace_enabled is 0", "sysctl kernel.ftrace_enabled=1"],
+        ),
+        (
+            "namespace",
+            "impossible",
+            &["user namespace do not count", "outside of the container"],
+        ),
+        ("user", "impossible", &["CAP_BPF missing", "run as root"]),
+        (
+            "no-perfmon",
+            "impossible",
+            &["CAP_PERFMON missing", "kprobes"],
+        ),
+        ("realtime", "degraded", &["PREEMPT_RT", "owner word"]),
+    ] {
+        let report = of_copy("7.2", &[change]);
+        assert_eq!(state(&report), expected, "{change}");
+        let severity = if expected == "impossible" {
+            "prevents"
+        } else {
+            "degrades"
+        };
+        one_contains(&problems(&report, severity), parts);
+    }
+}
+
+#[test]
+fn hidden_addresses_are_no_addresses() {
+    let host = machine("7.2", &["hidden-addresses"]);
+    hide_addresses(host.path());
+    let report = of_root(host.path(), "");
+    assert_eq!(state(&report), "degraded");
+    one_contains(
+        &problems(&report, "degrades"),
+        &[
+            "zeros instead of addresses",
+            "the driver's own locks",
+            "kptr_restrict=1",
+        ],
+    );
+    assert_eq!(report["machine"]["tracing"]["addresses"], false);
+}
+
+#[test]
+fn recorded_answers_come_before_conclusions() {
+    let host = machine("7.2", &[]);
+    let record = r#"{"basis":"probed","mechanisms":[{"mechanism":"kprobe","allowed":false,"reason":"EACCES"}]}"#;
+    fs::write(host.path().join("apscope-probes.json"), record).unwrap();
+    let report = of_root(host.path(), "");
+    assert_eq!(report["allowed"]["basis"], "recorded");
+    assert_eq!(allowed(&report, "kprobe"), Err("EACCES".into()));
+    assert_eq!(allowed(&report, "fexit"), Err("not tried".into()));
+    assert_eq!(state(&report), "impossible");
+}
+
+/// A reader of these would wait for ever, as it would for a lock that a stuck task holds.
+#[test]
+fn nothing_behind_a_traced_lock_is_opened() {
+    let host = machine("7.2", &[]);
+    for path in [
+        "sys/bus/ap/apmask",
+        "sys/bus/ap/aqmask",
+        "sys/devices/vfio_ap/matrix/0/matrix",
+        "sys/devices/vfio_ap/matrix/0/guest_matrix",
+        "sys/devices/vfio_ap/matrix/0/ap_config",
+        "proc/1/cmdline",
+        "proc/self/cmdline",
+        "proc/modules",
+        // Not even in place of a file that is read.
+        "proc/sys/kernel/bpf_stats_enabled",
+    ] {
+        let path = host.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let _ = fs::remove_file(&path);
+        let status = Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(status.success());
+    }
+    let report = of_root(host.path(), "");
+    assert_eq!(state(&report), "ready");
+    let unreadable = report["machine"]["unreadable"].as_array().unwrap();
+    assert_eq!(unreadable.len(), 1, "{unreadable:?}");
+    assert_eq!(unreadable[0]["path"], "/proc/sys/kernel/bpf_stats_enabled");
+}
+
+#[test]
+fn damaged_files_are_said_and_survived() {
+    let host = machine("7.2", &[]);
+    for path in [
+        "proc/kallsyms",
+        "proc/self/status",
+        "proc/sys/kernel/osrelease",
+        "sys/kernel/btf/vmlinux",
+        "sys/kernel/btf/kvm",
+        "sys/kernel/notes",
+        "sys/kernel/tracing/available_filter_functions",
+        "sys/module/vfio_ap/notes/.note.gnu.build-id",
+    ] {
+        let bytes: Vec<u8> = (0..=255u8).cycle().take(5000).collect();
+        fs::write(host.path().join(path), bytes).unwrap();
+    }
+    let report = of_root(host.path(), "");
+    assert_eq!(state(&report), "impossible");
+    let place = Place::new();
+    let root = host.path().to_str().unwrap();
+    let page = place
+        .command("doctor --color never")
+        .args(["--root", root])
+        .output()
+        .unwrap();
+    let page = String::from_utf8(page.stdout).unwrap();
+    assert!(
+        page.chars().all(|c| c == '\n' || !c.is_control()),
+        "{page:?}"
+    );
+}
+
+#[test]
+fn a_page_has_79_columns_of_ascii() {
+    for (kernel, changes) in [
+        ("5.10", &[][..]),
+        ("7.2", &[]),
+        ("7.2", &["no-btf", "user"]),
+    ] {
+        let host = machine(kernel, changes);
+        let place = Place::new();
+        let root = host.path().to_str().unwrap();
+        let output = place
+            .command("doctor")
+            .args(["--root", root])
+            .output()
+            .unwrap();
+        let page = String::from_utf8(output.stdout).unwrap();
+        assert!(page.is_ascii());
+        for line in page.lines() {
+            assert!(line.len() <= 79, "{line}");
+        }
+        for heading in [
+            "MACHINE",
+            "PRIVILEGES",
+            "KERNEL FEATURES",
+            "DRIVER",
+            "ATTACH POINTS",
+            "OFFSETS",
+            "MEMORY",
+            "WHAT THE DASHBOARD SHOWS",
+            "BLIND SPOTS",
+            "WHAT IS MISSING",
+            "VERDICT",
+        ] {
+            assert!(
+                page.lines().any(|line| line.starts_with(heading)),
+                "{heading}: {page}"
+            );
+        }
+    }
+}
+
+/// Names of the members that a schema knows.
+fn names(schema: &Value, found: &mut Vec<String>) {
+    if let Some(properties) = schema.get("properties") {
+        for (name, inner) in properties.as_object().unwrap() {
+            found.push(name.clone());
+            names(inner, found);
+        }
+    }
+    if let Some(items) = schema.get("items") {
+        names(items, found);
+    }
+}
+
+#[test]
+fn every_member_and_exit_code_is_documented() {
+    let page = include_str!("../../docs/doctor.md");
+    let schema = serde_json::from_str(include_str!("../../docs/doctor.schema.json")).unwrap();
+    let mut members = Vec::new();
+    names(&schema, &mut members);
+    assert!(members.len() > 60);
+    for word in members
+        .iter()
+        .map(String::as_str)
+        .chain(["ready", "degraded", "impossible"])
+    {
+        assert!(page.contains(&format!("`{word}`")), "{word}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_no_machine_is_refused() {
+    let place = Place::new();
+    for arguments in ["doctor --root nowhere", "doctor --root ."] {
+        let [what, _, hint] = failure(&place.command(arguments).output().unwrap());
+        assert!(what.contains("cannot be read as a machine"), "{what}");
+        assert!(hint.contains("proc and sys"), "{hint}");
+    }
+}
+
+/// The program as root without some capabilities.
+fn without(place: &Place, capabilities: &[i32], arguments: &str) -> Command {
+    let capabilities = capabilities.to_vec();
+    let mut command = place.command(arguments);
+    // SAFETY: prctl(2) alone, which may be called between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            for capability in &capabilities {
+                // exec(2) gives root what is in the bounding set.
+                if libc::prctl(libc::PR_CAPBSET_DROP, *capability, 0, 0, 0) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+    command
+}
+
+/// The program as a user without any privilege.
+fn as_nobody(place: &Place, arguments: &str) -> Command {
+    let program = place.path("apscope-collector");
+    fs::copy(env!("CARGO_BIN_EXE_apscope-collector"), &program).unwrap();
+    fs::set_permissions(place.path("."), fs::Permissions::from_mode(0o777)).unwrap();
+    let mut command = Command::new(program);
+    command
+        .current_dir(place.path("."))
+        .args(arguments.split_whitespace())
+        .uid(65534)
+        .gid(65534);
+    command
+}
+
+/// What a run without some capabilities can do: whether it measures over eBPF, and what it names.
+fn cases() -> Vec<(&'static [i32], Result<(), &'static str>)> {
+    // On kernels between, which may or may not have the change, there is nothing to expect.
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
+    let release = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let mut cases: Vec<(&'static [i32], Result<(), &'static str>)> = vec![
+        (&[], Ok(())),
+        // Each of the two was a part of CAP_SYS_ADMIN.
+        (&[CAP_BPF], Ok(())),
+        (&[CAP_PERFMON], Ok(())),
+        (&[CAP_SYSLOG, CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE], Ok(())),
+        (&[CAP_SYS_ADMIN, CAP_BPF], Err("CAP_BPF")),
+        (&[CAP_SYS_ADMIN, CAP_PERFMON], Err("CAP_PERFMON")),
+    ];
+    if release >= (6, 16) {
+        cases.push((&[CAP_SYS_ADMIN], Err("CAP_SYS_ADMIN missing")));
+    }
+    cases
+}
+
+#[test]
+fn this_machine_is_probed_under_each_missing_capability() {
+    let Some(_permit) = permitted() else { return };
+    for (capabilities, expected) in cases() {
+        let place = Place::new();
+        let arguments = "doctor --json --source emulator";
+        let report = report(&without(&place, capabilities, arguments).output().unwrap());
+        assert_eq!(report["allowed"]["basis"], "probed");
+        match expected {
+            Ok(()) => {
+                assert_eq!(problems(&report, "degrades"), [""; 0], "{capabilities:?}");
+                assert_eq!(state(&report), "ready", "{capabilities:?}");
+                assert_eq!(report["source"]["probe"], "ebpf");
+            }
+            Err(missing) => {
+                assert_eq!(state(&report), "degraded", "{capabilities:?}");
+                assert_eq!(report["source"]["probe"], "in-process");
+                one_contains(
+                    &problems(&report, "degrades"),
+                    &["uprobes", missing, "run as root"],
+                );
+            }
+        }
+        // What is tried agrees with what the kernel's source says.
+        let stats = allowed(&report, "run-time-stats");
+        if capabilities.contains(&CAP_SYS_ADMIN) {
+            assert!(stats.unwrap_err().contains("EPERM"));
+            assert_eq!(report["machine"]["others"]["known"], false);
+        } else {
+            assert_eq!(stats, Ok(()));
+            assert_eq!(report["machine"]["others"]["known"], true);
+        }
+        let forced = format!("{arguments} --probe ebpf");
+        let report = self::report(&without(&place, capabilities, &forced).output().unwrap());
+        let judged = if expected.is_ok() {
+            "ready"
+        } else {
+            "impossible"
+        };
+        assert_eq!(state(&report), judged, "{capabilities:?}");
+    }
+}
+
+#[test]
+fn an_export_agrees_with_the_doctor() {
+    let Some(_permit) = permitted() else { return };
+    let export = "export --source emulator --format json -o out.json --guests 1 --duration 1s";
+    for (capabilities, expected) in cases().into_iter().skip(1) {
+        let place = Place::new();
+        let output = without(&place, capabilities, export).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{capabilities:?}: {}",
+            told(&output)
+        );
+        let source = &place.json("out.json")["source"];
+        let reason = source["reason"].as_str().unwrap();
+        match expected {
+            Ok(()) => assert_eq!(source["probe"], "ebpf", "{reason}"),
+            Err(missing) => {
+                assert_eq!(source["probe"], "in-process", "{reason}");
+                assert!(reason.contains(missing), "{reason}");
+                let forced = format!("{export} --probe ebpf");
+                let output = without(&place, capabilities, &forced).output().unwrap();
+                let [_, cause, hint] = failure(&output);
+                assert!(cause.contains(missing), "{cause}");
+                assert!(hint.contains("root"), "{hint}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_user_without_privileges_measures_in_process() {
+    let Some(_permit) = permitted() else { return };
+    let place = Place::new();
+    let arguments = "doctor --json --source emulator";
+    let report = report(&as_nobody(&place, arguments).output().unwrap());
+    assert_eq!(report["machine"]["privileges"]["uid"], 65534);
+    assert_eq!(state(&report), "degraded");
+    assert_eq!(report["source"]["probe"], "in-process");
+    one_contains(
+        &problems(&report, "degrades"),
+        &["CAP_BPF", "CAP_PERFMON", "in process", "run as root"],
+    );
+    let export = "export --source emulator --format json -o out.json --guests 1 --duration 1s";
+    let output = as_nobody(&place, export).output().unwrap();
+    assert!(output.status.success(), "{}", told(&output));
+    let source = &place.json("out.json")["source"];
+    assert_eq!(source["probe"], "in-process");
+    assert!(
+        source["reason"]
+            .as_str()
+            .unwrap()
+            .contains("CAP_BPF and CAP_PERFMON missing")
+    );
+    let forced = as_nobody(&place, &format!("{export} --probe ebpf"));
+    let [_, cause, _] = failure(&{ forced }.output().unwrap());
+    assert!(cause.contains("CAP_BPF and CAP_PERFMON missing"), "{cause}");
+}
+
+#[test]
+fn the_real_driver_is_impossible_where_there_is_none() {
+    if Path::new("/sys/module/vfio_ap").exists() {
+        return;
+    }
+    let place = Place::new();
+    let output = place
+        .command("doctor --json --source kernel")
+        .output()
+        .unwrap();
+    let report = report(&output);
+    assert_eq!(state(&report), "impossible");
+    assert_eq!(report["source"]["probe"], "none");
+    one_contains(&problems(&report, "prevents"), &["vfio_ap is not loaded"]);
+}
+
+/// Trials leave nothing behind.
+#[test]
+fn nothing_stays_loaded() {
+    let Some(_permit) = permitted() else { return };
+    let place = Place::new();
+    report(
+        &place
+            .command("doctor --json --source emulator")
+            .output()
+            .unwrap(),
+    );
+    let left = aya::programs::loaded_programs()
+        .flatten()
+        .filter(|program| program.name_as_str() == Some("apscope_trial"));
+    assert_eq!(left.count(), 0);
+}
