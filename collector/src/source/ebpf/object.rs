@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf, Stack};
 use aya::{Ebpf, EbpfLoader};
 use probe_ebpf::abi::{
-    self, Config, EntryInfo, LockInfo, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES, PROGRAMS,
+    self, Adopted, Config, EntryInfo, InstanceInfo, LockInfo, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES, PROGRAMS,
     SLOTS_PER_ADOPTED,
 };
 
@@ -98,7 +98,7 @@ fn failed(map: &'static str) -> impl Fn(aya::maps::MapError) -> ProbeError {
 }
 
 /// The object says for which version of the ABI it was built: its global `ABI_VERSION`.
-fn check_version() -> Result<(), ProbeError> {
+pub fn check_version() -> Result<(), ProbeError> {
     use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
     let missing = ProbeError::Missing("ABI_VERSION");
     let file = object::File::parse(OBJECT).map_err(|e| ProbeError::Load(chain(&e)))?;
@@ -132,6 +132,44 @@ pub fn add_locks(ebpf: &mut Ebpf, all: &[(u64, LockInfo)]) -> Result<(), ProbeEr
             .map_err(failed("LOCKS"))?;
     }
     Ok(())
+}
+
+/// Adds a lock that was found to those that programs adopt. False if there is no room.
+pub fn adopt(ebpf: &mut Ebpf, lock: &Adopted, tgid: u32, now_ns: u64) -> Result<bool, ProbeError> {
+    let map = ebpf
+        .map_mut("FREE_INSTANCES")
+        .ok_or(ProbeError::Missing("FREE_INSTANCES"))?;
+    let mut free: Stack<_, u32> = Stack::try_from(map).map_err(failed("FREE_INSTANCES"))?;
+    let Ok(slot) = free.pop(0) else {
+        return Ok(false);
+    };
+    let map = ebpf
+        .map_mut("INSTANCE_INFO")
+        .ok_or(ProbeError::Missing("INSTANCE_INFO"))?;
+    let mut info: Array<_, [u64; size_of::<InstanceInfo>() / 8]> =
+        Array::try_from(map).map_err(failed("INSTANCE_INFO"))?;
+    // The fields of `InstanceInfo`, in order; the layout is asserted where it is defined.
+    let words = [
+        lock.address,
+        u64::from(lock.class) | u64::from(lock.kind) << 8,
+        lock.object,
+        u64::from(lock.number),
+        u64::from(tgid),
+        now_ns,
+        0,
+        0,
+    ];
+    info.set(slot, words, 0).map_err(failed("INSTANCE_INFO"))?;
+    let info = LockInfo {
+        target: 0,
+        instance: slot,
+        class: lock.class,
+        kind: lock.kind,
+        flags: 0,
+        reserved: 0,
+    };
+    add_locks(ebpf, &[(lock.address, info)])?;
+    Ok(true)
 }
 
 /// Writes the attach-time facts of all entry points.

@@ -197,7 +197,8 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     let mut ebpf = object::load(&config, &sizes).map_err(|e| probe_failed(&e))?;
     let memory = Kernel::new(&mut ebpf).map_err(|e| probe_failed(&e))?;
     let has_flag = tables::has_flag(offsets);
-    let fixed = fixed_locks(&memory, offsets, plan, kernel, has_flag);
+    let matrix_dev = matrix_dev(&memory, plan);
+    let fixed = fixed_locks(&memory, offsets, plan, kernel, matrix_dev, has_flag);
     let instances = fixed_instances(&fixed);
     let mut level = kernel.level;
     let tracefs: Option<PathBuf> = facts
@@ -227,6 +228,12 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         }
     }
     object::add_locks(&mut ebpf, &lock_table(&fixed, &instances)).map_err(|e| probe_failed(&e))?;
+    if let Some(matrix_dev) = matrix_dev {
+        for (lock, tgid) in objects::guests_now(&memory, offsets, matrix_dev) {
+            object::adopt(&mut ebpf, &lock, tgid, reader::monotonic_ns())
+                .map_err(|e| probe_failed(&e))?;
+        }
+    }
     object::set_entry_info(&mut ebpf, &tables::entry_info(plan, offsets))
         .map_err(|e| probe_failed(&e))?;
     object::set_entry_at(&mut ebpf, &entry_addresses(plan)).map_err(|e| probe_failed(&e))?;
@@ -334,25 +341,33 @@ fn nothing_attached(attached: &Attached) -> SourceError {
     )
 }
 
+/// The driver's `matrix_dev`.
+fn matrix_dev(memory: &Kernel, plan: &Plan) -> Option<u64> {
+    let variable = plan
+        .variables
+        .iter()
+        .find(|variable| variable.variable.content == Content::MatrixDev)?;
+    memory.u64(variable.address?).filter(|address| *address != 0)
+}
+
 /// Locks that are known before anything is attached.
 fn fixed_locks(
     memory: &Kernel,
     offsets: &Offsets,
     plan: &Plan,
     options: &KernelOptions,
+    matrix_dev: Option<u64>,
     has_flag: bool,
 ) -> Vec<FixedLock> {
-    let mut fixed = Vec::new();
+    let mut fixed = matrix_dev.map_or_else(Vec::new, |matrix_dev| {
+        objects::driver_locks(memory, offsets, matrix_dev, has_flag)
+    });
     for variable in &plan.variables {
         let Some(address) = variable.address else {
             continue;
         };
         match variable.variable.content {
-            Content::MatrixDev => {
-                if let Some(matrix_dev) = memory.u64(address) {
-                    fixed.extend(objects::driver_locks(memory, offsets, matrix_dev, has_flag));
-                }
-            }
+            Content::MatrixDev => {}
             Content::Lock(class) => fixed.push(FixedLock {
                 address,
                 class,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use probe_ebpf::abi::{InstanceInfo, LockKind, Mode, series};
+use probe_ebpf::abi::{Adopted, InstanceInfo, LockKind, Mode, series};
 use probe_ebpf::names::{CLASSES, class_id};
 
 use super::words::Memory;
@@ -88,6 +88,40 @@ pub fn mdevs(memory: &impl Memory, offsets: &Offsets, matrix_dev: u64) -> Vec<u6
         }
         found.push(mdev);
         at = memory.u64(at).unwrap_or(0);
+    }
+    found
+}
+
+/// Locks of the guests that have an mdev now, each with the process of its guest: found without waiting for a call.
+pub fn guests_now(memory: &impl Memory, offsets: &Offsets, matrix_dev: u64) -> Vec<(Adopted, u32)> {
+    let Some(kvm_of) = offsets.get(Field::MdevKvm) else {
+        return Vec::new();
+    };
+    let mut found: Vec<(Adopted, u32)> = Vec::new();
+    for mdev in mdevs(memory, offsets, matrix_dev) {
+        let kvm = memory.u64(mdev.wrapping_add(u64::from(kvm_of))).unwrap_or(0);
+        if kvm == 0 || found.iter().any(|(lock, _)| lock.object == kvm) {
+            continue;
+        }
+        let at = |field| Some(kvm.wrapping_add(u64::from(offsets.get(field)?)));
+        let tgid = at(Field::KvmUserspacePid)
+            .and_then(|address| memory.u32(address))
+            .unwrap_or(0);
+        for (field, class) in [
+            (Field::KvmLock, class_id::KVM_LOCK),
+            (Field::KvmPqapHookRwsem, class_id::PQAP_HOOK_RWSEM),
+        ] {
+            let Some(address) = at(field) else { continue };
+            let lock = Adopted {
+                address,
+                class,
+                kind: CLASSES[usize::from(class)].kind as u8,
+                object: kvm,
+                number: 0,
+                wait_queue: 0,
+            };
+            found.push((lock, tgid));
+        }
     }
     found
 }
