@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use apscope_collector::export::json::{Document, Origin};
 use apscope_collector::model::Model;
 use apscope_collector::options::{GivenLock, KernelOptions, RunOptions, SourceChoice};
 use apscope_collector::source::Session;
@@ -219,7 +220,7 @@ fn waits_for_a_kernel_lock_agree_with_bpftrace() {
     }
     let said = script.end();
     session.detached();
-    let locks = apscope_collector::export::json::document(&model);
+    let locks = serde_json::to_value(Document::of(&model, Origin::Live)).unwrap();
     let lock = locks["locks"]
         .as_array()
         .unwrap()

@@ -284,7 +284,13 @@ pub enum Resolve {
     KvmDevice = 15,
     /// Argument 1 is the `struct vfio_device` that a matrix mdev begins with. Argument 2 is shown.
     VfioDevice = 16,
+    /// As `KvmFile`, and only calls with the command [`KVM_S390_PV_COMMAND`] count: its handler is inlined into that of
+    /// all ioctls of a guest.
+    KvmFilePv = 17,
 }
+
+/// `_IOWR(KVMIO, 0xc5, struct kvm_pv_cmd)` (include/uapi/linux/kvm.h).
+pub const KVM_S390_PV_COMMAND: u32 = 0xc020_aec5;
 
 /// Index in the map `PQAP`: (the driver's or kvm's handler, function code, response code).
 #[inline(always)]

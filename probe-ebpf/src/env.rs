@@ -124,6 +124,25 @@ impl Maps {
     }
 }
 
+/// The lock whose address is a typed program's argument `n`, as a number, if the lock is traced. The first thing that is
+/// done with it is a look at the table of locks.
+///
+/// The verifier knows such an argument as a pointer to a mutex, with which nothing may be computed.
+#[inline(always)]
+pub fn traced_argument(ctx: &impl EbpfContext, typed: u64, n: usize) -> Option<u64> {
+    // SAFETY: only tested for presence.
+    unsafe { LOCKS.get(typed) }?;
+    untyped_argument(ctx, n)
+}
+
+/// A typed program's argument `n`, as a number.
+#[inline(always)]
+pub fn untyped_argument(ctx: &impl EbpfContext, n: usize) -> Option<u64> {
+    let arguments = ctx.as_ptr().cast::<u64>();
+    // SAFETY: the context is an array of at least `n` + 1 arguments; the helper checks the address.
+    unsafe { bpf_probe_read_kernel(arguments.add(n)).ok() }
+}
+
 /// A word of [`GATE`]; 0 beyond its end.
 #[inline(always)]
 fn gate_word(index: u32) -> u64 {

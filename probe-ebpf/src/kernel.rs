@@ -147,10 +147,13 @@ macro_rules! fexits {
             let Some(maps) = Maps::open(&ctx) else {
                 return 0;
             };
+            let Some(lock) = env::traced_argument(&ctx, ctx.arg(0), 0) else {
+                return 0;
+            };
             let ok: fn(u64) -> Option<bool> = $ok;
             match ok(ctx.arg::<u64>(1)) {
-                Some(true) => locks::acquired_unless_held(&maps, ctx.arg(0), $mode),
-                Some(false) => locks::failed_shared(&maps, ctx.arg(0), $mode),
+                Some(true) => locks::acquired_unless_held(&maps, lock, $mode),
+                Some(false) => locks::failed_shared(&maps, lock, $mode),
                 None => {}
             }
             0
@@ -166,7 +169,10 @@ macro_rules! fexits_void {
             let Some(maps) = Maps::open(&ctx) else {
                 return 0;
             };
-            locks::acquired_unless_held(&maps, ctx.arg(0), $mode);
+            let Some(lock) = env::traced_argument(&ctx, ctx.arg(0), 0) else {
+                return 0;
+            };
+            locks::acquired_unless_held(&maps, lock, $mode);
             0
         }
     )* };
@@ -223,7 +229,9 @@ macro_rules! fentries {
                 return 0;
             };
             let $maps = &$maps;
-            let $first: u64 = ctx.arg(0);
+            let Some($first) = env::traced_argument(&ctx, ctx.arg(0), 0) else {
+                return 0;
+            };
             $body;
             0
         }
@@ -239,8 +247,19 @@ fentries! {
     f_up_write => |maps, lock| locks::release_mode(maps, lock, Mode::Write);
     /// `downgrade_write`.
     f_downgrade_write => |maps, lock| locks::downgraded(maps, lock);
-    /// `flush_work` is called.
-    f_flush_work => |maps, work| works::flush_enter(maps, work);
+}
+
+/// `flush_work` is called.
+#[fentry]
+pub fn f_flush_work(ctx: FEntryContext) -> i32 {
+    let Some(maps) = Maps::open(&ctx) else {
+        return 0;
+    };
+    // A work item may be one that is adopted now.
+    if let Some(work) = env::untyped_argument(&ctx, 0) {
+        works::flush_enter(&maps, work);
+    }
+    0
 }
 
 /// `flush_work` returns: whether it waited.

@@ -6,7 +6,7 @@
 
 use apscope_collector::frame::{
     AttachPoint, CoarseDelta, Edge, End, EntryDelta, Frame, Hist, Holding, Inside, Instance, Live,
-    LogLine, Loss, Meta, Overhead, ProgramCost, ProgramLoss, SeriesDelta, Spans, TaskState,
+    LogLine, Loss, Meta, Overhead, ProgramCost, ProgramLoss, SeriesDelta, Spans, Stack, TaskState,
     Waiting, Writer,
 };
 use probe_ebpf::abi::{self, NO_INSTANCE};
@@ -302,6 +302,7 @@ pub fn frame(number: u64, count: u64) -> Frame {
             how: "finished".into(),
             detail: String::new(),
         }),
+        ..Frame::default()
     }
 }
 
@@ -528,7 +529,10 @@ impl<'a> Wild<'a> {
             vcpus: self.u32(),
             version: self.text(),
             contended_by: self.text(),
-            ..Meta::default()
+            level: self.u32(),
+            evidence: self.list(Self::text),
+            losses: self.list(Self::text),
+            blind_spots: self.list(Self::text),
         }
     }
 
@@ -627,6 +631,7 @@ impl<'a> Wild<'a> {
                 overflowed: w.u64(),
                 unreadable: w.u64(),
                 unmatched: w.u64(),
+                disagreements: w.u64(),
             }),
             overhead: self.maybe(|w| Overhead {
                 programs: w.list(|w| ProgramCost {
@@ -646,6 +651,18 @@ impl<'a> Wild<'a> {
             end: self.maybe(|w| End {
                 how: w.text(),
                 detail: w.text(),
+            }),
+            stacks: self.list(|w| Stack {
+                tid: w.u32(),
+                comm: w.text(),
+                series: w.u32(),
+                instance: w.u32(),
+                entry: w.u32(),
+                hold: w.flag(),
+                ended: w.flag(),
+                since_ns: w.u64(),
+                duration_ns: w.u64(),
+                frames: w.list(Self::text),
             }),
         }
     }

@@ -53,7 +53,7 @@ pub(super) fn from_call<E: Env>(env: &E, info: EntryInfo, args: &[u64; 6], objec
             number,
         );
         kvm(env, kvm_of);
-    } else if resolve == Resolve::KvmFile as u8 {
+    } else if resolve == Resolve::KvmFile as u8 || resolve == Resolve::KvmFilePv as u8 {
         kvm(env, pointer(env, args[0], config.file_private_data));
     } else if resolve == Resolve::Kvm as u8 {
         kvm(env, args[0]);

@@ -6,8 +6,9 @@ use super::{
 };
 use crate::abi::{
     ENTRY_HAS_WRITER, ENTRY_PQAP, ENTRY_RETURNS_INT, ENTRY_RETURNS_VOID, ENTRY_TESTS_FLAG,
-    ENTRY_TESTS_FLAG_IF_NO_DATA, EntryInfo, Inside, MAX_ENTRY_POINTS, MAX_ERRNO, MAX_NESTED,
-    NO_INSTANCE, NO_OFFSET, Program, RETURN_CODES, Resolve, SPAN_ENTRY, SPAN_WRITER, Span, Task,
+    ENTRY_TESTS_FLAG_IF_NO_DATA, EntryInfo, Inside, KVM_S390_PV_COMMAND, MAX_ENTRY_POINTS,
+    MAX_ERRNO, MAX_NESTED, NO_INSTANCE, NO_OFFSET, Program, RETURN_CODES, Resolve, SPAN_ENTRY,
+    SPAN_WRITER, Span, Task,
 };
 
 /// An entry point was called with these first six arguments. The last two matter only where [`ENTRY_HAS_WRITER`] says so.
@@ -23,6 +24,9 @@ pub fn enter_frame<E: Env>(env: &E, entry: u8, args: [u64; 6], frame: u64) {
         return;
     };
     if info.resolve == Resolve::VcpuB2 as u8 && !is_pqap(env, args[0]) {
+        return;
+    }
+    if info.resolve == Resolve::KvmFilePv as u8 && args[1] as u32 != KVM_S390_PV_COMMAND {
         return;
     }
     if let Some(stats) = env.entry_stats(entry) {
@@ -291,7 +295,10 @@ fn resolve<E: Env>(env: &E, info: EntryInfo, args: [u64; 6]) -> (u64, u64) {
         )
     } else if info.resolve == Resolve::VfioDevice as u8 {
         (args[0], args[1])
-    } else if info.resolve == Resolve::VcpuFile as u8 || info.resolve == Resolve::KvmFile as u8 {
+    } else if info.resolve == Resolve::VcpuFile as u8
+        || info.resolve == Resolve::KvmFile as u8
+        || info.resolve == Resolve::KvmFilePv as u8
+    {
         (0, args[1])
     } else if info.resolve == Resolve::Notifier as u8 {
         (args[0] - u64::from(config.mdev_notifier), args[2])

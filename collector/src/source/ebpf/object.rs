@@ -5,8 +5,8 @@ use std::os::fd::AsFd as _;
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf, Stack};
 use aya::{Ebpf, EbpfLoader};
 use probe_ebpf::abi::{
-    self, Adopted, Config, EntryInfo, InstanceInfo, LockInfo, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES, PROGRAMS,
-    SLOTS_PER_ADOPTED,
+    self, Adopted, Config, EntryInfo, InstanceInfo, LockInfo, MAX_CPUS, MAX_ENTRY_POINTS,
+    MAX_SERIES, PROGRAMS, SLOTS_PER_ADOPTED,
 };
 
 use super::{ProbeError, chain, missing_capabilities};

@@ -8,7 +8,7 @@ use crate::source::scene::{self, Driver, Pause};
 
 #[test]
 fn the_object_has_this_abi_version() {
-    check_version().expect("the committed object is up to date");
+    object::check_version().expect("the committed object is up to date");
 }
 
 #[test]
@@ -37,8 +37,8 @@ fn every_program_passes_the_verifier() {
     let sizes = Sizes::new(2, 64, 1, 1, 4096).expect("fits the budget");
     let (probes, memory) = Probes::attach(&hello, &instances, &sizes).expect("loads");
     assert_eq!(memory.tasks.len(), 64);
-    assert_eq!(probes.runs().len(), PROGRAM_NAMES.len());
-    for name in PROGRAM_NAMES {
+    assert_eq!(probes.runs().len(), UPROBE_PROGRAMS);
+    for name in &PROGRAM_NAMES[..UPROBE_PROGRAMS] {
         let program: &UProbe = probes
             .ebpf
             .program(name)

@@ -347,7 +347,9 @@ fn matrix_dev(memory: &Kernel, plan: &Plan) -> Option<u64> {
         .variables
         .iter()
         .find(|variable| variable.variable.content == Content::MatrixDev)?;
-    memory.u64(variable.address?).filter(|address| *address != 0)
+    memory
+        .u64(variable.address?)
+        .filter(|address| *address != 0)
 }
 
 /// Locks that are known before anything is attached.

@@ -99,7 +99,9 @@ pub fn guests_now(memory: &impl Memory, offsets: &Offsets, matrix_dev: u64) -> V
     };
     let mut found: Vec<(Adopted, u32)> = Vec::new();
     for mdev in mdevs(memory, offsets, matrix_dev) {
-        let kvm = memory.u64(mdev.wrapping_add(u64::from(kvm_of))).unwrap_or(0);
+        let kvm = memory
+            .u64(mdev.wrapping_add(u64::from(kvm_of)))
+            .unwrap_or(0);
         if kvm == 0 || found.iter().any(|(lock, _)| lock.object == kvm) {
             continue;
         }

@@ -289,6 +289,7 @@ pub fn attach(ebpf: &mut Ebpf, plan: &Plan, tracefs: Option<PathBuf>) -> Attache
         return attached;
     }
     let mut waiting_for = None;
+    let mut incomplete = None;
     loop {
         match receiver.recv_timeout(DEADLINE) {
             Ok(Event::Starts(job)) => waiting_for = Some(job),
@@ -301,6 +302,9 @@ pub fn attach(ebpf: &mut Ebpf, plan: &Plan, tracefs: Option<PathBuf>) -> Attache
                         point.mechanism = job.mechanism.name().into();
                     }
                     Err(reason) => {
+                        if job.level == 2 && matters(plan.points[job.point].point.role) {
+                            incomplete.get_or_insert_with(|| format!("{}: {reason}", point.symbol));
+                        }
                         point.mechanism = "none".into();
                         point.reason = reason;
                     }
@@ -309,6 +313,13 @@ pub fn attach(ebpf: &mut Ebpf, plan: &Plan, tracefs: Option<PathBuf>) -> Attache
             Ok(Event::End { kprobes, level_1 }) => {
                 attached.kprobes = kprobes;
                 attached.level_1 = level_1;
+                // Acquisitions without releases, or the other way round, would be worse than neither.
+                if attached.level == 2
+                    && let Some(missing) = incomplete
+                {
+                    attached.drop_level_2();
+                    attached.stalled = Some(missing);
+                }
                 return attached;
             }
             Err(_) => {
@@ -324,6 +335,14 @@ pub fn attach(ebpf: &mut Ebpf, plan: &Plan, tracefs: Option<PathBuf>) -> Attache
             }
         }
     }
+}
+
+/// Without this point, level 2 would be wrong: it takes or releases locks of the driver.
+fn matters(role: Role) -> bool {
+    matches!(
+        role,
+        Role::Lock(LockCall::Acquire(_) | LockCall::AcquireInterruptible(_) | LockCall::Release(_))
+    )
 }
 
 fn describe(planned: &Planned) -> AttachPoint {

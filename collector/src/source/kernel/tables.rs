@@ -6,8 +6,8 @@ use probe_ebpf::names::entry_id;
 use super::programs;
 use crate::attach::generation::{Generation, Generations};
 use crate::attach::offsets::{Field, Offsets};
-use crate::attach::plan::{Plan, Status};
-use crate::attach::points::Role;
+use crate::attach::plan::Plan;
+use crate::attach::points::{Filter, KVM_S390_PV_COMMAND, PQAP, Role};
 use crate::attach::symbols::Symbols;
 use crate::attach::{self, Writer};
 use crate::source::budget::Sizes;
@@ -137,22 +137,10 @@ pub fn entry_info(plan: &Plan, offsets: &Offsets) -> [EntryInfo; MAX_ENTRY_POINT
             entry_id::KVM_VFIO_SET_ATTR if known(&[Field::KvmDevicePrivate]) => Resolve::KvmDevice,
             // Its first argument is the mdev in some kernels, and its table of queues in others.
             entry_id::RESET_QUEUES => Resolve::None,
-            entry_id::KVM_HANDLE_PQAP => {
-                let inlined = plan.points.iter().any(|planned| {
-                    planned.point.role == Role::Entry(id)
-                        && planned.status == Status::Planned
-                        && planned
-                            .target
-                            .as_ref()
-                            .is_some_and(|target| target.symbol.starts_with("kvm_s390_handle_b2"))
-                });
-                if inlined {
-                    Resolve::VcpuB2
-                } else if registers {
-                    Resolve::Vcpu
-                } else {
-                    Resolve::None
-                }
+            // Calls that a point shares with others must be told apart.
+            _ if filter_of(plan, id) == Some(Filter::Instruction(PQAP)) => Resolve::VcpuB2,
+            _ if filter_of(plan, id) == Some(Filter::VmIoctl(KVM_S390_PV_COMMAND)) => {
+                Resolve::KvmFilePv
             }
             _ => match resolve_of(info.resolve) {
                 Some(Resolve::Device | Resolve::Show) if attribute.is_none() => Resolve::None,
@@ -168,6 +156,14 @@ pub fn entry_info(plan: &Plan, offsets: &Offsets) -> [EntryInfo; MAX_ENTRY_POINT
         info.resolve = resolve as u8;
     }
     all
+}
+
+/// Which calls of the function that was found for an entry point are its calls.
+fn filter_of(plan: &Plan, id: u8) -> Option<Filter> {
+    let planned = plan
+        .attached()
+        .find(|planned| planned.point.role == Role::Entry(id))?;
+    Some(planned.target.as_ref()?.filter)
 }
 
 fn resolve_of(number: u8) -> Option<Resolve> {

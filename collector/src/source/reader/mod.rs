@@ -100,7 +100,11 @@ pub struct Reader {
 impl Reader {
     /// A reader of memory with this many shards.
     pub fn new(memory: Memory, shards: u32, instances: &Instances) -> Self {
-        let instance_series: Vec<u8> = instances.all.iter().map(|i| i.series as u8).collect();
+        let slots = instances.all.iter().map(|i| i.id as usize + 1).max();
+        let mut instance_series = vec![NO_SERIES; slots.unwrap_or(0)];
+        for instance in &instances.all {
+            instance_series[instance.id as usize] = instance.series as u8;
+        }
         let only_instance = (0..MAX_SERIES)
             .map(|series| {
                 let slot = instance_series
