@@ -14,6 +14,13 @@ const RETURN_INSTANCES: u32 = 2048;
 /// Most events of one process: their names are made before the first is.
 const MOST: usize = 256;
 
+/// How often the guard tries to remove an event that is busy, and how long it waits between.
+const RETRIES: u32 = 600;
+static PAUSE: libc::timespec = libc::timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
+
 /// The events of this process.
 pub struct Kprobes {
     tracefs: PathBuf,
@@ -304,13 +311,21 @@ unsafe fn wait_and_remove(path: &[u8], commands: &[Vec<u8>], parents: &OwnedFd, 
         let mut byte = [0_u8];
         while libc::read(end, byte.as_mut_ptr().cast(), 1) > 0 {}
         for command in commands {
-            // A file each: an error on one command must not end the others.
-            let events = libc::open(path.as_ptr().cast(), libc::O_WRONLY | libc::O_APPEND);
-            if events < 0 {
-                break;
+            // The parent's descriptors close one after the other; until then an event is busy.
+            for _ in 0..RETRIES {
+                // A file each: an error on one command must not end the others.
+                let events = libc::open(path.as_ptr().cast(), libc::O_WRONLY | libc::O_APPEND);
+                if events < 0 {
+                    libc::_exit(1);
+                }
+                let written = libc::write(events, command.as_ptr().cast(), command.len());
+                let busy = written < 0 && *libc::__errno_location() == libc::EBUSY;
+                libc::close(events);
+                if !busy {
+                    break;
+                }
+                libc::nanosleep(&raw const PAUSE, std::ptr::null_mut());
             }
-            libc::write(events, command.as_ptr().cast(), command.len());
-            libc::close(events);
         }
         libc::_exit(0)
     }
