@@ -4,6 +4,7 @@
 //! size (a vCPU that blocks keeps one), and because only tracefs counts what was missed. What tracefs has made outlives
 //! this process, so a child waits for its end and removes what is left: see [`Guard`].
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -32,6 +33,8 @@ pub struct Kprobes {
 
 struct Event {
     name: String,
+    /// Name of its program.
+    program: &'static str,
     perf: Option<OwnedFd>,
 }
 
@@ -76,7 +79,7 @@ impl Kprobes {
         &mut self,
         place: &Place,
         side: Side,
-        program: BorrowedFd<'_>,
+        (program_name, program): (&'static str, BorrowedFd<'_>),
     ) -> Result<(), String> {
         if self.events.len() >= MOST {
             return Err(format!("more than {MOST} kprobes"));
@@ -95,6 +98,7 @@ impl Kprobes {
             .map_err(|e| format!("kprobe_events: {e}"))?;
         self.events.push(Event {
             name: name.clone(),
+            program: program_name,
             perf: None,
         });
         let id = self
@@ -130,30 +134,38 @@ impl Kprobes {
         }
     }
 
-    /// Hits that the kernel missed, over all events (`kprobe_profile`): a probe inside a probe, or a return probe out of
+    /// Hits that the kernel missed, by program (`kprobe_profile`): a probe inside a probe, or a return probe out of
     /// instances.
-    pub fn missed(&self) -> u64 {
+    pub fn missed(&self) -> BTreeMap<&'static str, u64> {
         let Ok(profile) = fs::read_to_string(self.tracefs.join("kprobe_profile")) else {
-            return 0;
+            return BTreeMap::new();
         };
         // The profile has names without their groups, which is why ours have the process in them.
-        let ours = format!("{}_", self.group);
-        missed_in(&profile, |name| name.starts_with(&ours))
+        missed_in(&profile, |name| {
+            let number = name.strip_prefix(&self.group)?.strip_prefix('_')?;
+            let event = self.events.get(number.parse::<usize>().ok()?)?;
+            Some(event.program)
+        })
     }
 }
 
-/// Sum of the third column: `name hits misses`. Lines of events that are not ours are left out.
-fn missed_in(profile: &str, ours: impl Fn(&str) -> bool) -> u64 {
-    profile
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_ascii_whitespace();
-            let name = words.next()?;
-            let _hits = words.next()?;
-            let missed: u64 = words.next()?.parse().ok()?;
-            ours(name).then_some(missed)
-        })
-        .sum()
+/// Sums of the third column: `name hits misses`. Lines of events that are not ours are left out.
+fn missed_in(
+    profile: &str,
+    program: impl Fn(&str) -> Option<&'static str>,
+) -> BTreeMap<&'static str, u64> {
+    let mut all = BTreeMap::new();
+    for line in profile.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(name), Some(_hits), Some(missed)) = (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        if let (Some(program), Ok(missed)) = (program(name), missed.parse::<u64>()) {
+            *all.entry(program).or_default() += missed;
+        }
+    }
+    all
 }
 
 impl Drop for Kprobes {
@@ -348,8 +360,14 @@ mod tests {
 
     #[test]
     fn misses_are_the_third_column_of_our_events() {
-        let profile = "  e0   100   3\n  e1  7  0\n  other 5 9\n  e12 1 4\n broken\n";
-        assert_eq!(missed_in(profile, |name| name.starts_with('e')), 7);
-        assert_eq!(missed_in("", |_| true), 0);
+        let profile = "  e0   100   3\n  e1  7  0\n  other 5 9\n  r12 1 4\n broken\n e2 3 1\n";
+        let program = |name: &str| match name.chars().next() {
+            Some('e') => Some("k_enter"),
+            Some('r') => Some("k_return"),
+            _ => None,
+        };
+        let missed: Vec<_> = missed_in(profile, program).into_iter().collect();
+        assert_eq!(missed, [("k_enter", 4), ("k_return", 4)]);
+        assert!(missed_in("", program).is_empty());
     }
 }

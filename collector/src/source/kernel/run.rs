@@ -50,8 +50,8 @@ pub(in crate::source) struct KernelSource {
     pub(super) programs: Vec<&'static str>,
     /// Shared with the thread that detaches.
     pub(super) attached: Arc<Mutex<Option<Attached>>>,
-    /// Hits of kprobes that were missed, as last read.
-    pub(super) missed: u64,
+    /// Hits of kprobes that were missed, by program, as last read.
+    pub(super) missed: BTreeMap<&'static str, u64>,
     pub(super) level: u8,
     /// Waits and holds at least this long have their stack taken, in nanoseconds; 0: none.
     pub(super) stacks_over: u64,
@@ -259,10 +259,12 @@ impl KernelSource {
         self.log.push("warn", &text);
     }
 
-    /// What the programs have cost, and what was missed. Misses of kprobes are counted with the entry points.
+    /// What the programs have cost, and what was missed: inside a program, and of kprobes.
     fn runs(&self) -> BTreeMap<&'static str, reader::ProgramRuns> {
         let mut runs = sys::runs_of(&self.ebpf, &self.programs);
-        runs.entry("k_enter").or_default().missed += self.missed;
+        for (program, missed) in &self.missed {
+            runs.entry(program).or_default().missed += missed;
+        }
         runs
     }
 
