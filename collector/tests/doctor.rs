@@ -803,6 +803,11 @@ fn a_named_lock_is_measured_without_the_driver_as_an_export_does() {
         let reason = report["source"]["reason"].as_str().unwrap();
         assert!(reason.contains("--lock"), "{reason}");
         assert_eq!(problems(&report, "prevents"), [""; 0], "{options}");
+        assert_eq!(report.get("generation"), None);
+        if !options.contains("--level 2") {
+            assert_eq!(problems(&report, "degrades"), [""; 0], "{options}");
+            assert_eq!(state(&report), "ready", "{options}");
+        }
         place.run(&format!(
             "export --format json -o out.json --duration 1s {arguments}"
         ));

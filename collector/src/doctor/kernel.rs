@@ -44,6 +44,7 @@ pub struct OffsetRow {
 
 pub(super) fn examine(survey: &Survey, options: &KernelOptions, reason: &str) -> Examined {
     let Survey { offsets, plan, .. } = survey;
+    let driver = survey.has_driver() || problems::loaded(&survey.facts);
     let full = survey.plan_at(options, 2);
     let attach = rows::rows(plan, &full);
     let mut problems = problems::prerequisites(survey, options);
@@ -53,7 +54,8 @@ pub(super) fn examine(survey: &Survey, options: &KernelOptions, reason: &str) ->
         problems.any(|problem| problem.severity == Severity::Prevents)
     };
     if !prevented(&problems) {
-        problems.extend(problems::level_not_reached(&attach, options));
+        // The nearest to the root of what is lost.
+        problems.splice(0..0, problems::level_not_reached(&attach, options));
     }
     if !prevented(&problems) {
         let mut losses = plan.losses.clone();
@@ -75,7 +77,7 @@ pub(super) fn examine(survey: &Survey, options: &KernelOptions, reason: &str) ->
             .iter()
             .map(|spot| spot.text.to_owned())
             .collect(),
-        generation: Some(generation(plan)),
+        generation: driver.then(|| generation(plan)),
         problems,
         subject: subject(plan, options),
     }
@@ -133,7 +135,8 @@ fn shows(survey: &Survey, options: &KernelOptions, full: &Plan) -> Vec<Shown> {
         plan,
         ..
     } = survey;
-    let none = if problems::loaded(facts) {
+    let driver = problems::loaded(facts);
+    let none = if driver {
         "no such point on this kernel"
     } else {
         "the driver is not there"
@@ -153,7 +156,7 @@ fn shows(survey: &Survey, options: &KernelOptions, full: &Plan) -> Vec<Shown> {
         Err(reason)
     };
     let probed = |role: &dyn Fn(&Planned) -> bool| probed_in(plan, role);
-    let known = |fields: &[Field]| -> Result<(), String> {
+    let offset_of = |fields: &[Field]| -> Result<(), String> {
         let mut reason = String::new();
         for field in fields {
             match offsets.source(*field) {
@@ -163,6 +166,13 @@ fn shows(survey: &Survey, options: &KernelOptions, full: &Plan) -> Vec<Shown> {
             }
         }
         Err(reason)
+    };
+    // Adopted from the arguments of the driver's functions, and of those that call it.
+    let known = |fields: &[Field]| -> Result<(), String> {
+        if !driver {
+            return Err(none.to_owned());
+        }
+        offset_of(fields)
     };
     let entry = |planned: &Planned| matches!(planned.point.role, Role::Entry(_));
     let entries = |planned: &Planned| entry(planned) && planned.side == Side::Enter;
@@ -208,7 +218,7 @@ fn shows(survey: &Survey, options: &KernelOptions, full: &Plan) -> Vec<Shown> {
         Shown::new("every acquisition and hold (level 2)", every_acquisition),
         Shown::new("the open-coded lock kvm_busy", flag),
         Shown::new("work items that verify queue resets", work),
-        Shown::new("owners, from lock words", known(&[Field::MutexOwner])),
+        Shown::new("owners, from lock words", offset_of(&[Field::MutexOwner])),
         Shown::new("what the eBPF programs cost", stats),
     ]);
     shows

@@ -35,7 +35,7 @@ pub struct Report {
     pub allowed: Allowed,
     /// What would be measured.
     pub source: Chosen,
-    /// The real driver's generation; absent where the emulated one is chosen.
+    /// The real driver's generation; absent where there is none, and where the emulated one is chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<GenerationFacts>,
     /// Every function and tracepoint, and how it would be probed.

@@ -103,7 +103,7 @@ pub fn prerequisites(survey: &Survey, options: &KernelOptions) -> Vec<Problem> {
             "everything: what its functions mean is not known",
             "a newer apscope",
         ));
-    } else if let Some(fact) = plan.generation.contradictions.first() {
+    } else if driver && let Some(fact) = plan.generation.contradictions.first() {
         problems.push(problem(
             Severity::Degrades,
             &format!(
@@ -154,8 +154,10 @@ pub fn prerequisites(survey: &Survey, options: &KernelOptions) -> Vec<Problem> {
             is_fatal,
             &format!("which functions ftrace can patch is not known: {why}"),
             "every probe at a function: placed by breakpoint, it might stop the machine",
-            if facts.privileges.reads_as_root() {
+            if facts.tracing.tracefs.is_none() && facts.privileges.reads_as_root() {
                 "mount -t tracefs tracefs /sys/kernel/tracing"
+            } else if facts.privileges.reads_as_root() {
+                "look for the kernel's configuration (CONFIG_DYNAMIC_FTRACE), seccomp or a security module"
             } else {
                 "run as root, or with CAP_DAC_READ_SEARCH, and with tracefs mounted"
             },

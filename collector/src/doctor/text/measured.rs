@@ -20,7 +20,8 @@ fn driver(page: &mut Page, report: &Report) {
         &format!(
             "{} ({})",
             match (report.source.kind, report.source.probe) {
-                (Kind::Kernel, _) => "the kernel's driver",
+                (Kind::Kernel, _) if report.generation.is_some() => "the kernel's driver",
+                (Kind::Kernel, _) => "the kernel",
                 (Kind::Emulator, Probe::Ebpf) => "the emulated driver, over eBPF",
                 (Kind::Emulator, Probe::InProcess) => "the emulated driver, in process",
                 (Kind::Emulator, Probe::None) => "the emulated driver",
@@ -113,7 +114,11 @@ fn attach_row(page: &mut Page, row: &AttachRow) {
             row.symbol,
             row.side,
             row.level,
-            row.at_level_2.as_deref().unwrap_or("none")
+            // The reason is the same for many, and is said where it is said what is shown.
+            row.at_level_2
+                .as_deref()
+                .and_then(|how| how.split(':').next())
+                .unwrap_or("none")
         ),
         _ => format!("{} {}: {}", row.symbol, row.side, row.reason),
     };
@@ -147,7 +152,7 @@ fn offsets(page: &mut Page, report: &Report) {
         page.row(source, &format!("{count} members"));
     }
     let absent = report.offsets.iter().filter(|row| row.absent).count();
-    if absent > 0 {
+    if absent > 0 && driver {
         page.row(
             "absent",
             &format!("{absent} members that this generation does not have"),
