@@ -32,6 +32,7 @@ use super::instances::Instances;
 use super::log_lines::LogLines;
 use super::reader::{self, Reader};
 use super::stacks::{Stacks, Whose};
+use crate::attach::generation::Detected;
 use crate::attach::offsets::Offsets;
 use crate::attach::plan::Plan;
 use crate::attach::points::Content;
@@ -63,6 +64,12 @@ fn probe_failed(error: &ProbeError) -> SourceError {
         error,
         "run `apscope doctor`, which says what is missing and for what",
     )
+}
+
+/// The facts that the generation was concluded from.
+fn facts(generation: &Detected) -> Vec<String> {
+    let evidence = generation.evidence.iter();
+    evidence.map(|evidence| evidence.fact.clone()).collect()
 }
 
 /// Whether this machine has something for this source to measure: the driver, or locks that were named.
@@ -224,11 +231,15 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         governor: Governor::new(kernel.max_overhead, cpus),
         programs: attached.programs.clone(),
         attached: Arc::new(Mutex::new(Some(attached))),
-        missed: 0,
+        missed: std::collections::BTreeMap::new(),
         level,
         stacks_over: over,
         detaches_at: Instant::now().checked_add(kernel.attached_for),
         needs_driver: driver && kernel.locks.is_empty(),
+        generation: survey.plan.generation,
+        edges: Vec::new(),
+        edges_complete: true,
+        hook_write_locked: 0,
         next_second: 0,
         last_frame_ns: reader::monotonic_ns(),
         ebpf,
@@ -455,12 +466,7 @@ fn meta(
         }
         .into(),
         level: u32::from(level),
-        evidence: plan
-            .generation
-            .evidence
-            .iter()
-            .map(|evidence| evidence.fact.clone())
-            .collect(),
+        evidence: facts(&plan.generation),
         losses: if plan.generation.candidates.is_empty() && !options.locks.is_empty() {
             Vec::new()
         } else {
