@@ -16,3 +16,4 @@ pub mod model;
 pub mod options;
 pub mod recording;
 pub mod source;
+pub mod survey;

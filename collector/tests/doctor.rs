@@ -41,6 +41,11 @@ fn of_copy(kernel: &str, changes: &[&str]) -> Value {
     of_root(machine(kernel, changes).path(), "")
 }
 
+/// With every acquisition and release.
+fn at_level_2(kernel: &str, changes: &[&str]) -> Value {
+    of_root(machine(kernel, changes).path(), "--level 2")
+}
+
 fn of_root(root: &Path, arguments: &str) -> Value {
     let place = Place::new();
     let root = root.to_str().unwrap();
@@ -106,7 +111,7 @@ fn one_contains(texts: &[String], parts: &[&str]) {
 #[test]
 fn a_recent_host_is_ready() {
     for kernel in ["6.12", "7.2"] {
-        let report = of_copy(kernel, &[]);
+        let report = at_level_2(kernel, &[]);
         assert_eq!(problems(&report, "prevents"), [""; 0], "{kernel}");
         assert_eq!(problems(&report, "degrades"), [""; 0], "{kernel}");
         assert_eq!(state(&report), "ready", "{kernel}");
@@ -130,7 +135,7 @@ fn a_recent_host_is_ready() {
 
 #[test]
 fn an_old_host_says_what_it_lacks() {
-    let report = of_copy("5.10", &[]);
+    let report = at_level_2("5.10", &[]);
     assert_eq!(state(&report), "degraded");
     let candidates = &report["generation"]["candidates"];
     assert_eq!(*candidates, serde_json::json!(["v5.10", "v5.11"]));
@@ -143,10 +148,156 @@ fn an_old_host_says_what_it_lacks() {
             .contains("AQIC is unusable")
     );
 
-    let report = of_copy("6.1", &[]);
+    let report = at_level_2("6.1", &[]);
     assert_eq!(state(&report), "degraded");
     assert!(allowed(&report, "fexit").unwrap_err().contains("6.3"));
     assert_eq!(allowed(&report, "btf-tracepoint"), Ok(()));
+}
+
+/// Rows of the functions and tracepoints with this name, without its module.
+fn rows<'a>(report: &'a Value, symbol: &str) -> Vec<&'a Value> {
+    let rows = report["attach"].as_array().unwrap().iter();
+    rows.filter(|row| row["symbol"].as_str().unwrap().split(' ').next() == Some(symbol))
+        .collect()
+}
+
+#[test]
+fn a_level_says_what_is_attached_at_it_and_what_would_be_above() {
+    let level = |level: u8| {
+        let host = machine("6.12", &[]);
+        of_root(host.path(), &format!("--level {level}"))
+    };
+    for (number, unlock, pqap) in [
+        (0, "other-level", "other-level"),
+        (1, "other-level", "probed"),
+        (2, "probed", "probed"),
+    ] {
+        let report = level(number);
+        assert_eq!(report["source"]["level"], number);
+        assert_eq!(state(&report), "ready", "level {number}");
+        let unlocks = rows(&report, "mutex_unlock");
+        assert_eq!(unlocks.len(), 1);
+        assert_eq!(unlocks[0]["status"], unlock, "level {number}");
+        let above = unlocks[0].get("at_level_2");
+        assert_eq!(above.is_some(), number < 2, "level {number}");
+        if let Some(above) = above {
+            assert_eq!(above, "fentry");
+            assert_eq!(unlocks[0]["mechanism"], "none");
+        }
+        assert_eq!(rows(&report, "handle_pqap")[0]["status"], pqap);
+        let shown = report["shows"].as_array().unwrap().iter();
+        let mut shown = shown.filter(|row| row["what"].as_str().unwrap().starts_with("every"));
+        assert_eq!(shown.next().unwrap()["shown"], number == 2);
+    }
+    // What only level 2 uses is no loss below it.
+    let report = of_copy("6.1", &[]);
+    assert!(
+        !problems(&report, "degrades")
+            .iter()
+            .any(|problem| problem.contains("fexit"))
+    );
+    one_contains(&problems(&report, "note"), &["fexit", "owner words"]);
+}
+
+#[test]
+fn a_mechanism_can_be_forced() {
+    let host = machine("6.12", &[]);
+    let mechanism = |arguments: &str, symbol: &str| {
+        let report = of_root(host.path(), arguments);
+        let found = rows(&report, symbol);
+        found[0]["mechanism"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(mechanism("--level 2", "mutex_unlock"), "fentry");
+    let kprobes = "--level 2 --mechanism kprobe";
+    assert_eq!(mechanism(kprobes, "mutex_unlock"), "kprobe");
+    let contention = "lock:contention_begin";
+    assert_eq!(mechanism("", contention), "btf tracepoint");
+    let raw = "--mechanism raw-tracepoint";
+    assert_eq!(mechanism(raw, contention), "raw tracepoint");
+    // There is no program that returns from a lock function by a kretprobe.
+    let report = of_root(host.path(), kprobes);
+    for row in report["attach"].as_array().unwrap() {
+        let symbol = row["symbol"].as_str().unwrap();
+        let lock = ["mutex_", "down_", "up_"];
+        let lock = lock.iter().any(|start| symbol.starts_with(start));
+        assert!(!(lock && row["mechanism"] == "kretprobe"), "{row}");
+    }
+}
+
+#[test]
+fn kprobes_need_what_they_are_made_through() {
+    let host = machine("7.2", &[]);
+    let file = host.path().join("sys/kernel/tracing/kprobe_events");
+    fs::remove_file(file).unwrap();
+    let report = of_root(host.path(), "");
+    assert_eq!(state(&report), "impossible");
+    assert_eq!(probed(&report, "kprobe") + probed(&report, "kretprobe"), 0);
+    one_contains(
+        &problems(&report, "prevents"),
+        &["tracefs has no kprobe_events", "every kprobe"],
+    );
+}
+
+#[test]
+fn without_test_runs_nothing_is_measured() {
+    let host = machine("7.2", &[]);
+    let report = of_root(host.path(), "");
+    let mut record = report["allowed"].clone();
+    for answer in record["mechanisms"].as_array_mut().unwrap() {
+        if answer["mechanism"] == "test-run" {
+            *answer =
+                serde_json::json!({"mechanism": "test-run", "allowed": false, "reason": "EINVAL"});
+        }
+    }
+    fs::write(host.path().join("apscope-probes.json"), record.to_string()).unwrap();
+    let report = of_root(host.path(), "");
+    assert_eq!(state(&report), "impossible");
+    one_contains(&problems(&report, "prevents"), &["test runs", "EINVAL"]);
+    let report = of_root(host.path(), "--source emulator");
+    assert_eq!(report["source"]["probe"], "in-process");
+}
+
+#[test]
+fn types_can_be_given() {
+    let host = machine("7.2", &[]);
+    let types = host.path().join("sys/kernel/btf/vfio_ap");
+    let given = host.path().join("vfio_ap.btf");
+    fs::rename(types, &given).unwrap();
+    let missing = |report: &Value| {
+        let offsets = report["offsets"].as_array().unwrap().iter();
+        offsets
+            .filter(|row| row.get("offset").is_none() && row["absent"] == false)
+            .count()
+    };
+    let without = missing(&of_root(host.path(), ""));
+    let with = of_root(host.path(), &format!("--btf {}", given.display()));
+    assert_eq!(missing(&with), 0);
+    assert!(without > 0);
+    let place = Place::new();
+    for (file, cause) in [("nowhere", "No such file"), (".", "directory")] {
+        let output = place
+            .command(&format!("doctor --source kernel --btf {file}"))
+            .output()
+            .unwrap();
+        let lines = failure(&output);
+        assert!(lines[1].contains(cause), "{lines:?}");
+        assert!(lines[2].contains("--btf"), "{lines:?}");
+    }
+}
+
+#[test]
+fn the_budget_is_that_of_what_is_measured() {
+    let report = of_copy("7.2", &[]);
+    assert_eq!(report["budget"]["tasks"], 4096);
+    assert!(report["budget"]["locks"].as_u64().unwrap() > 4096);
+    assert_eq!(report["budget"].get("guests"), None);
+    let stacks = of_root(machine("7.2", &[]).path(), "--stacks-over 10ms");
+    let bytes = |report: &Value| report["budget"]["map_bytes"].as_u64().unwrap();
+    assert!(bytes(&stacks) > bytes(&report) + (4 << 20));
+    let host = machine("7.2", &[]);
+    let emulated = of_root(host.path(), "--source emulator --guests 3");
+    assert_eq!(emulated["budget"]["guests"], 3);
+    assert!(emulated["budget"]["tasks"].as_u64().unwrap() < 4096);
 }
 
 #[test]
@@ -158,7 +309,7 @@ fn locked_memory_counts_before_5_11() {
         &["65536", "ulimit -l unlimited"],
     );
     let report = of_copy("6.1", &["small-memlock"]);
-    assert_eq!(state(&report), "degraded");
+    assert_ne!(state(&report), "impossible");
 }
 
 #[test]
@@ -626,6 +777,129 @@ fn the_real_driver_is_impossible_where_there_is_none() {
     assert_eq!(state(&report), "impossible");
     assert_eq!(report["source"]["probe"], "none");
     one_contains(&problems(&report, "prevents"), &["vfio_ap is not loaded"]);
+}
+
+/// A place in the kernel's half of memory where no lock is. Nothing is read there.
+const NO_LOCK: &str = "given=ffff888000001000";
+
+#[test]
+fn a_named_lock_is_measured_without_the_driver_as_an_export_does() {
+    let Some(_permit) = permitted() else { return };
+    if Path::new("/sys/module/vfio_ap").exists() {
+        eprintln!("skipped: this machine has the driver");
+        return;
+    }
+    let place = Place::new();
+    for options in [
+        "",
+        "--mechanism raw-tracepoint",
+        "--level 2 --max-overhead 100",
+        "--level 2 --max-overhead 100 --mechanism kprobe",
+    ] {
+        let arguments = format!("--lock {NO_LOCK} {options}");
+        let doctor = format!("doctor --json {arguments}");
+        let report = report(&place.command(&doctor).output().unwrap());
+        assert_eq!(report["source"]["kind"], "kernel", "{options}");
+        let reason = report["source"]["reason"].as_str().unwrap();
+        assert!(reason.contains("--lock"), "{reason}");
+        assert_eq!(problems(&report, "prevents"), [""; 0], "{options}");
+        assert_eq!(report.get("generation"), None);
+        if !options.contains("--level 2") {
+            assert_eq!(problems(&report, "degrades"), [""; 0], "{options}");
+            assert_eq!(state(&report), "ready", "{options}");
+        }
+        place.run(&format!(
+            "export --format json -o out.json --duration 1s {arguments}"
+        ));
+        let export = place.json("out.json");
+        assert!(
+            export["source"]["reason"]
+                .as_str()
+                .unwrap()
+                .contains(reason)
+        );
+        let attached: Vec<_> = export["attach"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|point| (point["symbol"].clone(), point["mechanism"].clone()))
+            .collect();
+        let announced: Vec<_> = report["attach"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| {
+                let symbol = row["symbol"].as_str().unwrap();
+                let side = if row["side"] == "return" {
+                    " return"
+                } else {
+                    ""
+                };
+                let symbol = Value::from(format!("{symbol}{side}"));
+                (symbol, row["mechanism"].clone())
+            })
+            .collect();
+        assert_eq!(announced, attached, "{options}");
+        assert!(attached.iter().any(|(_, mechanism)| mechanism != "none"));
+        // The level that is reached is the one that was announced.
+        let lower = problems(&report, "degrades")
+            .iter()
+            .any(|problem| problem.contains("level 2 is not reached"));
+        let reached = if lower {
+            serde_json::json!(1)
+        } else {
+            report["source"]["level"].clone()
+        };
+        assert_eq!(export["source"]["level"], reached, "{options}");
+    }
+}
+
+#[test]
+fn two_collectors_on_one_kernel_know_of_each_other() {
+    let Some(_permit) = permitted() else { return };
+    let others = |report: &Value| report["machine"]["others"]["kernel"].as_u64().unwrap();
+    let place = Place::new();
+    let doctor = || {
+        let arguments = format!("doctor --json --lock {NO_LOCK}");
+        report(&place.command(&arguments).output().unwrap())
+    };
+    // Somebody else's may be there too.
+    let before = others(&doctor());
+    let first = format!(
+        "export --source kernel --lock {NO_LOCK} --format json -o first.json --duration 60s"
+    );
+    let first = support::process::Background(place.start(&first));
+    let announced = support::process::wait_for("the first one is attached", || {
+        let report = doctor();
+        (others(&report) > before).then_some(report)
+    });
+    one_contains(
+        &problems(&announced, "note"),
+        &["more collector(s) measure this kernel", "costs twice"],
+    );
+    let second = format!(
+        "export --source kernel --lock {NO_LOCK} --format json -o second.json --duration 1s"
+    );
+    let output = place.command(&second).output().unwrap();
+    assert!(output.status.success(), "{}", told(&output));
+    let said = "more collector(s) measure this kernel";
+    assert!(told(&output).contains(said), "{}", told(&output));
+    let reason = &place.json("second.json")["source"]["reason"];
+    assert!(reason.as_str().unwrap().contains(said), "{reason}");
+    drop(first);
+    support::process::wait_for("the first one is gone", || {
+        (others(&doctor()) == before).then_some(())
+    });
+    // An emulated driver is another target.
+    let emulator = "export --source emulator --probe ebpf --format json -o third.json --guests 1 --duration 60s";
+    let emulator = support::process::Background(place.start(emulator));
+    let report = support::process::wait_for("an emulated driver is measured", || {
+        let report = doctor();
+        let emulated = report["machine"]["others"]["emulated"].as_u64().unwrap();
+        (emulated > 0).then_some(report)
+    });
+    assert_eq!(others(&report), before);
+    drop(emulator);
 }
 
 /// Trials leave nothing behind.

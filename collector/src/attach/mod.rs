@@ -2,7 +2,7 @@
 //!
 //! For the emulated driver, [`hooks`] and [`entry_info`] are all. For a kernel, what can be attached is found out first,
 //! from its symbol table, its types and what it allows: [`plan::Plan`] says where each of [`points::POINTS`] is probed,
-//! by which mechanism and why, and what is lost. All of that is computed from texts and bytes that somebody else has
+//! by which mechanism and why, and what is lost; [`programs`] which program that takes. All of that is computed from texts and bytes that somebody else has
 //! read; nothing here opens a file or attaches a probe.
 
 pub mod btf;
@@ -15,6 +15,7 @@ pub mod lines;
 pub mod offsets;
 pub mod plan;
 pub mod points;
+pub mod programs;
 pub mod symbols;
 
 use probe_ebpf::abi::{

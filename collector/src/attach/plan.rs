@@ -242,6 +242,20 @@ pub struct Planned {
     pub lost: Option<String>,
 }
 
+impl Planned {
+    /// Symbol and module, as in every output: `mutex_lock [kernel]`. A point that is not there has its own name.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match &self.target {
+            Some(target) => {
+                let module = target.module.as_deref().unwrap_or("kernel");
+                format!("{} [{module}]", target.symbol)
+            }
+            None => self.point.name.to_owned(),
+        }
+    }
+}
+
 /// A variable, decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedVariable {

@@ -10,6 +10,7 @@ use super::output::print;
 use super::{Color, Failure, Globals, run_options};
 use crate::doctor::{Report, Style, text};
 use crate::machine::{Allowed, Facts};
+use crate::survey::GivenTypes;
 
 /// Arguments of `doctor`.
 #[derive(Debug, Clone, PartialEq, Args)]
@@ -39,7 +40,10 @@ pub(super) fn run(args: &DoctorArgs, globals: &Globals) -> Result<ExitCode, Fail
     }
     let facts = Facts::read(&root);
     let allowed = Allowed::probe(&facts);
-    let report = Report::of(facts, allowed, &options);
+    let report = Report::of(facts, allowed, &options).map_err(|error| {
+        let (what, cause) = error.what_and_cause();
+        Failure::new(what, cause, GivenTypes::HINT)
+    })?;
     let page = if args.json {
         let mut json = serde_json::to_string_pretty(&report).map_err(|error| {
             Failure::new(

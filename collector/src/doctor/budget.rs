@@ -7,13 +7,18 @@ use crate::machine::Facts;
 use crate::options::RunOptions;
 use crate::source::budget::{BUDGET_BYTES, Sizes};
 
-/// Memory of all maps, for the guests that the options name.
+/// Memory of all maps: for the emulated guests that the options name, or for a kernel, whose guests are not known before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Budget {
     /// CPUs that the machine can have.
     pub possible_cpus: u32,
-    /// Guests.
-    pub guests: u32,
+    /// Emulated guests; absent for a kernel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guests: Option<u32>,
+    /// Tasks that can be on record at once.
+    pub tasks: u32,
+    /// Traced addresses: locks, and wait queues of flags.
+    pub locks: u32,
     /// Shards of the statistics; fewer than CPUs where the budget asks for it.
     pub shards: u32,
     /// Maps without the span ring, in bytes.
@@ -25,21 +30,27 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// What so many guests take. A guest has kvm->lock, kv->lock, pqap_hook_rwsem (two instances), kvm_busy, a
-    /// vcpu->mutex for each vCPU, and some eight threads beside those of its vCPUs.
-    pub(super) fn of(facts: &Facts, options: &RunOptions) -> Self {
+    /// What the maps of a run take. An emulated guest has kvm->lock, kv->lock, pqap_hook_rwsem (two instances), kvm_busy,
+    /// a vcpu->mutex for each vCPU, and some eight threads beside those of its vCPUs.
+    pub(super) fn of(facts: &Facts, options: &RunOptions, kernel: bool) -> Self {
         let cpus = facts.kernel.possible_cpus;
-        let (guests, vcpus) = (options.emulator.guests, options.emulator.vcpus);
-        let tasks = guests * (vcpus + 8) + 64;
-        let instances = guests * (vcpus + 5) + 8;
-        let (shards, map_bytes) =
-            match Sizes::new(cpus, tasks, instances, instances * 2, options.ring_bytes) {
-                Ok(sizes) => (sizes.shards, sizes.bytes()),
-                Err(over) => (0, over.needed),
-            };
+        let sizes = if kernel {
+            Sizes::for_kernel(cpus, &options.kernel, options.ring_bytes)
+        } else {
+            let (guests, vcpus) = (options.emulator.guests, options.emulator.vcpus);
+            let tasks = guests * (vcpus + 8) + 64;
+            let instances = guests * (vcpus + 5) + 8;
+            Sizes::new(cpus, tasks, instances, instances * 2, options.ring_bytes)
+        };
+        let (shards, tasks, locks, map_bytes) = match sizes {
+            Ok(sizes) => (sizes.shards, sizes.tasks, sizes.locks, sizes.bytes()),
+            Err(over) => (0, 0, 0, over.needed),
+        };
         Self {
             possible_cpus: cpus,
-            guests,
+            guests: (!kernel).then_some(options.emulator.guests),
+            tasks,
+            locks,
             shards,
             map_bytes: map_bytes as u64,
             ring_bytes: options.ring_bytes,
@@ -57,7 +68,11 @@ impl Budget {
                     self.map_bytes, self.limit_bytes
                 ),
                 lost: "everything: nothing is loaded above the budget".into(),
-                remedy: "fewer --guests or --vcpus".into(),
+                remedy: match self.guests {
+                    Some(_) => "fewer --guests or --vcpus",
+                    None => "fewer --lock",
+                }
+                .into(),
             });
         }
         // Since 5.11 maps count against the memory cgroup (bpf_map_charge_init() until then: RLIMIT_MEMLOCK).

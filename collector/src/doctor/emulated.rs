@@ -8,11 +8,12 @@ use crate::options::{ProbeChoice, RunOptions};
 use crate::source::ebpf::{has_object, replaces_nops};
 
 /// Mechanisms without which it is not measured over eBPF.
-const NEEDED: [Mechanism; 4] = [
+const NEEDED: [Mechanism; 5] = [
     Mechanism::MappedMaps,
     Mechanism::RingBuffer,
     Mechanism::Uprobe,
     Mechanism::AttachCookie,
+    Mechanism::TestRun,
 ];
 
 pub(super) fn examine(
@@ -79,6 +80,7 @@ pub(super) fn examine(
         source: Chosen {
             kind: Kind::Emulator,
             probe,
+            level: None,
             reason,
         },
         generation: None,
@@ -182,6 +184,7 @@ fn attach_rows(facts: &Facts, over_ebpf: bool) -> Vec<AttachRow> {
                 mechanism: mechanism.into(),
                 status: RowStatus::Probed,
                 reason: String::new(),
+                at_level_2: None,
                 instead: None,
                 lost: None,
             });

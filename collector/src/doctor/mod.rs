@@ -11,8 +11,9 @@ mod text;
 
 use serde::Serialize;
 
-use crate::machine::{Allowed, Facts};
-use crate::options::{RunOptions, SourceChoice};
+use crate::machine::{Allowed, Facts, Others};
+use crate::options::RunOptions;
+use crate::survey::{GivenTypes, Survey, measures_kernel};
 
 pub use budget::Budget;
 pub use kernel::{GenerationFacts, OffsetRow};
@@ -34,7 +35,7 @@ pub struct Report {
     pub allowed: Allowed,
     /// What would be measured.
     pub source: Chosen,
-    /// The real driver's generation; absent where the emulated one is chosen.
+    /// The real driver's generation; absent where there is none, and where the emulated one is chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generation: Option<GenerationFacts>,
     /// Every function and tracepoint, and how it would be probed.
@@ -60,6 +61,9 @@ pub struct Chosen {
     pub kind: Kind,
     /// How.
     pub probe: Probe,
+    /// What would be attached to the kernel (`--level`); absent for the emulated driver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub level: Option<u8>,
     /// Why.
     pub reason: String,
 }
@@ -102,6 +106,9 @@ pub struct AttachRow {
     /// Why this mechanism, or why none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// For a point of a higher level: its mechanism at level 2, or `none` with the reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_level_2: Option<String>,
     /// What stands in for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instead: Option<String>,
@@ -231,22 +238,35 @@ struct Examined {
 
 impl Report {
     /// Judges a machine for a run with these options.
-    pub fn of(facts: Facts, allowed: Allowed, options: &RunOptions) -> Self {
-        let (real, reason) = choose(&facts, options);
-        let examined = if real {
-            kernel::examine(&facts, &allowed, reason)
+    ///
+    /// # Errors
+    ///
+    /// If a file that the options name for types has none, and the kernel would be measured.
+    pub fn of(facts: Facts, allowed: Allowed, options: &RunOptions) -> Result<Self, GivenTypes> {
+        let (real, reason) = measures_kernel(options, facts.real_host());
+        let (examined, facts, allowed) = if real {
+            let survey = Survey::new(facts, allowed, &options.kernel)?;
+            let examined = kernel::examine(&survey, &options.kernel, reason);
+            (examined, survey.facts, survey.allowed)
         } else {
-            emulated::examine(&facts, &allowed, options, reason)
+            let examined = emulated::examine(&facts, &allowed, options, reason.into());
+            (examined, facts, allowed)
         };
         let mut problems = examined.problems;
-        let budget = Budget::of(&facts, options);
+        let budget = Budget::of(&facts, options, real);
         if examined.source.probe == Probe::Ebpf || real {
             problems.extend(budget.problem(&facts));
         }
-        if let crate::machine::Others::Attached(sets) = facts.others {
+        if let Others::Attached { kernel, emulated } = facts.others {
             problems.push(Problem {
                 severity: Severity::Note,
-                what: format!("{sets} more collector(s) are attached on this machine"),
+                what: match (real, kernel) {
+                    (true, 1..) => format!("{kernel} more collector(s) measure this kernel"),
+                    _ => format!(
+                        "{} more collector(s) are attached on this machine, to another target",
+                        kernel + emulated
+                    ),
+                },
                 lost: "time: what is probed twice costs twice".into(),
                 remedy: "end the other one, if it is on the same target".into(),
             });
@@ -262,7 +282,7 @@ impl Report {
             },
             ..examined.source
         };
-        Self {
+        Ok(Self {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
             machine: facts,
@@ -276,17 +296,7 @@ impl Report {
             blind_spots: examined.blind_spots,
             problems,
             verdict,
-        }
-    }
-}
-
-/// Whether the real driver would be measured, and why.
-fn choose(facts: &Facts, options: &RunOptions) -> (bool, String) {
-    match (options.source, facts.real_host()) {
-        (SourceChoice::Kernel, _) => (true, "asked for".into()),
-        (SourceChoice::Emulator, _) => (false, "asked for".into()),
-        (SourceChoice::Auto, Some(sign)) => (true, sign.into()),
-        (SourceChoice::Auto, None) => (false, "no vfio_ap driver on this machine".into()),
+        })
     }
 }
 

@@ -30,12 +30,12 @@ pub enum Mechanism {
     Fentry,
     /// Function returns through a trampoline.
     Fexit,
-    /// Function entries through the kprobe event source.
+    /// Programs at function entries.
     Kprobe,
-    /// Function returns through the kprobe event source.
+    /// Programs at function returns.
     Kretprobe,
-    /// Function returns through tracefs, with a pool of return instances of our own size.
-    KretprobePool,
+    /// kprobes made through tracefs, whose return probes have a pool of instances of our own size.
+    ProbeEvents,
     /// User functions: the emulated driver.
     Uprobe,
     /// A program that is told by a cookie at which place it was attached.
@@ -58,7 +58,7 @@ impl Mechanism {
         Self::Fexit,
         Self::Kprobe,
         Self::Kretprobe,
-        Self::KretprobePool,
+        Self::ProbeEvents,
         Self::Uprobe,
         Self::AttachCookie,
         Self::TestRun,
@@ -77,7 +77,7 @@ impl Mechanism {
             Self::Fexit => "fexit",
             Self::Kprobe => "kprobes",
             Self::Kretprobe => "kretprobes",
-            Self::KretprobePool => "kretprobe pools",
+            Self::ProbeEvents => "probe events in tracefs",
             Self::Uprobe => "uprobes",
             Self::AttachCookie => "attach cookies",
             Self::TestRun => "test runs",
@@ -107,14 +107,18 @@ impl Mechanism {
                 "the driver's own functions: entry points, and with them whose locks they are"
             }
             Self::Kretprobe => "latencies and return codes of entry points",
-            Self::KretprobePool => {
-                "returns of calls beyond the kernel's own pool (counted as missed)"
+            Self::ProbeEvents => {
+                "every kprobe and kretprobe: they are made there, for a pool of return instances that \
+                 is large enough, and for the count of what was missed"
             }
             Self::Uprobe => "the emulated driver over eBPF; in process it is measured all the same",
             Self::AttachCookie => {
                 "one program at many places; the emulated driver is then measured in process"
             }
-            Self::TestRun => "self-tests of programs; no measurement",
+            Self::TestRun => {
+                "everything that eBPF measures: programs work only while one that this process runs \
+                 tells them so, and the kernel's memory is read by another"
+            }
             Self::RunTimeStats => "what the programs cost, unless kernel.bpf_stats_enabled is 1",
         }
     }

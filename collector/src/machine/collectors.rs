@@ -10,13 +10,22 @@ use super::calls;
 /// Most programs that are looked at; a machine has some hundreds.
 const MOST: usize = 65_536;
 
+/// Programs that a collector has loaded whatever it measures of a kernel, and at whatever level: its beat, and what reads
+/// the kernel's memory. One that measures the emulated driver has no use for the second.
+const OF_KERNEL: [&str; 2] = ["heartbeat", "peek"];
+
 /// What is known of other collectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Others {
     /// None has programs loaded here.
     None,
-    /// So many sets of programs are named as apscope's.
-    Attached(usize),
+    /// So many have.
+    Attached {
+        /// Those that measure the kernel.
+        kernel: usize,
+        /// Those that measure an emulated driver.
+        emulated: usize,
+    },
     /// It cannot be known.
     Unknown(String),
 }
@@ -24,12 +33,18 @@ pub enum Others {
 impl Serialize for Others {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
-        let mut others = serializer.serialize_struct("Others", 2)?;
+        let mut others = serializer.serialize_struct("Others", 3)?;
         let known = !matches!(self, Self::Unknown(_));
         others.serialize_field("known", &known)?;
         match self {
-            Self::None => others.serialize_field("attached", &0)?,
-            Self::Attached(sets) => others.serialize_field("attached", sets)?,
+            Self::None => {
+                others.serialize_field("kernel", &0)?;
+                others.serialize_field("emulated", &0)?;
+            }
+            Self::Attached { kernel, emulated } => {
+                others.serialize_field("kernel", kernel)?;
+                others.serialize_field("emulated", emulated)?;
+            }
             Self::Unknown(reason) => others.serialize_field("reason", reason)?,
         }
         others.end()
@@ -42,7 +57,9 @@ impl Serialize for Others {
 pub fn attached() -> Others {
     let mut counts: BTreeMap<&str, usize> = PROGRAM_NAMES
         .iter()
-        .map(|name| (kernel_name(name), 0))
+        .map(|name| kernel_name(name))
+        .chain(OF_KERNEL)
+        .map(|name| (name, 0))
         .collect();
     let mut id = 0;
     for _ in 0..MOST {
@@ -66,17 +83,20 @@ pub fn attached() -> Others {
             *count += 1;
         }
     }
-    collectors(counts.values().copied())
+    let count = |name: &str| counts.get(name).copied().unwrap_or(0);
+    let kernel = OF_KERNEL.into_iter().map(count).min().unwrap_or(0);
+    let emulated = sets(PROGRAM_NAMES.iter().map(|name| count(kernel_name(name))));
+    match (kernel, emulated) {
+        (0, 0) => Others::None,
+        (kernel, emulated) => Others::Attached { kernel, emulated },
+    }
 }
 
 /// Somebody else's program may have one of the names, but not several: a set is there where half of the names are.
-fn collectors(counts: impl Iterator<Item = usize>) -> Others {
+fn sets(counts: impl Iterator<Item = usize>) -> usize {
     let mut counts: Vec<usize> = counts.collect();
     counts.sort_unstable();
-    match counts.get(counts.len() / 2) {
-        Some(0) | None => Others::None,
-        Some(sets) => Others::Attached(*sets),
-    }
+    counts.get(counts.len() / 2).copied().unwrap_or(0)
 }
 
 /// The kernel keeps 15 bytes of a name (BPF_OBJ_NAME_LEN).
@@ -90,8 +110,8 @@ mod tests {
 
     #[test]
     fn one_name_is_no_collector() {
-        assert_eq!(collectors([0, 0, 3, 0].into_iter()), Others::None);
-        assert_eq!(collectors([2, 2, 2, 3].into_iter()), Others::Attached(2));
-        assert_eq!(collectors([0, 1, 1, 1].into_iter()), Others::Attached(1));
+        assert_eq!(sets([0, 0, 3, 0].into_iter()), 0);
+        assert_eq!(sets([2, 2, 2, 3].into_iter()), 2);
+        assert_eq!(sets([0, 1, 1, 1].into_iter()), 1);
     }
 }

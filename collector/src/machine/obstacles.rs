@@ -48,7 +48,7 @@ fn needed(mechanism: Mechanism) -> &'static [Capability] {
     match mechanism {
         Mechanism::MappedMaps | Mechanism::RingBuffer => &[Capability::Bpf],
         Mechanism::RunTimeStats => &[Capability::SysAdmin],
-        Mechanism::KretprobePool => &[Capability::Perfmon],
+        Mechanism::ProbeEvents => &[Capability::Perfmon],
         _ => &[Capability::Bpf, Capability::Perfmon],
     }
 }
@@ -110,7 +110,7 @@ fn locked_down(facts: &Facts, mechanism: Mechanism) -> Option<Obstacle> {
     }
     let refused = matches!(
         mechanism,
-        Mechanism::ReadKernel | Mechanism::Kprobe | Mechanism::Kretprobe | Mechanism::KretprobePool
+        Mechanism::ReadKernel | Mechanism::Kprobe | Mechanism::Kretprobe | Mechanism::ProbeEvents
     );
     refused.then(|| {
         Obstacle::new(
@@ -136,7 +136,7 @@ fn too_old(facts: &Facts, mechanism: Mechanism) -> Option<Obstacle> {
         Mechanism::RawTracepoint
         | Mechanism::Kprobe
         | Mechanism::Kretprobe
-        | Mechanism::KretprobePool
+        | Mechanism::ProbeEvents
         | Mechanism::Uprobe => (4, 17),
     };
     if facts.kernel.at_least(major, minor) {
@@ -176,7 +176,7 @@ fn not_there(facts: &Facts, mechanism: Mechanism) -> Option<Obstacle> {
                 "a kernel built with CONFIG_UPROBE_EVENTS",
             )
         }
-        Mechanism::KretprobePool => match &tracing.tracefs {
+        Mechanism::ProbeEvents => match &tracing.tracefs {
             None => (
                 "tracefs is not mounted",
                 "mount -t tracefs tracefs /sys/kernel/tracing",
@@ -228,7 +228,7 @@ mod tests {
     fn nothing_speaks_against_a_whole_machine() {
         let facts = facts();
         for mechanism in Mechanism::ALL {
-            let expected = if mechanism == Mechanism::KretprobePool {
+            let expected = if mechanism == Mechanism::ProbeEvents {
                 "tracefs is not mounted"
             } else {
                 ""

@@ -131,7 +131,7 @@ impl Tools {
             Mechanism::Fexit => traced(calls::TRACE_FEXIT, self.unused_function()?),
             Mechanism::Kprobe => self.kprobe(false),
             Mechanism::Kretprobe => self.kprobe(true),
-            Mechanism::KretprobePool => self.pool(),
+            Mechanism::ProbeEvents => self.pool(),
             Mechanism::Uprobe => {
                 let (event, program) = self.uprobe()?;
                 calls::set_program(&event, &program).map_err(|e| attaching(said(&e)))

@@ -7,11 +7,21 @@ use std::mem::size_of;
 
 use probe_ebpf::abi::{
     Coarse, Counters, Edge, EntryStats, InstanceInfo, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES,
-    PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAMS, SeriesStats, Task, TaskExtremes, Word,
+    PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAMS, SLOTS_PER_ADOPTED, SeriesStats, Task, TaskExtremes,
+    Word,
 };
+
+use crate::options::KernelOptions;
 
 /// Most memory that the maps may take, in bytes; the span ring is chosen by the user and comes on top.
 pub const BUDGET_BYTES: usize = 64 << 20;
+
+/// Tasks of a kernel that can be on record at once.
+const KERNEL_TASKS: u32 = 4096;
+/// Locks of a kernel that can be adopted while measuring: a guest has two, and one for each vCPU.
+const KERNEL_ADOPTED: u32 = 4096;
+/// Stacks kept, where stacks are asked for.
+pub const STACKS: u32 = 4096;
 
 /// Order edges kept.
 const EDGES: u32 = 1024;
@@ -80,6 +90,36 @@ impl Sizes {
         Ok(sizes)
     }
 
+    /// Sizes for the kernel of a machine with `cpus` possible CPUs. What it will have to record is not known before, so
+    /// they do not depend on its guests.
+    ///
+    /// # Errors
+    ///
+    /// As [`Sizes::new`].
+    pub fn for_kernel(
+        cpus: u32,
+        options: &KernelOptions,
+        ring_bytes: u32,
+    ) -> Result<Self, OverBudget> {
+        // The fixed locks are few: the driver's, the bus's and those that were named.
+        let given = u32::try_from(options.locks.len()).unwrap_or(u32::MAX);
+        let fixed_slots = given.saturating_add(8).saturating_mul(2);
+        let adopted = KERNEL_ADOPTED * SLOTS_PER_ADOPTED;
+        let mut sizes = Self::new(
+            cpus,
+            KERNEL_TASKS,
+            fixed_slots.saturating_add(adopted),
+            // A flag has its wait queue beside it.
+            fixed_slots.saturating_add(KERNEL_ADOPTED * 2),
+            ring_bytes,
+        )?;
+        sizes.adopted = adopted;
+        if options.stacks_over.is_some() {
+            sizes.stacks = STACKS;
+        }
+        Ok(sizes)
+    }
+
     /// Memory of all maps without the span ring, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -120,6 +160,16 @@ mod tests {
     fn a_small_machine_has_a_shard_per_cpu() {
         assert_eq!(for_guests(2, 8).expect("fits").shards, 2);
         assert_eq!(for_guests(3, 8).expect("fits").shards, 4);
+    }
+
+    #[test]
+    fn a_kernel_fits_the_budget_on_any_machine() {
+        let options = KernelOptions::default();
+        for cpus in [1, 2, 64, 400] {
+            let sizes = Sizes::for_kernel(cpus, &options, 8 << 20).expect("fits");
+            assert!(sizes.bytes() <= BUDGET_BYTES, "{cpus}: {}", sizes.bytes());
+            assert_eq!((sizes.tasks, sizes.stacks), (4096, 1));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::SourceError;
-use super::budget::Sizes;
+use super::budget::{STACKS, Sizes};
 use super::child::Emulator;
 use super::ebpf::Probes;
 use super::instances::Instances;
@@ -19,6 +19,7 @@ use crate::frame;
 use crate::inprocess;
 use crate::machine::real_host;
 use crate::options::{ProbeChoice, RunOptions, SourceChoice};
+use crate::survey::measures_kernel;
 use probe_ebpf::names::ENTRY_POINTS;
 
 /// A source that was started.
@@ -31,26 +32,18 @@ pub(super) enum Started {
 
 /// Starts what the options ask for.
 pub(super) fn start(options: &RunOptions) -> Result<Started, SourceError> {
-    let reason = match (options.source, real_host()) {
-        (SourceChoice::Kernel, _) => {
-            let source = kernel::start(options, "kernel asked for")?;
-            return Ok(Started::Kernel(Box::new(source)));
-        }
-        (SourceChoice::Auto, Some(sign)) if options.pid.is_none() => {
-            let source = kernel::start(options, sign).map_err(|e| SourceError {
+    let sign = real_host();
+    let (real, reason) = measures_kernel(options, sign);
+    if real {
+        let source = kernel::start(options, reason).map_err(|e| match sign {
+            Some(sign) if options.source == SourceChoice::Auto => SourceError {
                 cause: format!("{} ({sign}, so nothing is emulated)", e.cause),
                 ..e
-            })?;
-            return Ok(Started::Kernel(Box::new(source)));
-        }
-        // A lock of the kernel was named.
-        (SourceChoice::Auto, _) if !options.kernel.locks.is_empty() => {
-            let source = kernel::start(options, "--lock names a lock of the kernel")?;
-            return Ok(Started::Kernel(Box::new(source)));
-        }
-        (SourceChoice::Auto, _) => "no vfio_ap driver on this machine",
-        (SourceChoice::Emulator, _) => "emulated driver asked for",
-    };
+            },
+            _ => e,
+        })?;
+        return Ok(Started::Kernel(Box::new(source)));
+    }
     start_emulator(options, reason).map(|source| Started::Emulator(Box::new(source)))
 }
 
@@ -63,7 +56,7 @@ fn start_emulator(options: &RunOptions, reason: &str) -> Result<Source, SourceEr
     let instances = Instances::new(&hello);
     let mut sizes = sizes(&hello, &instances, options.ring_bytes)?;
     if options.kernel.stacks_over.is_some() {
-        sizes.stacks = kernel::STACKS;
+        sizes.stacks = STACKS;
     }
     let (backend, probe_reason) = backend(options, &mut emulator, &instances, &sizes)?;
     let Measured {

@@ -5,6 +5,7 @@ use crate::attach::generation::Generations;
 use crate::attach::offsets::Field;
 use crate::attach::plan::Forced;
 use crate::attach::points::{Filter, Kind, LockCall, Name, Point, Role, Side};
+use crate::attach::programs::has_trampoline;
 use crate::attach::symbols::Found;
 
 /// Chooses for one machine.
@@ -292,7 +293,8 @@ impl<'a> Chooser<'a> {
             ),
         };
         // Trampolines are loaded against the types of vmlinux; those of modules cannot be named to the loader.
-        let trampoline = (target.module.is_none()).then_some(trampoline);
+        let trampoline =
+            (target.module.is_none() && has_trampoline(point.role)).then_some(trampoline);
         match (forced, trampoline) {
             (Some(Forced::Kprobe), _) | (_, None) => probe.into_iter().collect(),
             (Some(Forced::Fentry), Some(trampoline)) => vec![trampoline],

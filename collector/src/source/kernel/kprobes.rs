@@ -296,8 +296,9 @@ impl Guard {
 
     /// Lets the child go: nothing is left to remove.
     fn end(self) {
-        let Self { child, _alive } = self;
-        drop(_alive);
+        let child = self.child;
+        // Closes the pipe that the child waits at.
+        drop(self);
         // SAFETY: waits for a child of this process; no status is asked for.
         unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
     }

@@ -21,7 +21,7 @@ use std::time::Instant;
 use aya::Ebpf;
 use probe_ebpf::abi::{
     InstanceInfo, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LockInfo, LockKind, MAX_CLASSES, Mode,
-    SLOTS_PER_ADOPTED, gate, series,
+    gate, series,
 };
 use probe_ebpf::names::{CLASSES, class_id};
 
@@ -32,28 +32,24 @@ use super::instances::Instances;
 use super::log_lines::LogLines;
 use super::reader::{self, Reader};
 use super::stacks::{Stacks, Whose};
-use crate::attach::functions::FilterFunctions;
 use crate::attach::generation::Detected;
 use crate::attach::offsets::Offsets;
-use crate::attach::plan::{self, Plan};
+use crate::attach::plan::Plan;
 use crate::attach::points::Content;
-use crate::attach::symbols::Symbols;
 use crate::frame;
-use crate::machine::{Allowed, Facts, Mechanism, Tables};
+use crate::machine::{Allowed, Facts, Others};
 use crate::options::{KernelOptions, RunOptions};
+use crate::survey::{GivenTypes, Survey};
 use governor::Governor;
 use objects::{FixedLock, Names};
 use programs::Attached;
 pub(super) use run::KernelSource;
 use words::{Kernel, Memory as _};
 
-/// Tasks that can be on record at once.
-const TASKS: u32 = 4096;
-/// Locks that can be adopted: a guest has two, and one for each vCPU.
-const ADOPTED: u32 = 4096;
-/// Stacks kept, where stacks are asked for.
-pub(super) const STACKS: u32 = 4096;
-
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "callers have an error or a text of their own to give"
+)]
 fn failed(what: &str, cause: impl ToString, hint: &str) -> SourceError {
     SourceError {
         what: what.into(),
@@ -70,83 +66,6 @@ fn probe_failed(error: &ProbeError) -> SourceError {
     )
 }
 
-/// What is known of a machine, with the plan made of it.
-pub struct Survey {
-    /// Files.
-    pub facts: Facts,
-    /// Tables.
-    pub tables: Tables,
-    /// Offsets.
-    pub offsets: Offsets,
-    /// The plan.
-    pub plan: Plan,
-}
-
-impl Survey {
-    /// Looks at this machine and makes a plan.
-    pub fn new(options: &KernelOptions) -> Result<Self, SourceError> {
-        let facts = Facts::read(std::path::Path::new("/"));
-        let allowed = Allowed::probe(&facts);
-        let mut tables = Tables::read(&facts);
-        for file in &options.btf {
-            let data = std::fs::read(file).map_err(|e| {
-                failed(
-                    &format!("cannot read {}", file.display()),
-                    e,
-                    "--btf takes a file as /sys/kernel/btf has them, or as pahole -J writes them",
-                )
-            })?;
-            let before = tables.types.failed.len();
-            tables.types.add_given(&file.display().to_string(), data);
-            if let Some((name, error)) = tables.types.failed.get(before) {
-                return Err(failed(
-                    &format!("no types in {name}"),
-                    error,
-                    "--btf takes a file as /sys/kernel/btf has them, or as pahole -J writes them",
-                ));
-            }
-        }
-        let offsets = Offsets::resolve(&tables.types, &tables.ids);
-        let plan = make_plan(options, &allowed, &tables, &offsets);
-        Ok(Self {
-            facts,
-            tables,
-            offsets,
-            plan,
-        })
-    }
-}
-
-fn make_plan(
-    options: &KernelOptions,
-    allowed: &Allowed,
-    tables: &Tables,
-    offsets: &Offsets,
-) -> Plan {
-    let answer = |mechanism| allowed.get(mechanism).map_err(str::to_owned);
-    let no_symbols = Symbols::default();
-    let functions: Option<&FilterFunctions> = tables.functions.as_ref().ok();
-    let machine = plan::Machine {
-        symbols: tables.symbols.as_ref().unwrap_or(&no_symbols),
-        functions,
-        tracepoints: tables.tracepoints.as_ref().ok(),
-        types: &tables.types,
-        offsets,
-        allowed: &plan::Allowed {
-            btf_tracepoint: answer(Mechanism::BtfTracepoint),
-            raw_tracepoint: answer(Mechanism::RawTracepoint),
-            fentry: answer(Mechanism::Fentry),
-            fexit: answer(Mechanism::Fexit),
-            kprobe: answer(Mechanism::Kprobe),
-            kretprobe: answer(Mechanism::KretprobePool),
-            stop_machine: options.allow_stop_machine,
-        },
-        level: options.level,
-        forced: options.mechanism,
-    };
-    Plan::new(&machine)
-}
-
 /// The facts that the generation was concluded from.
 fn facts(generation: &Detected) -> Vec<String> {
     let evidence = generation.evidence.iter();
@@ -155,7 +74,7 @@ fn facts(generation: &Detected) -> Vec<String> {
 
 /// Whether this machine has something for this source to measure: the driver, or locks that were named.
 fn target(survey: &Survey, options: &KernelOptions) -> Result<(), SourceError> {
-    if !survey.plan.generation.candidates.is_empty() || !options.locks.is_empty() {
+    if survey.has_driver() || !options.locks.is_empty() {
         return Ok(());
     }
     Err(failed(
@@ -168,7 +87,12 @@ fn target(survey: &Survey, options: &KernelOptions) -> Result<(), SourceError> {
 /// Starts measuring this machine's kernel. `reason`: why this source.
 pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, SourceError> {
     let kernel = &options.kernel;
-    let survey = Survey::new(kernel)?;
+    let facts = Facts::read(std::path::Path::new("/"));
+    let allowed = Allowed::probe(&facts);
+    let survey = Survey::new(facts, allowed, kernel).map_err(|e| {
+        let (what, cause) = e.what_and_cause();
+        failed(&what, cause, GivenTypes::HINT)
+    })?;
     target(&survey, kernel)?;
     let log = LogLines::default();
     let cpus = super::choose::possible_cpus();
@@ -177,28 +101,15 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         offsets,
         plan,
         facts,
+        ..
     } = &survey;
-    // The fixed locks are few: the driver's, the bus's and those that were named.
-    let fixed_slots = (8 + kernel.locks.len() as u32) * 2;
-    let mut sizes = Sizes::new(
-        cpus,
-        TASKS,
-        fixed_slots + ADOPTED * SLOTS_PER_ADOPTED,
-        // A flag has its wait queue beside it.
-        fixed_slots + ADOPTED * 2,
-        options.ring_bytes,
-    )
-    .map_err(|e| {
+    let sizes = Sizes::for_kernel(cpus, kernel, options.ring_bytes).map_err(|e| {
         failed(
             "the maps would take too much memory",
             e,
             "report this machine's number of CPUs",
         )
     })?;
-    sizes.adopted = ADOPTED * SLOTS_PER_ADOPTED;
-    if kernel.stacks_over.is_some() {
-        sizes.stacks = STACKS;
-    }
     let symbols = tables.symbols.as_ref().ok();
     let config = tables::config(plan, offsets, symbols, &sizes);
     let mut ebpf = object::load(&config, &sizes).map_err(|e| probe_failed(&e))?;
@@ -214,6 +125,11 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         .as_ref()
         .map(|tracefs| PathBuf::from(&tracefs.path));
     let mut notes = Vec::new();
+    let mut others_said = None;
+    if let Some((severity, others)) = other_collectors(&facts.others) {
+        log.push(severity, &others);
+        others_said = (severity == "warn").then_some(others);
+    }
     if level == 2 {
         let sampled = sample::expected(&mut ebpf, plan, tracefs.as_deref(), cpus);
         match sampled {
@@ -286,6 +202,7 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     if over != 0 {
         reader.read_stacks(Stacks::new(&mut ebpf, Whose::Kernel).map_err(|e| probe_failed(&e))?);
     }
+    notes.extend(others_said);
     let meta = meta(
         &survey, &instances, &attached, reason, &notes, level, &config, kernel,
     );
@@ -335,6 +252,23 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         meta_changed: true,
         reader,
     })
+}
+
+/// What is said of other collectors on this kernel, and how loud.
+fn other_collectors(others: &Others) -> Option<(&'static str, String)> {
+    match others {
+        Others::Attached { kernel: 0, .. } | Others::None => None,
+        Others::Attached { kernel, .. } => Some((
+            "warn",
+            format!(
+                "{kernel} more collector(s) measure this kernel: what is probed twice costs twice"
+            ),
+        )),
+        Others::Unknown(why) => Some((
+            "info",
+            format!("whether another collector measures this kernel is not known: {why}"),
+        )),
+    }
 }
 
 fn nothing_attached(attached: &Attached) -> SourceError {

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, RawTracePoint};
 use aya::{Btf, Ebpf};
-use probe_ebpf::abi::Mode;
 
 use super::kprobes::{Kprobes, Place, Side as ProbeSide};
 use crate::attach::plan::{Mechanism, Plan, Planned, Status};
-use crate::attach::points::{Contention, Gone, LockCall, Role, Side, WaitQueue, Work};
+use crate::attach::points::{LockCall, Role, Side};
+use crate::attach::programs::program_of;
 use crate::frame::AttachPoint;
 use crate::source::ebpf::{chain, sys};
 
@@ -40,104 +40,6 @@ struct Job {
     /// Index in the plan.
     point: usize,
     mechanism: Mechanism,
-}
-
-/// The program for a side of a point, and the mechanism that it is for; an error says why there is none.
-fn program_of(planned: &Planned) -> Result<(&'static str, Mechanism), &'static str> {
-    use Mechanism::{BtfTracepoint, Fentry, Fexit, Kprobe, Kretprobe, RawTracepoint};
-    let Some(mechanism) = planned.mechanism else {
-        return Err("no mechanism");
-    };
-    let symbol = planned.target.as_ref().map_or("", |t| t.symbol.as_str());
-    let fast = matches!(mechanism, Fentry | Fexit);
-    let chosen = match (planned.point.role, planned.side) {
-        // Programs for entry points know an entry point by the address of its kprobe.
-        (Role::Entry(_), Side::Enter) => ("k_enter", Kprobe),
-        (Role::Entry(_), Side::Return) => ("k_return", Kretprobe),
-        (Role::Lock(call), side) => return lock_program(call, side, fast, symbol),
-        (Role::Contention(Contention::Begin), _) if mechanism == BtfTracepoint => {
-            ("b_contention_begin", mechanism)
-        }
-        (Role::Contention(Contention::End), _) if mechanism == BtfTracepoint => {
-            ("b_contention_end", mechanism)
-        }
-        (Role::Contention(Contention::Begin), _) => ("r_contention_begin", RawTracepoint),
-        (Role::Contention(Contention::End), _) => ("r_contention_end", RawTracepoint),
-        (Role::WaitQueue(WaitQueue::Prepare), _) => ("k_wait_prepare", Kprobe),
-        (Role::WaitQueue(WaitQueue::Finish), _) => ("k_wait_finish", Kprobe),
-        (Role::WaitQueue(WaitQueue::Wake), _) => ("k_wait_wake", Kprobe),
-        (Role::Work(Work::Start), _) => ("r_work_start", RawTracepoint),
-        (Role::Work(Work::End), _) => ("r_work_end", RawTracepoint),
-        (Role::Work(Work::Flush), Side::Enter) if fast => ("f_flush_work", Fentry),
-        (Role::Work(Work::Flush), Side::Return) if fast => ("x_flush_work", Fexit),
-        (Role::Work(Work::Flush), Side::Enter) => ("k_flush", Kprobe),
-        (Role::Work(Work::Flush), Side::Return) => ("k_flush_return", Kretprobe),
-        (Role::Gone(Gone::Kvm), _) => ("k_kvm_gone", Kprobe),
-        (Role::Gone(Gone::Vcpu), _) => ("k_vcpu_gone", Kprobe),
-        (Role::Gone(_), _) => return Err("its locks are known by their addresses alone"),
-    };
-    Ok(chosen)
-}
-
-fn lock_program(
-    call: LockCall,
-    side: Side,
-    fast: bool,
-    symbol: &str,
-) -> Result<(&'static str, Mechanism), &'static str> {
-    use Mechanism::{Fentry, Fexit, Kprobe};
-    // With lockdep, the function has a number behind the lock, and no other name is there.
-    let plain = symbol.strip_suffix("_nested").unwrap_or(symbol);
-    let shifted = plain != symbol;
-    let program = match (call, side, fast) {
-        (LockCall::Acquire(_), Side::Return, true) => match plain {
-            "mutex_lock" => "x_mutex_lock",
-            "mutex_lock_io" => "x_mutex_lock_io",
-            "down_read" => "x_down_read",
-            "down_write" => "x_down_write",
-            _ => return Err("no program for this function"),
-        },
-        (LockCall::AcquireInterruptible(_) | LockCall::Try(_), Side::Return, true) if !shifted => {
-            match plain {
-                "mutex_lock_killable" => "x_mutex_lock_killable",
-                "mutex_lock_interruptible" => "x_mutex_lock_interruptible",
-                "mutex_trylock" => "x_mutex_trylock",
-                "down_read_killable" => "x_down_read_killable",
-                "down_read_interruptible" => "x_down_read_interruptible",
-                "down_read_trylock" => "x_down_read_trylock",
-                "down_write_killable" => "x_down_write_killable",
-                "down_write_trylock" => "x_down_write_trylock",
-                _ => return Err("no program for this function"),
-            }
-        }
-        (LockCall::Release(Mode::Exclusive), Side::Enter, true) => "f_mutex_unlock",
-        (LockCall::Release(Mode::Read), Side::Enter, true) => "f_up_read",
-        (LockCall::Release(Mode::Write), Side::Enter, true) => "f_up_write",
-        (LockCall::Downgrade, Side::Enter, true) => "f_downgrade_write",
-        (LockCall::Acquire(Mode::Exclusive), Side::Enter, false) => "k_mutex",
-        (LockCall::AcquireInterruptible(Mode::Exclusive), Side::Enter, false) => "k_mutex_may_fail",
-        (LockCall::Try(Mode::Exclusive), Side::Enter, false) => "k_mutex_try",
-        (
-            LockCall::Acquire(Mode::Read) | LockCall::AcquireInterruptible(Mode::Read),
-            Side::Enter,
-            false,
-        ) => "k_read",
-        (
-            LockCall::Acquire(Mode::Write) | LockCall::AcquireInterruptible(Mode::Write),
-            Side::Enter,
-            false,
-        ) => "k_write",
-        (LockCall::Release(Mode::Exclusive), Side::Enter, false) => "k_mutex_release",
-        (LockCall::Release(Mode::Read), Side::Enter, false) => "k_read_release",
-        (LockCall::Release(Mode::Write), Side::Enter, false) => "k_write_release",
-        _ => return Err("seen at the function's other side"),
-    };
-    let mechanism = match program.as_bytes()[0] {
-        b'x' => Fexit,
-        b'f' => Fentry,
-        _ => Kprobe,
-    };
-    Ok((program, mechanism))
 }
 
 /// Whether the plan settles acquisitions at a task's next event: lock functions are probed at their entry.
@@ -348,16 +250,12 @@ fn matters(role: Role) -> bool {
 }
 
 fn describe(planned: &Planned) -> AttachPoint {
-    let (symbol, module) = match &planned.target {
-        Some(target) => (target.symbol.as_str(), target.module.as_deref()),
-        None => (planned.point.name, None),
-    };
     let side = match planned.side {
         Side::Enter => "",
         Side::Return => " return",
     };
     AttachPoint {
-        symbol: format!("{symbol} [{}]{side}", module.unwrap_or("kernel")),
+        symbol: format!("{}{side}", planned.label()),
         mechanism: "none".into(),
         reason: match (planned.status, program_of(planned)) {
             (Status::Planned, Err(why)) => why.to_owned(),
