@@ -212,11 +212,11 @@ fn figures(app: &App, width: u16) -> Line<'static> {
             Style::new()
         },
     ));
-    if let Some(cpu) = shown.pulse.cpu_percent() {
-        items.push(item(format!("own CPU {cpu:.1}%"), Style::new()));
-    }
     if let Some(missing) = shown.model.meta.as_ref().and_then(missing) {
         items.push(item(missing, theme.warning()));
+    }
+    if let Some(cpu) = shown.pulse.cpu_percent() {
+        items.push(item(format!("own CPU {cpu:.1}%"), Style::new()));
     }
     let overhead = &shown.model.overhead;
     if overhead.ring_bytes_size > 0 {
