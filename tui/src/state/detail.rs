@@ -136,7 +136,7 @@ pub struct LockDetail {
     /// Acquisitions are only those that had to wait (a kernel at level 1).
     pub contended_only: bool,
     /// Where the latest long wait or hold was.
-    pub stack: Option<Trace>,
+    pub stack: Option<Box<Trace>>,
 }
 
 /// A stack.
@@ -234,7 +234,7 @@ impl LockDetail {
                 })
                 .collect(),
             contended_only: query::contended_only(model),
-            stack: Trace::of(model, series),
+            stack: Trace::of(model, series).map(Box::new),
             instances: detail.instances.len(),
             by_instance: detail
                 .instances
