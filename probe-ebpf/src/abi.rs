@@ -292,6 +292,9 @@ pub enum Resolve {
 /// `_IOWR(KVMIO, 0xc5, struct kvm_pv_cmd)` (include/uapi/linux/kvm.h).
 pub const KVM_S390_PV_COMMAND: u32 = 0xc020_aec5;
 
+/// A PQAP span's response code is in bits 32 to 39 of [`Span::extra`].
+pub const PQAP_RESPONDED: u64 = 1 << 40;
+
 /// Index in the map `PQAP`: (the driver's or kvm's handler, function code, response code).
 #[inline(always)]
 #[must_use]
@@ -925,7 +928,8 @@ pub struct Span {
     pub start_ns: u64,
     /// Hold, or latency.
     pub duration_ns: u64,
-    /// Lock: wait. Entry point: the argument for display.
+    /// Lock: wait. Entry point: the argument for display; for PQAP, GR0's low word (function code and APQN), with
+    /// [`PQAP_RESPONDED`] and the response code in bits 32 to 39 where there is one.
     pub extra: u64,
     /// Thread id.
     pub tid: u32,

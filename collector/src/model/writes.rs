@@ -1,4 +1,7 @@
-//! Calls made on behalf of another process: what it wrote, and what came of it.
+//! Accesses to sysfs: who wrote what, and what came of it.
+//!
+//! With the emulated driver, calls that a file system thread makes on behalf of another process; in a kernel, where the
+//! writer is the task itself, calls of functions that store an attribute.
 
 use probe_ebpf::abi::{self, MAX_ERRNO, SPAN_ENTRY};
 use probe_ebpf::names::{ENTRY_POINTS, ReturnKind};
@@ -32,12 +35,22 @@ pub struct Write {
 impl Model {
     /// Remembers the calls that were made on behalf of others.
     pub(super) fn fold_writes(&mut self, spans: &frame::Spans, at_ns: u64) {
-        if spans.on_behalf_of_pids.iter().all(|pid| *pid == 0) {
+        let kernel = self.meta.as_ref().is_some_and(|meta| meta.source == "kernel");
+        if !kernel && spans.on_behalf_of_pids.iter().all(|pid| *pid == 0) {
             return;
         }
         let big_endian = self.meta.as_ref().is_some_and(|meta| meta.arch == "s390x");
         for (i, span) in spans.decode(at_ns).enumerate() {
-            let Some((pid, comm)) = spans.on_behalf_of(i) else {
+            let own = || {
+                let stores = span.kind == SPAN_ENTRY
+                    && ENTRY_POINTS
+                        .get(usize::from(span.what))
+                        .is_some_and(|entry| entry.symbol.ends_with("_store"));
+                let task = *spans.task.get(i)? as usize;
+                let comm = spans.comms.get(task)?;
+                (kernel && stores).then_some((span.tid, comm.as_str()))
+            };
+            let Some((pid, comm)) = spans.on_behalf_of(i).or_else(own) else {
                 continue;
             };
             if span.kind != SPAN_ENTRY || usize::from(span.what) >= ENTRY_POINTS.len() {

@@ -7,8 +7,8 @@ use super::{
 use crate::abi::{
     ENTRY_HAS_WRITER, ENTRY_PQAP, ENTRY_RETURNS_INT, ENTRY_RETURNS_VOID, ENTRY_TESTS_FLAG,
     ENTRY_TESTS_FLAG_IF_NO_DATA, EntryInfo, Inside, KVM_S390_PV_COMMAND, MAX_ENTRY_POINTS,
-    MAX_ERRNO, MAX_NESTED, NO_INSTANCE, NO_OFFSET, Program, RETURN_CODES, Resolve, SPAN_ENTRY,
-    SPAN_WRITER, Span, Task,
+    MAX_ERRNO, MAX_NESTED, NO_INSTANCE, NO_OFFSET, PQAP_RESPONDED, Program, RETURN_CODES, Resolve,
+    SPAN_ENTRY, SPAN_WRITER, Span, Task,
 };
 
 /// An entry point was called with these first six arguments. The last two matter only where [`ENTRY_HAS_WRITER`] says so.
@@ -174,8 +174,14 @@ pub fn leave<E: Env>(env: &E, entry: u8, value: u64) {
     {
         extreme(extremes, latency);
     }
-    if info.flags & ENTRY_PQAP != 0 && value as u32 == 0 {
-        count_response(env, entry, first, arg);
+    let mut extra = arg;
+    if info.flags & ENTRY_PQAP != 0 {
+        // Bits 0 to 31 of GR0 mean nothing to PQAP, and make room for the response.
+        extra &= 0xffff_ffff;
+        if value as u32 == 0 {
+            let response = count_response(env, entry, first, arg);
+            extra |= PQAP_RESPONDED | (u64::from(response) << 32);
+        }
     }
     let tid = task.id.get() as u32;
     let mut instance = NO_INSTANCE;
@@ -198,7 +204,7 @@ pub fn leave<E: Env>(env: &E, entry: u8, value: u64) {
     let span = Span {
         start_ns: since,
         duration_ns: latency,
-        extra: arg,
+        extra,
         tid,
         instance,
         result: value as i32,
@@ -345,13 +351,15 @@ fn register<E: Env>(env: &E, vcpu: u64, n: u64) -> u64 {
         .unwrap_or(0)
 }
 
-/// Counts the PQAP response code of GR1 under the function code of GR0.
+/// Counts the PQAP response code of GR1 under the function code of GR0, and returns it.
 #[inline(always)]
-fn count_response<E: Env>(env: &E, entry: u8, vcpu: u64, gr0: u64) {
+fn count_response<E: Env>(env: &E, entry: u8, vcpu: u64, gr0: u64) -> u8 {
     let function = (gr0 >> 24) as u8;
-    if let Some(word) = env.pqap(entry, function, response_code(register(env, vcpu, 1))) {
+    let response = response_code(register(env, vcpu, 1));
+    if let Some(word) = env.pqap(entry, function, response) {
         word.add(1);
     }
+    response
 }
 
 /// Response code of the status that a handler has stored to GR1. The driver's handler stores it to the low word and

@@ -4,6 +4,7 @@
 //! size (a vCPU that blocks keeps one), and because only tracefs counts what was missed. What tracefs has made outlives
 //! this process, so a child waits for its end and removes what is left: see [`Guard`].
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -13,6 +14,13 @@ use std::path::{Path, PathBuf};
 const RETURN_INSTANCES: u32 = 2048;
 /// Most events of one process: their names are made before the first is.
 const MOST: usize = 256;
+
+/// How often the guard tries to remove an event that is busy, and how long it waits between.
+const RETRIES: u32 = 600;
+static PAUSE: libc::timespec = libc::timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
 
 /// The events of this process.
 pub struct Kprobes {
@@ -25,6 +33,8 @@ pub struct Kprobes {
 
 struct Event {
     name: String,
+    /// Name of its program.
+    program: &'static str,
     perf: Option<OwnedFd>,
 }
 
@@ -69,7 +79,7 @@ impl Kprobes {
         &mut self,
         place: &Place,
         side: Side,
-        program: BorrowedFd<'_>,
+        (program_name, program): (&'static str, BorrowedFd<'_>),
     ) -> Result<(), String> {
         if self.events.len() >= MOST {
             return Err(format!("more than {MOST} kprobes"));
@@ -88,6 +98,7 @@ impl Kprobes {
             .map_err(|e| format!("kprobe_events: {e}"))?;
         self.events.push(Event {
             name: name.clone(),
+            program: program_name,
             perf: None,
         });
         let id = self
@@ -123,30 +134,38 @@ impl Kprobes {
         }
     }
 
-    /// Hits that the kernel missed, over all events (`kprobe_profile`): a probe inside a probe, or a return probe out of
+    /// Hits that the kernel missed, by program (`kprobe_profile`): a probe inside a probe, or a return probe out of
     /// instances.
-    pub fn missed(&self) -> u64 {
+    pub fn missed(&self) -> BTreeMap<&'static str, u64> {
         let Ok(profile) = fs::read_to_string(self.tracefs.join("kprobe_profile")) else {
-            return 0;
+            return BTreeMap::new();
         };
         // The profile has names without their groups, which is why ours have the process in them.
-        let ours = format!("{}_", self.group);
-        missed_in(&profile, |name| name.starts_with(&ours))
+        missed_in(&profile, |name| {
+            let number = name.strip_prefix(&self.group)?.strip_prefix('_')?;
+            let event = self.events.get(number.parse::<usize>().ok()?)?;
+            Some(event.program)
+        })
     }
 }
 
-/// Sum of the third column: `name hits misses`. Lines of events that are not ours are left out.
-fn missed_in(profile: &str, ours: impl Fn(&str) -> bool) -> u64 {
-    profile
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_ascii_whitespace();
-            let name = words.next()?;
-            let _hits = words.next()?;
-            let missed: u64 = words.next()?.parse().ok()?;
-            ours(name).then_some(missed)
-        })
-        .sum()
+/// Sums of the third column: `name hits misses`. Lines of events that are not ours are left out.
+fn missed_in(
+    profile: &str,
+    program: impl Fn(&str) -> Option<&'static str>,
+) -> BTreeMap<&'static str, u64> {
+    let mut all = BTreeMap::new();
+    for line in profile.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(name), Some(_hits), Some(missed)) = (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        if let (Some(program), Ok(missed)) = (program(name), missed.parse::<u64>()) {
+            *all.entry(program).or_default() += missed;
+        }
+    }
+    all
 }
 
 impl Drop for Kprobes {
@@ -304,13 +323,21 @@ unsafe fn wait_and_remove(path: &[u8], commands: &[Vec<u8>], parents: &OwnedFd, 
         let mut byte = [0_u8];
         while libc::read(end, byte.as_mut_ptr().cast(), 1) > 0 {}
         for command in commands {
-            // A file each: an error on one command must not end the others.
-            let events = libc::open(path.as_ptr().cast(), libc::O_WRONLY | libc::O_APPEND);
-            if events < 0 {
-                break;
+            // The parent's descriptors close one after the other; until then an event is busy.
+            for _ in 0..RETRIES {
+                // A file each: an error on one command must not end the others.
+                let events = libc::open(path.as_ptr().cast(), libc::O_WRONLY | libc::O_APPEND);
+                if events < 0 {
+                    libc::_exit(1);
+                }
+                let written = libc::write(events, command.as_ptr().cast(), command.len());
+                let busy = written < 0 && *libc::__errno_location() == libc::EBUSY;
+                libc::close(events);
+                if !busy {
+                    break;
+                }
+                libc::nanosleep(&raw const PAUSE, std::ptr::null_mut());
             }
-            libc::write(events, command.as_ptr().cast(), command.len());
-            libc::close(events);
         }
         libc::_exit(0)
     }
@@ -333,8 +360,14 @@ mod tests {
 
     #[test]
     fn misses_are_the_third_column_of_our_events() {
-        let profile = "  e0   100   3\n  e1  7  0\n  other 5 9\n  e12 1 4\n broken\n";
-        assert_eq!(missed_in(profile, |name| name.starts_with('e')), 7);
-        assert_eq!(missed_in("", |_| true), 0);
+        let profile = "  e0   100   3\n  e1  7  0\n  other 5 9\n  r12 1 4\n broken\n e2 3 1\n";
+        let program = |name: &str| match name.chars().next() {
+            Some('e') => Some("k_enter"),
+            Some('r') => Some("k_return"),
+            _ => None,
+        };
+        let missed: Vec<_> = missed_in(profile, program).into_iter().collect();
+        assert_eq!(missed, [("k_enter", 4), ("k_return", 4)]);
+        assert!(missed_in("", program).is_empty());
     }
 }

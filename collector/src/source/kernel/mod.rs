@@ -33,6 +33,7 @@ use super::log_lines::LogLines;
 use super::reader::{self, Reader};
 use super::stacks::{Stacks, Whose};
 use crate::attach::functions::FilterFunctions;
+use crate::attach::generation::Detected;
 use crate::attach::offsets::Offsets;
 use crate::attach::plan::{self, Plan};
 use crate::attach::points::Content;
@@ -144,6 +145,12 @@ fn make_plan(
         forced: options.mechanism,
     };
     Plan::new(&machine)
+}
+
+/// The facts that the generation was concluded from.
+fn facts(generation: &Detected) -> Vec<String> {
+    let evidence = generation.evidence.iter();
+    evidence.map(|evidence| evidence.fact.clone()).collect()
 }
 
 /// Whether this machine has something for this source to measure: the driver, or locks that were named.
@@ -307,11 +314,15 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         governor: Governor::new(kernel.max_overhead, cpus),
         programs: attached.programs.clone(),
         attached: Arc::new(Mutex::new(Some(attached))),
-        missed: 0,
+        missed: std::collections::BTreeMap::new(),
         level,
         stacks_over: over,
         detaches_at: Instant::now().checked_add(kernel.attached_for),
         needs_driver: driver && kernel.locks.is_empty(),
+        generation: survey.plan.generation,
+        edges: Vec::new(),
+        edges_complete: true,
+        hook_write_locked: 0,
         next_second: 0,
         last_frame_ns: reader::monotonic_ns(),
         ebpf,
@@ -521,12 +532,7 @@ fn meta(
         }
         .into(),
         level: u32::from(level),
-        evidence: plan
-            .generation
-            .evidence
-            .iter()
-            .map(|evidence| evidence.fact.clone())
-            .collect(),
+        evidence: facts(&plan.generation),
         losses: if plan.generation.candidates.is_empty() && !options.locks.is_empty() {
             Vec::new()
         } else {

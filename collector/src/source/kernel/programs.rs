@@ -1,5 +1,6 @@
 //! Which program goes to which point of the plan, and attaching them: one point after another, each with a deadline.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -216,9 +217,11 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Hits of kprobes that the kernel missed.
-    pub fn missed(&self) -> u64 {
-        self.kprobes.as_ref().map_or(0, Kprobes::missed)
+    /// Hits of kprobes that the kernel missed, by program.
+    pub fn missed(&self) -> BTreeMap<&'static str, u64> {
+        self.kprobes
+            .as_ref()
+            .map_or_else(BTreeMap::new, Kprobes::missed)
     }
 
     /// Detaches what belongs to level 2 only. It may take its time, and is done by a thread that may be abandoned.
@@ -239,8 +242,7 @@ impl Attached {
 /// attaching ends there.
 pub fn attach(ebpf: &mut Ebpf, plan: &Plan, tracefs: Option<PathBuf>) -> Attached {
     let jobs = jobs_of(plan);
-    let mut loaded: std::collections::BTreeMap<&'static str, Result<OwnedFd, String>> =
-        std::collections::BTreeMap::new();
+    let mut loaded: BTreeMap<&'static str, Result<OwnedFd, String>> = BTreeMap::new();
     let btf = jobs
         .iter()
         .any(|job| job.way == Way::Typed)
@@ -404,7 +406,7 @@ enum Event {
 /// Attaches, on a thread of its own.
 struct Worker {
     jobs: Vec<Job>,
-    programs: std::collections::BTreeMap<&'static str, Result<OwnedFd, String>>,
+    programs: BTreeMap<&'static str, Result<OwnedFd, String>>,
     tracefs: Option<PathBuf>,
 }
 
@@ -423,9 +425,9 @@ impl Worker {
                 Err(reason) => Err(reason.clone()),
                 Ok(program) => match &job.way {
                     Way::Kprobe(place, side) => match &mut kprobes {
-                        Some(Ok(kprobes)) => {
-                            kprobes.attach(place, *side, program.as_fd()).map(|()| None)
-                        }
+                        Some(Ok(kprobes)) => kprobes
+                            .attach(place, *side, (job.program, program.as_fd()))
+                            .map(|()| None),
                         Some(Err(reason)) => Err(reason.clone()),
                         None => Err("tracefs is not mounted".to_owned()),
                     },

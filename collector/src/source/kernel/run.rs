@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
-use probe_ebpf::abi::{InstanceInfo, LockKind, gate};
-use probe_ebpf::names::CLASSES;
+use probe_ebpf::abi::{InstanceInfo, LockKind, Mode, gate, series};
+use probe_ebpf::names::{CLASSES, class_id};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -20,6 +20,7 @@ use super::objects::Names;
 use super::programs::Attached;
 use super::verify::{Places, Verifier, Watched};
 use super::words::Kernel;
+use crate::attach::generation::{Detected, Edge, Observed};
 use crate::attach::offsets::Offsets;
 use crate::frame::{End, Frame, Meta};
 use crate::source::ebpf::{EbpfRing, Heartbeat, object, sys};
@@ -49,14 +50,19 @@ pub(in crate::source) struct KernelSource {
     pub(super) programs: Vec<&'static str>,
     /// Shared with the thread that detaches.
     pub(super) attached: Arc<Mutex<Option<Attached>>>,
-    /// Hits of kprobes that were missed, as last read.
-    pub(super) missed: u64,
+    /// Hits of kprobes that were missed, by program, as last read.
+    pub(super) missed: BTreeMap<&'static str, u64>,
     pub(super) level: u8,
     /// Waits and holds at least this long have their stack taken, in nanoseconds; 0: none.
     pub(super) stacks_over: u64,
     pub(super) detaches_at: Option<Instant>,
     /// The run ends when the driver is unloaded.
     pub(super) needs_driver: bool,
+    /// Which generation it may be, and what was seen of the lock order.
+    pub(super) generation: Detected,
+    pub(super) edges: Vec<Edge>,
+    pub(super) edges_complete: bool,
+    pub(super) hook_write_locked: u64,
     pub(super) next_second: u64,
     pub(super) last_frame_ns: u64,
     pub(super) heartbeat: Option<Heartbeat>,
@@ -132,6 +138,7 @@ impl KernelSource {
         {
             self.missed = attached.missed();
         }
+        self.narrow();
         let runs = self.runs();
         if let Some((what, share)) =
             self.governor
@@ -140,6 +147,68 @@ impl KernelSource {
             self.drop(what, share);
         }
         None
+    }
+
+    /// Concludes from the lock order that was seen which generation it is.
+    fn narrow(&mut self) {
+        if self.generation.candidates.len() < 2 || self.edges.is_empty() {
+            return;
+        }
+        let before = self.generation.candidates;
+        self.generation.narrow(&Observed {
+            edges: &self.edges,
+            complete: self.level == 2 && self.edges_complete,
+            hook_write_locked: self.hook_write_locked,
+        });
+        if self.generation.candidates == before {
+            return;
+        }
+        self.meta.generation = self.generation.candidates.names().join("|");
+        self.meta.evidence = super::facts(&self.generation);
+        self.meta_changed = true;
+        let text = format!(
+            "the lock order that was seen leaves {} of {}",
+            self.meta.generation,
+            before.names().join("|")
+        );
+        self.log.push("info", &text);
+    }
+
+    /// Remembers the lock order of a frame.
+    fn observe(&mut self, frame: &Frame) {
+        let mode = |series: u32| {
+            let class = (series >> 1) as u8;
+            let rwsem = CLASSES
+                .get(usize::from(class))
+                .is_some_and(|class| class.kind == LockKind::Rwsem);
+            let mode = match (rwsem, series & 1) {
+                (false, _) => Mode::Exclusive,
+                (true, 0) => Mode::Write,
+                (true, _) => Mode::Read,
+            };
+            (class, mode)
+        };
+        for edge in &frame.edges {
+            let edge = Edge {
+                held: mode(edge.held),
+                acquired: mode(edge.acquired),
+                acquired_in: edge.acquired_in as u8,
+            };
+            if !self.edges.contains(&edge) {
+                self.edges.push(edge);
+            }
+        }
+        let hook = u32::from(series(class_id::PQAP_HOOK_RWSEM, Mode::Write));
+        self.hook_write_locked += frame
+            .series
+            .iter()
+            .filter(|delta| delta.series == hook)
+            .map(|delta| delta.acquisitions)
+            .sum::<u64>();
+        let lost = frame.loss.as_ref().is_some_and(|loss| {
+            loss.no_edge_slot != 0 || loss.missed != 0 || loss.no_task_slot != 0
+        });
+        self.edges_complete &= !lost;
     }
 
     /// Drops something that costs too much, and says so.
@@ -190,10 +259,12 @@ impl KernelSource {
         self.log.push("warn", &text);
     }
 
-    /// What the programs have cost, and what was missed. Misses of kprobes are counted with the entry points.
+    /// What the programs have cost, and what was missed: inside a program, and of kprobes.
     fn runs(&self) -> BTreeMap<&'static str, reader::ProgramRuns> {
         let mut runs = sys::runs_of(&self.ebpf, &self.programs);
-        runs.entry("k_enter").or_default().missed += self.missed;
+        for (program, missed) in &self.missed {
+            runs.entry(program).or_default().missed += missed;
+        }
         runs
     }
 
@@ -232,6 +303,7 @@ impl KernelSource {
             loss.missed += u64::from(silence > SILENCE_NS);
             losses.tell(&self.log, loss, now);
         }
+        self.observe(&frame);
         if std::mem::take(&mut self.meta_changed) {
             frame.meta = Some(self.meta.clone());
         }

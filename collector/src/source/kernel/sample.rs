@@ -88,7 +88,11 @@ pub fn expected(
     let stats = sys::enable_run_time_stats().ok();
     let mut kprobes = Kprobes::new(tracefs).map_err(|e| e.to_string())?;
     for symbol in symbols {
-        kprobes.attach(&Place::Symbol(symbol.to_owned()), Side::Entry, fd.as_fd())?;
+        kprobes.attach(
+            &Place::Symbol(symbol.to_owned()),
+            Side::Entry,
+            (PROGRAM, fd.as_fd()),
+        )?;
     }
     let before = calls(ebpf)?;
     let start = Instant::now();
