@@ -35,7 +35,10 @@ pub struct Write {
 impl Model {
     /// Remembers the calls that were made on behalf of others.
     pub(super) fn fold_writes(&mut self, spans: &frame::Spans, at_ns: u64) {
-        let kernel = self.meta.as_ref().is_some_and(|meta| meta.source == "kernel");
+        let kernel = self
+            .meta
+            .as_ref()
+            .is_some_and(|meta| meta.source == "kernel");
         if !kernel && spans.on_behalf_of_pids.iter().all(|pid| *pid == 0) {
             return;
         }
