@@ -59,7 +59,7 @@ pub enum SourceChoice {
     /// The real driver where there is one, else the emulated driver.
     #[default]
     Auto,
-    /// The real driver.
+    /// The kernel: the real driver, or the locks that `--lock` names.
     Kernel,
     /// The emulated driver.
     Emulator,

@@ -14,7 +14,7 @@ use apscope_collector::export::json::Origin;
 use apscope_collector::frame::Frame;
 use apscope_collector::model::Model;
 use apscope_collector::recording::Writer;
-use model_frames::run;
+use model_frames::{kernel_run, run};
 use tempfile::TempDir;
 
 fn apscope(folder: &Path, arguments: &[&str]) -> Output {
@@ -399,6 +399,25 @@ fn the_summary_is_plain() {
     }
     assert_eq!(text, plain::render(&model, Origin::Recording));
     insta::assert_snapshot!(text);
+}
+
+#[test]
+fn the_summary_of_a_kernel_says_what_is_seen_of_it() {
+    for level in [0, 1, 2] {
+        let mut model = Model::default();
+        for frame in kernel_run(25, level) {
+            model.apply(&frame);
+        }
+        let text = plain::render(&model, Origin::Live);
+        assert!(text.is_ascii());
+        assert!(text.lines().all(|line| line.len() <= 79), "{text}");
+        assert!(!text.contains("EMULATED"), "{text}");
+        assert!(text.contains("vfio_ap v6.6 or v7.3"), "{text}");
+        assert_eq!(text.contains("contended ones only"), level == 1, "{text}");
+        if level == 1 {
+            insta::assert_snapshot!(text);
+        }
+    }
 }
 
 #[test]

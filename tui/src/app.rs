@@ -132,6 +132,9 @@ async fn drive(
                 due = None;
             }
             () = sleep_until(deadline.unwrap_or(drawn)), if deadline.is_some() && !stopping => {
+                if matches!(app.ending, Some(Ending::Detached(_))) {
+                    return Ok(());
+                }
                 stopping = true;
                 session.stop();
             }

@@ -3,7 +3,7 @@
 
 use apscope_collector::frame::{
     AttachPoint, CoarseDelta, EntryDelta, Frame, Hist, Holding, Inside, Instance, Live, LogLine,
-    Loss, Meta, Overhead, ProgramLoss, SeriesDelta, Spans, TaskState, Waiting, Writer,
+    Loss, Meta, Overhead, ProgramLoss, SeriesDelta, Spans, Stack, TaskState, Waiting, Writer,
 };
 use probe_ebpf::abi::{self, Mode, series};
 use probe_ebpf::h2;
@@ -465,6 +465,62 @@ fn writes(at_ns: u64) -> Spans {
         calls.iter().map(|(span, writer)| (span, Some(*writer))),
         |_| "sysfs".into(),
     )
+}
+
+/// Frame `number` of the same run, as if a kernel had been measured at this level.
+pub fn kernel_frame(number: u64, level: u32) -> Frame {
+    let mut frame = frame(number, 8);
+    if let Some(meta) = &mut frame.meta {
+        let point = |symbol: &str, mechanism: &str| AttachPoint {
+            symbol: symbol.into(),
+            mechanism: mechanism.into(),
+            reason: String::new(),
+        };
+        *meta = Meta {
+            source: "kernel".into(),
+            generation: "v6.6|v7.3".into(),
+            scenario: String::new(),
+            seed: 0,
+            pid: 0,
+            vcpus: 0,
+            kernel_release: "6.12.107+deb13-s390x".into(),
+            arch: "s390x".into(),
+            reason: "this is an s390x machine".into(),
+            level,
+            attach: vec![
+                point("handle_pqap [vfio_ap]", "kprobe"),
+                point("handle_pqap [vfio_ap] return", "kretprobe"),
+                point("lock:contention_begin [kernel]", "btf tracepoint"),
+                point("vfio_ap_mdev_group_notifier", "none"),
+                point("mutex_lock [kernel]", "none"),
+            ],
+            losses: vec!["vfio_ap_mdev_reset_queues: resets (inlined)".into()],
+            ..std::mem::take(meta)
+        };
+    }
+    if number == 5 {
+        let busy = instances(8)
+            .into_iter()
+            .find(|i| i.series == u32::from(KVM_LOCK));
+        frame.stacks = vec![Stack {
+            tid: 4310,
+            comm: "CPU 0/KVM".into(),
+            series: u32::from(KVM_LOCK),
+            instance: busy.map_or(0, |i| i.id + 1),
+            entry: u32::from(entry_id::HANDLE_PQAP),
+            ended: true,
+            since_ns: START,
+            duration_ns: 34 * MS,
+            frames: [
+                "__mutex_lock.constprop.0+0x4a4",
+                "kvm_s390_handle_pv+0x1f2 [kvm]",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            ..Stack::default()
+        }];
+    }
+    frame
 }
 
 /// Frame `number` of the run; the first has the description.

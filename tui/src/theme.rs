@@ -45,6 +45,12 @@ impl Theme {
         self.of(Color::Yellow, Modifier::REVERSED.union(Modifier::BOLD))
     }
 
+    /// The KERNEL mark.
+    #[must_use]
+    pub const fn kernel(self) -> Style {
+        self.of(Color::Green, Modifier::REVERSED.union(Modifier::BOLD))
+    }
+
     /// The PAUSED mark.
     #[must_use]
     pub const fn paused(self) -> Style {

@@ -70,7 +70,7 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "PCT", default_value_t = KernelOptions::default().max_overhead, allow_negative_numbers = true, value_parser = percent)]
     pub max_overhead: f64,
 
-    /// Take the stack of each wait and hold in a kernel that is at least this long
+    /// Take the stack of each wait and hold that is at least this long (over eBPF)
     #[arg(long, global = true, value_name = "D", allow_negative_numbers = true, value_parser = duration)]
     pub stacks_over: Option<Duration>,
 

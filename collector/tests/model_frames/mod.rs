@@ -106,6 +106,69 @@ pub fn meta() -> Meta {
     }
 }
 
+/// The sane run, as if it were of a kernel at this level.
+pub fn kernel_run(count: u64, level: u32) -> Vec<Frame> {
+    let mut frames = run(count);
+    for frame in &mut frames {
+        if let Some(meta) = &mut frame.meta {
+            *meta = kernel_meta(std::mem::take(meta), level);
+        }
+        for task in frame.live.iter_mut().flat_map(|live| &mut live.tasks) {
+            for holding in task.holds.iter_mut().filter(|_| level < 2) {
+                holding.adopted = true;
+                holding.evidence = "lock word".into();
+            }
+        }
+    }
+    if let Some(last) = frames.last_mut() {
+        last.stacks = vec![
+            stack(
+                KVM_LOCK,
+                1,
+                12_000_000,
+                "kvm_arch_crypto_set_masks+0x3c [kvm]",
+            ),
+            stack(KVM_LOCK, 2, 34_000_000, "kvm_s390_handle_pv+0x1f2 [kvm]"),
+        ];
+    }
+    frames
+}
+
+fn kernel_meta(meta: Meta, level: u32) -> Meta {
+    Meta {
+        source: "kernel".into(),
+        probe: "ebpf".into(),
+        generation: "v6.6|v7.3".into(),
+        scenario: String::new(),
+        seed: 0,
+        pid: 0,
+        kernel_release: "6.12.107+deb13-s390x".into(),
+        arch: "s390x".into(),
+        reason: "this is an s390x machine".into(),
+        vcpus: 0,
+        level,
+        losses: vec!["vfio_ap_mdev_reset_queues: resets (inlined)".into()],
+        blind_spots: vec!["NQAP and DQAP".into(), "completions".into()],
+        ..meta
+    }
+}
+
+fn stack(series: u32, instance: u32, duration_ns: u64, caller: &str) -> Stack {
+    let frames = ["__mutex_lock.constprop.0+0x4a4", caller, "system_call+0x72"];
+    Stack {
+        tid: 4100 + instance,
+        comm: "CPU 0/KVM".into(),
+        series,
+        instance,
+        entry: u32::from(entry_id::HANDLE_PQAP),
+        hold: false,
+        ended: true,
+        since_ns: START_NS,
+        duration_ns,
+        frames: frames.map(str::to_owned).to_vec(),
+    }
+}
+
 fn lock_deltas(waits: &[u64], holds: &[u64]) -> Vec<SeriesDelta> {
     vec![
         SeriesDelta {

@@ -11,6 +11,9 @@ use super::rows::kind_name;
 /// Powers of two that [`Distribution::octaves`] has.
 pub const OCTAVES: usize = h2::COARSE_BUCKETS;
 
+/// Most frames of a stack.
+pub const MAX_FRAMES: usize = 32;
+
 /// Most lines in a list of instances.
 pub const MAX_LISTED: usize = 200;
 
@@ -130,6 +133,44 @@ pub struct LockDetail {
     pub by_instance: Vec<Share>,
     /// Instances there are.
     pub instances: usize,
+    /// Acquisitions are only those that had to wait (a kernel at level 1).
+    pub contended_only: bool,
+    /// Where the latest long wait or hold was.
+    pub stack: Option<Box<Trace>>,
+}
+
+/// A stack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// Thread: name and number.
+    pub who: String,
+    /// `held`, `waited`, or `waits` where that went on.
+    pub what: &'static str,
+    /// How long, in nanoseconds.
+    pub for_ns: u64,
+    /// The instance, without the name of its class.
+    pub instance: String,
+    /// Functions, the innermost first; at most [`MAX_FRAMES`].
+    pub frames: Vec<String>,
+}
+
+impl Trace {
+    fn of(model: &Model, series: u8) -> Option<Self> {
+        let stack = query::latest_stack(model, series)?;
+        let what = match (stack.hold, stack.ended) {
+            (true, _) => "held",
+            (false, true) => "waited",
+            (false, false) => "waits",
+        };
+        let lock = query::lock_name(model, series, stack.instance.wrapping_sub(1));
+        Some(Self {
+            who: format!("{} ({})", stack.comm, stack.tid),
+            what,
+            for_ns: stack.duration_ns,
+            instance: instance(series, lock),
+            frames: stack.frames.iter().take(MAX_FRAMES).cloned().collect(),
+        })
+    }
 }
 
 /// An entry point.
@@ -192,6 +233,8 @@ impl LockDetail {
                     )
                 })
                 .collect(),
+            contended_only: query::contended_only(model),
+            stack: Trace::of(model, series).map(Box::new),
             instances: detail.instances.len(),
             by_instance: detail
                 .instances

@@ -55,6 +55,8 @@ pub struct Snapshot {
 pub enum Ending {
     /// As asked: the time was over, or it was told to stop.
     InOrder,
+    /// A kernel is measured no more, as it was to be: what was measured stays on the screen.
+    Detached(String),
     /// By itself, unasked.
     Died(String),
 }
@@ -139,10 +141,10 @@ impl App {
         self.live.pulse.sample(&self.live.model);
         self.stale |= self.frozen.is_none();
         if let Some(end) = &self.live.model.end {
-            self.ending = Some(if end.how == "source died" {
-                Ending::Died(end.detail.clone())
-            } else {
-                Ending::InOrder
+            self.ending = Some(match end.how.as_str() {
+                "source died" => Ending::Died(end.detail.clone()),
+                "detached" | "driver unloaded" => Ending::Detached(end.detail.clone()),
+                _ => Ending::InOrder,
             });
         }
     }

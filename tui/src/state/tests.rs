@@ -311,6 +311,9 @@ fn how_a_run_ended() {
     };
     assert_eq!(ended("finished"), Some(Ending::InOrder));
     assert_eq!(ended("stuck"), Some(Ending::InOrder));
+    for how in ["detached", "driver unloaded"] {
+        assert_eq!(ended(how), Some(Ending::Detached("d".into())));
+    }
     assert_eq!(ended("source died"), Some(Ending::Died("d".into())));
     let mut app = app();
     app.closed();

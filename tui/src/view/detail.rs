@@ -13,7 +13,7 @@ use super::histogram;
 use super::table::{cut, pad};
 use crate::format;
 use crate::state::App;
-use crate::state::detail::{Detail, EntryDetail, LockDetail, Party, Share};
+use crate::state::detail::{Detail, EntryDetail, LockDetail, Party, Share, Trace};
 use crate::theme::Theme;
 
 /// From this width on, two columns.
@@ -91,13 +91,20 @@ fn lock_title(lock: &LockDetail, theme: Theme, width: u16) -> Vec<Line<'static>>
             theme.dim(),
         ));
     }
-    let mut facts = format!(
-        "{} acquisitions  {} contended ({}%)  {} releases  ",
-        format::grouped(lock.acquisitions),
-        format::grouped(lock.contended),
-        format::percent(lock.contended, lock.acquisitions),
-        format::grouped(lock.releases),
-    );
+    let mut facts = if lock.contended_only {
+        format!(
+            "{} contended acquisitions; others, and holds, are not seen at this level  ",
+            format::grouped(lock.acquisitions),
+        )
+    } else {
+        format!(
+            "{} acquisitions  {} contended ({}%)  {} releases  ",
+            format::grouped(lock.acquisitions),
+            format::grouped(lock.contended),
+            format::percent(lock.contended, lock.acquisitions),
+            format::grouped(lock.releases),
+        )
+    };
     for (n, what) in [
         (lock.attempts_failed, " attempts failed  "),
         (lock.unmatched_releases, " releases unmatched  "),
@@ -166,6 +173,10 @@ fn lock_lists(lock: &LockDetail, theme: Theme, width: usize) -> Vec<Line<'static
         "by instance".into()
     };
     shares(&mut lines, &title, &lock.by_instance, theme, width);
+    if let Some(stack) = &lock.stack {
+        lines.push(Line::default());
+        trace(&mut lines, stack, theme, width);
+    }
     for (title, all) in [("held by", &lock.holders), ("waiting", &lock.waiters)] {
         if all.len() > FIRST {
             lines.push(Line::default());
@@ -268,6 +279,24 @@ fn shares(
                 theme.hold(),
             ),
         ]));
+    }
+}
+
+/// Where the latest long wait or hold was.
+fn trace(lines: &mut Vec<Line<'static>>, stack: &Trace, theme: Theme, width: usize) {
+    let title = format!(
+        "{} {} {}  {}",
+        stack.who,
+        stack.what,
+        format::duration(stack.for_ns),
+        stack.instance
+    );
+    lines.push(Line::from(vec![
+        Span::styled("latest stack  ", theme.header()),
+        Span::raw(cut(&title, width.saturating_sub(14))),
+    ]));
+    for frame in &stack.frames {
+        lines.push(Line::raw(cut(&format!("  {frame}"), width)));
     }
 }
 

@@ -1,10 +1,11 @@
 //! The lines at the top: what is watched, how, and how far the figures can be trusted.
 //!
 //! The difficulty is width: at 80 columns not everything fits. Every line is a list of items, the most important
-//! first; items that do not fit are left out whole, never cut in the middle. EMULATED, PAUSED and drops come first in
-//! their lines and so are always there.
+//! first; items that do not fit are left out whole, never cut in the middle. EMULATED or KERNEL, PAUSED and drops come
+//! first in their lines and so are always there.
 
 use apscope_collector::frame::Meta;
+use apscope_collector::model::query;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
@@ -80,6 +81,7 @@ pub fn banner(app: &App) -> Option<String> {
             Some(" SOURCE DIED (q quits) ".into())
         }
         Some(Ending::Died(detail)) => Some(format!(" SOURCE DIED (q quits): {} ", detail.trim())),
+        Some(Ending::Detached(detail)) => Some(format!(" DETACHED (q quits): {} ", detail.trim())),
         _ => None,
     }
 }
@@ -92,17 +94,18 @@ fn identity(app: &App, width: u16) -> Line<'static> {
     if let Some(meta) = &shown.model.meta {
         if is_emulated(meta) {
             items.push(item(" EMULATED ", theme.emulated()));
+        } else if query::is_kernel(meta) {
+            items.push(item(" KERNEL ", theme.kernel()));
         } else {
             items.push(item(meta.source.clone(), theme.title()));
         }
-        let what = format!("{} {}", meta.generation, meta.scenario);
-        items.push(item(what.trim().to_owned(), theme.header()));
+        items.push(item(what(meta), theme.header()));
+        if query::is_kernel(meta) {
+            items.push(level(meta, app));
+        }
         items.push(item(mechanism(meta), Style::new()));
         if meta.guests > 0 {
-            items.push(item(
-                format!("{} guests × {} vCPUs", meta.guests, meta.vcpus),
-                Style::new(),
-            ));
+            items.push(item(guests(meta), Style::new()));
         }
         right = item(
             format::elapsed(shown.model.last.at_ns.saturating_sub(meta.start_ns)),
@@ -128,6 +131,35 @@ fn identity(app: &App, width: u16) -> Line<'static> {
 pub fn is_emulated(meta: &Meta) -> bool {
     // Only the emulated driver has scenarios, so a recording of it is recognised too.
     meta.source == "emulator" || !meta.scenario.is_empty()
+}
+
+/// Generation and scenario; of a kernel all candidates, or that it has no driver.
+fn what(meta: &Meta) -> String {
+    match (query::is_kernel(meta), meta.generation.is_empty()) {
+        (true, true) => format!("Linux {}", meta.kernel_release),
+        (true, false) => query::candidates(meta),
+        (false, _) => format!("{} {}", meta.generation, meta.scenario)
+            .trim()
+            .to_owned(),
+    }
+}
+
+/// The level, and that it is not everything.
+fn level(meta: &Meta, app: &App) -> Item {
+    match meta.level {
+        0 => item("level 0: nothing attached", app.theme.warning()),
+        1 => item("level 1: contended only", app.theme.warning()),
+        level => item(format!("level {level}"), Style::new()),
+    }
+}
+
+/// `8 guests × 2 vCPUs`; a kernel's guests differ in their vCPUs.
+fn guests(meta: &Meta) -> String {
+    match (meta.guests, meta.vcpus) {
+        (1, 0) => "1 guest".to_owned(),
+        (guests, 0) => format!("{guests} guests"),
+        (guests, vcpus) => format!("{guests} guests × {vcpus} vCPUs"),
+    }
 }
 
 /// How it is measured: `eBPF (uprobe-nop5)`.
@@ -180,14 +212,11 @@ fn figures(app: &App, width: u16) -> Line<'static> {
             Style::new()
         },
     ));
+    if let Some(missing) = shown.model.meta.as_ref().and_then(missing) {
+        items.push(item(missing, theme.warning()));
+    }
     if let Some(cpu) = shown.pulse.cpu_percent() {
         items.push(item(format!("own CPU {cpu:.1}%"), Style::new()));
-    }
-    let missing = shown.model.meta.as_ref().map_or(0, |m| {
-        m.attach.iter().filter(|a| a.mechanism == "none").count()
-    });
-    if missing > 0 {
-        items.push(item(format!("{missing} probes missing"), theme.warning()));
     }
     let overhead = &shown.model.overhead;
     if overhead.ring_bytes_size > 0 {
@@ -218,6 +247,19 @@ fn figures(app: &App, width: u16) -> Line<'static> {
         }
     }
     row(items, Item::new(), " · ", width, theme.dim())
+}
+
+/// What is not measured. Points of other generations and levels are not attached in a kernel either, and no loss.
+fn missing(meta: &Meta) -> Option<String> {
+    if query::is_kernel(meta) {
+        return match meta.losses.len() {
+            0 => None,
+            1 => Some("1 loss (apscope doctor)".to_owned()),
+            n => Some(format!("{n} losses (apscope doctor)")),
+        };
+    }
+    let missing = meta.attach.iter().filter(|a| a.mechanism == "none").count();
+    (missing > 0).then(|| format!("{missing} probes missing"))
 }
 
 /// Why this source and this probe were chosen.

@@ -107,6 +107,71 @@ fn writes() {
     pictures("writes", |app| text(app, "w"));
 }
 
+fn kernel(level: u32) -> App {
+    let mut app = App::new(Theme::COLOUR, Duration::from_millis(100));
+    for number in 0..30 {
+        app.apply(&fixture::kernel_frame(number, level));
+    }
+    app
+}
+
+#[test]
+fn a_kernel_says_what_it_is_and_how_much_of_it_is_seen() {
+    for (width, height) in SIZES {
+        let picture = lines(&drawn(&mut kernel(1), width, height));
+        assert!(!picture.contains("EMULATED"), "{picture}");
+        for part in [" KERNEL ", "v6.6 or v7.3", "level 1: contended only"] {
+            assert!(picture.contains(part), "{part} in\n{picture}");
+        }
+        // Points of other generations and levels are no loss.
+        assert!(!picture.contains("probes missing"), "{picture}");
+        insta::assert_snapshot!(format!("kernel-{width}x{height}"), picture);
+    }
+    let picture = lines(&drawn(&mut kernel(2), 120, 40));
+    assert!(picture.contains("level 2"), "{picture}");
+    assert!(!picture.contains("contended only"), "{picture}");
+    assert!(picture.contains("1 loss (apscope doctor)"), "{picture}");
+}
+
+#[test]
+fn the_detail_of_a_lock_has_its_latest_stack() {
+    let mut app = kernel(1);
+    text(&mut app, "/name:kvm->lock");
+    press(&mut app, &[KeyCode::Enter, KeyCode::Enter]);
+    let picture = lines(&drawn(&mut app, 120, 60));
+    for part in [
+        "contended acquisitions; others, and holds, are not seen",
+        "latest stack  CPU 0/KVM (4310) waited 34.0ms  guest-0",
+        "  kvm_s390_handle_pv+0x1f2 [kvm]",
+    ] {
+        assert!(picture.contains(part), "{part} in\n{picture}");
+    }
+    // Another lock has none.
+    let mut app = kernel(1);
+    text(&mut app, "/name:kvm_busy");
+    press(&mut app, &[KeyCode::Enter, KeyCode::Enter]);
+    let picture = lines(&drawn(&mut app, 120, 60));
+    assert!(!picture.contains("latest stack"), "{picture}");
+}
+
+#[test]
+fn a_kernel_that_was_detached_from_stays_on_the_screen() {
+    let mut app = kernel(1);
+    app.apply(&Frame {
+        end: Some(End {
+            how: "detached".into(),
+            detail: "the time to be attached (--for) is over".into(),
+        }),
+        ..fixture::kernel_frame(30, 1)
+    });
+    app.closed();
+    let picture = lines(&drawn(&mut app, 80, 24));
+    assert!(
+        picture.contains("DETACHED (q quits): the time to be attached (--for) is over"),
+        "{picture}"
+    );
+}
+
 #[test]
 fn a_thread_that_works_for_another_process_is_shown_under_its_name() {
     let mut app = app(Theme::COLOUR);

@@ -64,10 +64,12 @@ fn line(app: &App, write: &Write, width: usize) -> Line<'static> {
 pub fn lines(app: &App, width: usize) -> Vec<Line<'static>> {
     let writes = &app.shown().model.writes;
     if writes.is_empty() {
-        return vec![Line::styled(
-            "no process has used the emulated sysfs so far",
-            app.theme.dim(),
-        )];
+        let text = if query::of_kernel(&app.shown().model) {
+            "no attribute has been written so far"
+        } else {
+            "no process has used the emulated sysfs so far"
+        };
+        return vec![Line::styled(text, app.theme.dim())];
     }
     writes.iter().map(|write| line(app, write, width)).collect()
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::export::json::{Origin, rfc3339};
+use crate::frame::Meta;
 use crate::model::Model;
 use crate::model::query::{self, EntryRow, LockRow};
 
@@ -10,6 +11,8 @@ use crate::model::query::{self, EntryRow, LockRow};
 const WIDTH: usize = 79;
 /// Holders, waiters and messages shown, each.
 const MOST: usize = 10;
+/// Frames of a stack shown.
+const FRAMES: usize = 12;
 
 /// The summary of a model: ASCII, at most 79 columns, with a final line feed.
 pub fn render(model: &Model, origin: Origin) -> String {
@@ -18,6 +21,7 @@ pub fn render(model: &Model, origin: Origin) -> String {
     locks(&mut page, model);
     entries(&mut page, model);
     live(&mut page, model);
+    stacks(&mut page, model);
     log(&mut page, model);
     page.text
 }
@@ -80,6 +84,8 @@ fn header(page: &mut Page, model: &Model, origin: Origin) {
             "EMULATED driver {}, scenario {}, seed {}, {} guests x {} vCPUs",
             meta.generation, meta.scenario, meta.seed, meta.guests, meta.vcpus
         );
+    } else if query::is_kernel(meta) {
+        title.push_str(&kernel(meta));
     } else {
         let _ = write!(title, "{} driver {}", meta.source, meta.generation);
     }
@@ -87,6 +93,10 @@ fn header(page: &mut Page, model: &Model, origin: Origin) {
         title.push_str(" (recording)");
     }
     page.wrapped(0, &title);
+    if query::is_kernel(meta) {
+        let shows = query::level_shows(meta.level);
+        page.wrapped(0, &format!("level: {} - {shows}", meta.level));
+    }
     page.wrapped(0, &format!("probe: {} - {}", meta.probe, meta.reason));
     page.wrapped(
         0,
@@ -106,6 +116,9 @@ fn header(page: &mut Page, model: &Model, origin: Origin) {
             model.loss.dropped()
         ),
     );
+    if query::is_kernel(meta) {
+        page.wrapped(0, &not_seen(meta));
+    }
     if let Some(end) = &model.end {
         let detail = if end.detail.is_empty() {
             String::new()
@@ -114,6 +127,45 @@ fn header(page: &mut Page, model: &Model, origin: Origin) {
         };
         page.wrapped(0, &format!("ended: {}{detail}", end.how));
     }
+}
+
+/// `KERNEL 6.18.0 s390x, vfio_ap v6.6 or v7.3, 3 guests`.
+fn kernel(meta: &Meta) -> String {
+    let mut text = format!("KERNEL {} {}", meta.kernel_release, meta.arch);
+    let candidates = query::candidates(meta);
+    if candidates.is_empty() {
+        text.push_str(", without the driver vfio_ap");
+    } else {
+        let _ = write!(text, ", vfio_ap {candidates}");
+    }
+    if meta.guests > 0 {
+        let _ = write!(text, ", {}", count(meta.guests as usize, "guest"));
+    }
+    text
+}
+
+/// How much is not measured, and who lists it.
+fn not_seen(meta: &Meta) -> String {
+    let hint = if meta.losses.is_empty() && meta.blind_spots.is_empty() {
+        ""
+    } else {
+        "; `apscope doctor` lists them"
+    };
+    format!(
+        "not measured: {}, {}{hint}",
+        count(meta.losses.len(), "loss"),
+        count(meta.blind_spots.len(), "blind spot"),
+    )
+}
+
+/// `1 loss`, `2 losses`.
+fn count(n: usize, what: &str) -> String {
+    let plural = match (n, what.ends_with('s')) {
+        (1, _) => "",
+        (_, true) => "es",
+        (_, false) => "s",
+    };
+    format!("{n} {what}{plural}")
 }
 
 /// Whether the counts are exact; if not, why they are "at least".
@@ -150,6 +202,9 @@ fn locks(page: &mut Page, model: &Model) {
     ));
     for row in &rows {
         page.line(&lock_line(row));
+    }
+    if query::contended_only(model) {
+        page.line("acquisitions are contended ones only; --level 2 sees every one");
     }
     if rows.iter().any(|row| row.open_coded) {
         page.line("* open-coded: a flag and a wait queue, which lockdep cannot see");
@@ -229,6 +284,7 @@ fn live(page: &mut Page, model: &Model) {
         if h.adopted {
             line.push_str(", adopted");
         }
+        line.push_str(&evidence(&h.evidence));
         page.wrapped(2, &line);
     }
     more(page, holders.len());
@@ -240,6 +296,7 @@ fn live(page: &mut Page, model: &Model) {
         if let Some(owner) = w.owner_tid {
             let _ = write!(line, ", held by {owner}");
         }
+        line.push_str(&evidence(&w.evidence));
         page.wrapped(2, &line);
     }
     more(page, waiters.len());
@@ -251,6 +308,47 @@ fn person(lock: &str, who: &str, for_ns: u64, entry: u8) -> String {
         name => format!(" in {name}"),
     };
     format!("{lock}: {who} for {}{place}", duration(for_ns))
+}
+
+/// How it is known, where that is not a probe alone.
+fn evidence(evidence: &str) -> String {
+    match evidence {
+        "" | "probe" => String::new(),
+        other => format!(", by {}", other.replace(',', " and ")),
+    }
+}
+
+/// The latest stack of each lock, where stacks were taken.
+fn stacks(page: &mut Page, model: &Model) {
+    if model.stacks.is_empty() {
+        return;
+    }
+    page.line("");
+    page.line(&format!(
+        "STACKS {}, the latest of each lock",
+        model.stacks.len()
+    ));
+    for series in query::listed_series(model) {
+        let Some(stack) = query::latest_stack(model, series) else {
+            continue;
+        };
+        let lock = query::lock_name(model, series, stack.instance.wrapping_sub(1));
+        let what = match (stack.hold, stack.ended) {
+            (true, _) => "held",
+            (false, true) => "waited",
+            (false, false) => "waits",
+        };
+        let who = format!("{} ({})", stack.comm, stack.tid);
+        let entry = u8::try_from(stack.entry).unwrap_or(0);
+        let title = person(lock, &format!("{who} {what}"), stack.duration_ns, entry);
+        page.wrapped(2, &title);
+        for frame in stack.frames.iter().take(FRAMES) {
+            page.line(&format!("    {frame}"));
+        }
+        if stack.frames.len() > FRAMES {
+            page.line(&format!("    and {} more", stack.frames.len() - FRAMES));
+        }
+    }
 }
 
 fn more(page: &mut Page, count: usize) {

@@ -4,6 +4,7 @@
 //! Everything is computed from one model at one moment; nothing here changes it. Durations "so far" are measured up
 //! to the last frame.
 
+mod kernel;
 mod live;
 mod locks;
 mod order;
@@ -12,6 +13,7 @@ mod rows;
 use probe_ebpf::abi::{LockKind, Mode};
 use probe_ebpf::names::{self, CLASSES, ENTRY_POINTS};
 
+pub use kernel::{candidates, contended_only, is_kernel, latest_stack, level_shows, of_kernel};
 pub use live::{Holder, OnBehalfOf, Waiter, holders, on_behalf_of, task_name, waiters};
 pub use locks::{InstanceRow, LockDetail, LockRow, PerEntry, lock_detail, lock_rows};
 pub use order::{OrderEdge, lockdep_visible, order_edges};

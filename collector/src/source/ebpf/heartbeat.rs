@@ -19,7 +19,8 @@ const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// Seconds of silence after which the programs do nothing.
 const SILENCE: u64 = 10;
 /// Ticks a second that kernels are built with (`CONFIG_HZ`).
-const RATES: [u64; 4] = [100, 250, 300, 1000];
+const RATES: [u64; 4] = [100, 250, 300, HIGHEST_RATE];
+const HIGHEST_RATE: u64 = 1000;
 const PROGRAM: &str = "heartbeat";
 
 /// Beats until it is dropped.
@@ -46,8 +47,8 @@ impl Heartbeat {
             .as_fd()
             .try_clone_to_owned()
             .map_err(failed)?;
-        // Until the rate is known, the shortest that a beat can last.
-        object::set_gate(ebpf, gate::LIMIT, SILENCE * RATES[0])?;
+        // Until the rate is known, ten seconds at the highest: a lower one makes them longer, for a moment.
+        object::set_gate(ebpf, gate::LIMIT, SILENCE * HIGHEST_RATE)?;
         let mut gate = Gate::new(ebpf)?;
         sys::run_program(program.as_fd(), &[]).map_err(failed)?;
         let first = gate.beat();
@@ -122,7 +123,7 @@ impl Gate {
     }
 
     fn set_limit(&mut self, ticks: u64) {
-        // The shorter limit stays, which is no more than a stricter one.
+        // The longer limit stays, which only makes silence last longer.
         let _ = self.0.set(gate::LIMIT, ticks, 0);
     }
 }

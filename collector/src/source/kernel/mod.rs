@@ -193,6 +193,9 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     for note in &notes {
         log.push("info", note);
     }
+    for note in &attached.notes {
+        log.push("warn", note);
+    }
     let logger = log.attach(&mut ebpf).ok().map(Box::new);
     let mut reader = Reader::new(shared, sizes.shards, &instances);
     reader.tasks_end();
@@ -208,9 +211,11 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     );
     let places = verify::Places::new(&survey.offsets);
     let driver = !survey.plan.generation.candidates.is_empty();
+    // Whether a lock that was named is a mutex or an rwsem is not known, so its word says nothing.
     let watched = fixed
         .iter()
         .zip(&instances.first_slots)
+        .filter(|(lock, _)| lock.class != class_id::GIVEN_LOCK)
         .map(|(lock, slot)| verify::Watched {
             address: lock.address,
             class: lock.class,

@@ -17,6 +17,8 @@ use crate::attach::programs::program_of;
 use crate::frame::AttachPoint;
 use crate::source::ebpf::{chain, sys};
 
+/// Sees threads end.
+const TASK_EXIT: &str = "r_task_exit";
 /// How long one point may take to attach. Longer means that something that is needed for it is stuck.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -114,6 +116,8 @@ pub struct Attached {
     pub points: Vec<AttachPoint>,
     /// Where attaching has stalled.
     pub stalled: Option<String>,
+    /// What else there is to say.
+    pub notes: Vec<String>,
     /// The level that was reached.
     pub level: u8,
 }
@@ -182,8 +186,20 @@ pub fn attach(ebpf: &mut Ebpf, plan: &Plan, tracefs: Option<PathBuf>) -> Attache
         programs,
         points,
         stalled: None,
+        notes: Vec::new(),
         level: jobs.iter().map(|job| job.level).max().unwrap_or(0),
     };
+    if attached.level > 0 {
+        match attach_task_exit(ebpf) {
+            Ok(link) => {
+                attached.links.push((1, link));
+                attached.programs.push(TASK_EXIT);
+            }
+            Err(reason) => attached.notes.push(format!(
+                "records of threads that end are not given back ({TASK_EXIT}: {reason})"
+            )),
+        }
+    }
     let spawned = std::thread::Builder::new()
         .name("attach".into())
         .spawn(move || worker.run(&sender));
@@ -290,6 +306,13 @@ fn load(
     result.map_err(|e| format!("load: {}", chain(&e)))?;
     let fd = program.fd().map_err(|e| chain(&e))?;
     fd.as_fd().try_clone_to_owned().map_err(|e| e.to_string())
+}
+
+/// Gives the records of threads that end to others. It is no point of the plan: without it nothing is measured less.
+fn attach_task_exit(ebpf: &mut Ebpf) -> Result<OwnedFd, String> {
+    let program = load(ebpf, TASK_EXIT, "", None)?;
+    sys::open_raw_tracepoint(program.as_fd(), Some(c"sched_process_exit"))
+        .map_err(|e| e.to_string())
 }
 
 enum Event {
