@@ -6,6 +6,10 @@ use crate::abi::{NO_OFFSET, PENDING_HOLD, PENDING_WAIT};
 use crate::body::attempts::{Attempt, attempt};
 use crate::body::{adopt, contention};
 
+/// A vCPU's state description, and its file.
+const SIE: u64 = 0xd000;
+const FILE: u64 = 0xe000;
+
 /// A kernel whose lock functions are seen at their entry.
 fn tentative(contention_events: u32) -> Fake {
     let mut env = Fake::new();
@@ -246,7 +250,6 @@ fn of_an_opcode_group_only_pqap_counts() {
             reserved: [0; 6],
         },
     );
-    const SIE: u64 = 0xd000;
     env.memory.borrow_mut().insert(VCPU + 0x110, SIE);
     let calls = |env: &Fake| {
         env.entry_stats[entry_id::KVM_HANDLE_PQAP as usize]
@@ -274,7 +277,6 @@ fn a_vcpus_ioctl_adopts_its_locks_and_those_of_its_guest() {
             reserved: [0; 6],
         },
     );
-    const FILE: u64 = 0xe000;
     env.memory
         .borrow_mut()
         .extend([(FILE + 0x30, VCPU), (VCPU + 0x108, 3)]);
