@@ -13,10 +13,10 @@ use aya_ebpf::programs::tracing::StackIdContext as _;
 use aya_log_ebpf::warn;
 use core::ffi::c_void;
 use probe_ebpf::abi::{
-    Adopted, Coarse, Config, Counters, Edge, EntryInfo, EntryStats, Info, InstanceInfo,
+    Adopted, Coarse, Config, Counters, Edge, EntryInfo, EntryStats, InstanceInfo,
     LOCK_IS_WAIT_QUEUE, LockInfo, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES, NO_INSTANCE, PEEK_BYTES,
-    PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAMS, Program, SPAN_STACK, SeriesStats, Span, Task,
-    TaskExtremes, VERSION, Word, gate,
+    PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAMS, Program, SeriesStats, Span, Task, TaskExtremes,
+    VERSION, Word, gate,
 };
 use probe_ebpf::body::order::{self, Acquired};
 use probe_ebpf::body::{Env, Note};
@@ -498,10 +498,10 @@ impl Env for Maps {
     }
 
     #[inline(always)]
-    fn long(&self, task: &Task, info: &Info, since: u64, duration: u64, hold: bool) {
+    fn stack(&self, duration: u64) -> Option<u64> {
         let over = gate_word(gate::STACKS_OVER);
         if over == 0 || duration < over {
-            return;
+            return None;
         }
         let flags = if self.config().user_memory != 0 {
             BPF_F_USER_STACK
@@ -509,21 +509,8 @@ impl Env for Maps {
             0
         };
         // The wrapper's type does not matter: the helper takes the context of whichever program this is.
-        let Ok(stack) = ProbeContext::new(self.ctx).get_stackid(&STACKS, flags) else {
-            return;
-        };
-        let _ = self.write(&Span {
-            start_ns: since,
-            duration_ns: duration,
-            extra: stack as u64,
-            tid: task.id.get() as u32,
-            instance: info.instance,
-            result: 0,
-            kind: SPAN_STACK,
-            what: info.series,
-            inside: info.entry,
-            flags: u8::from(hold),
-        });
+        let stack = ProbeContext::new(self.ctx).get_stackid(&STACKS, flags);
+        stack.ok().map(|stack| stack as u64)
     }
 }
 

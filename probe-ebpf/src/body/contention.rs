@@ -8,7 +8,7 @@ use super::order::Acquired;
 use super::stats::{Place, count_contended, count_failed, count_wait};
 use super::{
     Env, Note, begin, current_entry, end, failure, innermost_wait, instance_of, pop_wait,
-    record_order, waits,
+    record_order, take_stack, waits,
 };
 use crate::abi::{self, HELD_CONTENDED, Info, Mode, Program};
 
@@ -120,7 +120,7 @@ pub fn ends<E: Env>(env: &E, address: u64, ret: i32) {
     }
     let wait = now.saturating_sub(since);
     count_wait(env, extremes, Place::of(info), wait);
-    env.long(task, &info, since, wait, false);
+    take_stack(env, Program::ContentionEnd, task, info, since, wait, false);
     if env.level() < 2 {
         return;
     }

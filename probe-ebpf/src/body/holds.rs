@@ -1,7 +1,7 @@
 //! The locks a task holds: finding, adding, ending.
 
 use super::stats::{Place, count_hold};
-use super::{Env, Note, begin, emit, end, failure, serial, unknown};
+use super::{Env, Note, begin, emit, end, failure, serial, take_stack, unknown};
 use crate::abi::{Held, Info, MAX_HELD, Program, SPAN_LOCK, Span, Task, TaskExtremes};
 
 /// The place in `held` that has this address, 0 for a free one; [`MAX_HELD`] if there is none.
@@ -85,7 +85,7 @@ pub(super) fn finish_hold<E: Env>(
     end(task);
     let duration = now.saturating_sub(since);
     count_hold(env, extremes, Place::of(info), duration);
-    env.long(task, &info, since, duration, true);
+    take_stack(env, Program::Release, task, info, since, duration, true);
     let span = Span {
         start_ns: since,
         duration_ns: duration,

@@ -7,7 +7,7 @@ use super::stats::{
 };
 use super::{
     Env, Note, attempts, begin, current_entry, end, failure, flags, innermost_wait, instance_of,
-    pop_wait, record_order, waits,
+    pop_wait, record_order, take_stack, waits,
 };
 use crate::abi::{
     self, HELD_CONTENDED, HELD_IS_GUARD, HELD_IS_ONLY_INSTANCE, Info, LOCK_GUARDS_FLAG,
@@ -67,6 +67,17 @@ pub fn acquired<E: Env>(env: &E, address: u64, mode: Mode) {
     };
     push_held(env, Program::Acquired, task, address, now, wait, packed);
     end(task);
+    if wait != 0 {
+        take_stack(
+            env,
+            Program::Acquired,
+            task,
+            packed,
+            now - wait,
+            wait,
+            false,
+        );
+    }
 }
 
 /// As [`acquired`], where `contention_end` has already said so for acquisitions that had to wait (fexit in a kernel).

@@ -24,8 +24,8 @@ mod tests;
 
 use crate::abi::{
     Adopted, Coarse, Config, Counters, Edge, EntryInfo, EntryStats, Extremes, Info, Inside,
-    LockInfo, MAX_NESTED, MAX_WAITS, Mode, NO_INSTANCE, Program, SeriesStats, Span, Task,
-    TaskExtremes, Waiting, Word,
+    LockInfo, MAX_NESTED, MAX_WAITS, Mode, NO_INSTANCE, Program, SPAN_STACK, SeriesStats, Span,
+    Task, TaskExtremes, Waiting, Word,
 };
 use crate::h2;
 
@@ -114,9 +114,10 @@ pub trait Env {
     fn level(&self) -> u64 {
         2
     }
-    /// A wait (or, with `hold`, a hold) that began at `since` has ended after `duration` nanoseconds: takes the task's
-    /// stack where that is long.
-    fn long(&self, _task: &Task, _info: &Info, _since: u64, _duration: u64, _hold: bool) {}
+    /// Takes the current task's stack, if a wait or hold of this length is long enough for that: its key in `STACKS`.
+    fn stack(&self, _duration: u64) -> Option<u64> {
+        None
+    }
 }
 
 /// Instance slot of a lock in a mode: an rwsem has two, write then read.
@@ -262,6 +263,36 @@ fn failure<E: Env>(env: &E, program: Program, note: Note, value: u64) {
         }
     }
     env.note(note, value);
+}
+
+/// A wait (or, with `hold`, a hold) that began at `since` has ended after `duration` nanoseconds: its stack is taken where
+/// that is long.
+#[inline(always)]
+fn take_stack<E: Env>(
+    env: &E,
+    program: Program,
+    task: &Task,
+    info: Info,
+    since: u64,
+    duration: u64,
+    hold: bool,
+) {
+    let Some(stack) = env.stack(duration) else {
+        return;
+    };
+    let record = Span {
+        start_ns: since,
+        duration_ns: duration,
+        extra: stack,
+        tid: task.id.get() as u32,
+        instance: info.instance,
+        result: 0,
+        kind: SPAN_STACK,
+        what: info.series,
+        inside: info.entry,
+        flags: hold as u8,
+    };
+    emit(env, program, &record);
 }
 
 /// Writes a span and counts it, and its loss.

@@ -47,6 +47,7 @@ struct Fake {
     adopted: RefCell<Vec<abi::Adopted>>,
     forgotten: RefCell<Vec<u64>>,
     level: Cell<u64>,
+    stacks_over: Cell<u64>,
 }
 
 const GUARD: u64 = 0x1000;
@@ -178,6 +179,7 @@ impl Fake {
             adopted: RefCell::default(),
             forgotten: RefCell::default(),
             level: Cell::new(2),
+            stacks_over: Cell::new(u64::MAX),
         }
     }
 
@@ -322,6 +324,9 @@ impl Env for Fake {
     }
     fn forget(&self, address: u64) {
         self.forgotten.borrow_mut().push(address);
+    }
+    fn stack(&self, duration: u64) -> Option<u64> {
+        (duration >= self.stacks_over.get()).then_some(5)
     }
     /// Tasks' addresses are far from everything else's.
     fn current(&self) -> u64 {

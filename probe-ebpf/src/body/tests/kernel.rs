@@ -324,3 +324,21 @@ fn nothing_is_adopted_through_an_offset_that_is_not_known() {
     );
     assert!(env.adopted.borrow().is_empty());
 }
+
+#[test]
+fn a_stack_is_a_record_like_every_other_and_counted() {
+    let env = tentative(1);
+    env.stacks_over.set(1000);
+    contention::begins(env.at(1000), KVM_LOCK, Mode::Exclusive);
+    contention::ends(env.at(3000), KVM_LOCK, 0);
+    locks::release_mode(env.at(3500), KVM_LOCK, Mode::Exclusive);
+    let spans = env.spans.borrow();
+    let kinds: Vec<u8> = spans.iter().map(|span| span.kind).collect();
+    assert_eq!(kinds, [abi::SPAN_STACK, SPAN_LOCK], "the hold was short");
+    assert_eq!(
+        (spans[0].extra, spans[0].start_ns, spans[0].duration_ns),
+        (5, 1000, 2000)
+    );
+    let emitted: u64 = env.counters.iter().map(|c| c.emitted.get()).sum();
+    assert_eq!(emitted, 2);
+}
