@@ -386,8 +386,8 @@ pub struct Config {
     pub work_func: u32,
     /// `reset_work` in `struct vfio_ap_queue`.
     pub queue_reset_work: u32,
-    /// 0.
-    pub reserved: u32,
+    /// `owner` in `struct mutex`.
+    pub mutex_owner: u32,
     /// Address of the function of a queue's `reset_work`; 0 where the generation has none.
     pub reset_work_func: u64,
 }
@@ -427,7 +427,7 @@ impl Config {
         kvm_vfio_lock: 0,
         work_func: 0,
         queue_reset_work: 0,
-        reserved: 0,
+        mutex_owner: 0,
         reset_work_func: 0,
     };
 }
@@ -494,6 +494,8 @@ pub mod gate {
     pub const STACKS_OVER: u32 = 4;
     /// 1: no spans are written.
     pub const NO_SPANS: u32 = 5;
+    /// Grows when the programs work again after a silence: what tasks held and waited for before is not known any more.
+    pub const EPOCH: u32 = 6;
     /// Number of words.
     pub const WORDS: u32 = 8;
 }
@@ -714,6 +716,8 @@ pub struct Task {
     /// `PENDING_*` bits of an acquisition that is settled at the task's next event; 0 if there is none. Its place in
     /// `held` is in bits 8 to 15.
     pub pending: Word,
+    /// [`gate::EPOCH`] in which the record was last changed (a kernel).
+    pub epoch: Word,
     /// What this task has lately learned of traced addresses, by [`known_place`].
     pub known: [Known; KNOWN],
     /// Locks held, in any order (their serial numbers tell it), with free places between them.
@@ -995,7 +999,7 @@ const _: () = {
     assert!(offset_of!(Config, kvm_vfio_lock) == 116);
     assert!(offset_of!(Config, work_func) == 120);
     assert!(offset_of!(Config, queue_reset_work) == 124);
-    assert!(offset_of!(Config, reserved) == 128);
+    assert!(offset_of!(Config, mutex_owner) == 128);
     assert!(offset_of!(Config, reset_work_func) == 136);
     assert!(size_of::<SeriesStats>() == 48 + 16 * h2::BUCKETS);
     assert!(offset_of!(SeriesStats, acquisitions) == 0);
@@ -1045,7 +1049,7 @@ const _: () = {
     assert!(offset_of!(Inside, writer_comm) == 48);
     assert!(offset_of!(Inside, frame) == 64);
     assert!(
-        size_of::<Task>() == 88 + 16 * KNOWN + 40 * MAX_HELD + 40 * MAX_WAITS + 72 * MAX_NESTED
+        size_of::<Task>() == 96 + 16 * KNOWN + 40 * MAX_HELD + 40 * MAX_WAITS + 72 * MAX_NESTED
     );
     assert!(offset_of!(Task, sequence) == 0);
     assert!(offset_of!(Task, id) == 8);
@@ -1057,10 +1061,11 @@ const _: () = {
     assert!(offset_of!(Task, held_len) == 64);
     assert!(offset_of!(Task, latest) == 72);
     assert!(offset_of!(Task, pending) == 80);
-    assert!(offset_of!(Task, known) == 88);
-    assert!(offset_of!(Task, held) == 88 + 16 * KNOWN);
-    assert!(offset_of!(Task, waits) == 88 + 16 * KNOWN + 40 * MAX_HELD);
-    assert!(offset_of!(Task, inside) == 88 + 16 * KNOWN + 40 * MAX_HELD + 40 * MAX_WAITS);
+    assert!(offset_of!(Task, epoch) == 88);
+    assert!(offset_of!(Task, known) == 96);
+    assert!(offset_of!(Task, held) == 96 + 16 * KNOWN);
+    assert!(offset_of!(Task, waits) == 96 + 16 * KNOWN + 40 * MAX_HELD);
+    assert!(offset_of!(Task, inside) == 96 + 16 * KNOWN + 40 * MAX_HELD + 40 * MAX_WAITS);
     assert!(size_of::<Known>() == 16);
     assert!(offset_of!(Known, address) == 0);
     assert!(offset_of!(Known, info) == 8);

@@ -156,6 +156,13 @@ pub fn beat() {
     {
         // SAFETY: the helpers have no precondition.
         let (now, now_ns) = unsafe { (bpf_jiffies64(), bpf_ktime_get_ns()) };
+        let silence = now - beat.get();
+        if beat.get() != 0
+            && silence > gate_word(gate::LIMIT)
+            && let Some(epoch) = element(&GATE, gate::EPOCH)
+        {
+            epoch.set(epoch.get() + 1);
+        }
         beat_ns.set(now_ns);
         // 0 means "closed"; jiffies are 0 for a moment in a machine's life.
         beat.set(if now == 0 { 1 } else { now });
@@ -495,6 +502,11 @@ impl Env for Maps {
             return 2;
         }
         gate_word(gate::LEVEL)
+    }
+
+    #[inline(always)]
+    fn epoch(&self) -> u64 {
+        gate_word(gate::EPOCH)
     }
 
     #[inline(always)]

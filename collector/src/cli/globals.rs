@@ -163,6 +163,15 @@ pub fn run_options(globals: &Globals) -> Result<RunOptions, Failure> {
             "--duration 5s",
         ));
     }
+    let mut addresses: Vec<u64> = globals.locks.iter().map(|lock| lock.address).collect();
+    addresses.sort_unstable();
+    if let Some(pair) = addresses.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(Failure::new(
+            format!("--lock {:x} is given twice", pair[0]),
+            "a lock is measured once",
+            "leave one of them out",
+        ));
+    }
     if globals.pid == Some(0) {
         return Err(Failure::new(
             "--pid 0 is no process",

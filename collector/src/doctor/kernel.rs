@@ -218,7 +218,7 @@ fn shows(survey: &Survey, options: &KernelOptions, full: &Plan) -> Vec<Shown> {
         Shown::new("every acquisition and hold (level 2)", every_acquisition),
         Shown::new("the open-coded lock kvm_busy", flag),
         Shown::new("work items that verify queue resets", work),
-        Shown::new("owners, from lock words", offset_of(&[Field::MutexOwner])),
+        Shown::new("owners, from lock words", known(&[Field::MutexOwner])),
         Shown::new("what the eBPF programs cost", stats),
     ]);
     shows

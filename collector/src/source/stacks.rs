@@ -6,9 +6,9 @@ use std::fs;
 
 use aya::Ebpf;
 use aya::maps::{MapData, StackTraceMap};
-use blazesym::Pid;
 use blazesym::symbolize::source::{Kernel, Process, Source};
 use blazesym::symbolize::{Input, Symbolized, Symbolizer};
+use blazesym::{MaybeDefault, Pid};
 use probe_ebpf::abi::Span;
 
 use super::ebpf::{ProbeError, chain};
@@ -16,7 +16,7 @@ use crate::frame;
 
 /// Frames of one stack, as the kernel keeps them (`PERF_MAX_STACK_DEPTH`).
 const MOST_FRAMES: usize = 127;
-/// Stacks that are given names in one tick; more are counted as dropped by the ring's reader.
+/// Stacks that are given names in one tick; more are counted, and said in the log.
 const A_TICK: usize = 64;
 
 thread_local! {
@@ -39,6 +39,8 @@ pub struct Stacks {
     whose: Whose,
     /// Ended waits and holds of this tick.
     waiting: Vec<Span>,
+    /// Records that were too many for their tick.
+    unnamed: u64,
     /// Waits that have not ended and whose stack was read: (thread, serial).
     told: BTreeMap<u32, u64>,
 }
@@ -57,6 +59,7 @@ impl Stacks {
             map,
             whose,
             waiting: Vec::new(),
+            unnamed: 0,
             told: BTreeMap::new(),
         })
     }
@@ -68,8 +71,15 @@ impl Stacks {
         }
         if self.waiting.len() < A_TICK {
             self.waiting.push(*record);
+        } else {
+            self.unnamed += 1;
         }
         true
+    }
+
+    /// Stacks that were too many for their tick, since this was last asked.
+    pub fn take_unnamed(&mut self) -> u64 {
+        std::mem::take(&mut self.unnamed)
     }
 
     /// The stacks of this tick, with names.
@@ -81,6 +91,8 @@ impl Stacks {
                 let id = u32::try_from(record.extra).ok()?;
                 let trace = self.map.get(&id, 0).ok()?;
                 let addresses: Vec<u64> = trace.frames().iter().map(|f| f.ip).collect();
+                // Room for others. A program that takes the same stack now may find it gone.
+                let _ = self.map.remove(&id);
                 Some(frame::Stack {
                     tid: record.tid,
                     comm: comm(record.tid),
@@ -139,7 +151,11 @@ impl Stacks {
 
     fn names(&self, addresses: &[u64]) -> Vec<String> {
         let source = match self.whose {
-            Whose::Kernel => Source::Kernel(Kernel::default()),
+            // Symbols are kallsyms'; a vmlinux is large, and is not looked for on somebody's machine.
+            Whose::Kernel => Source::Kernel(Kernel {
+                vmlinux: MaybeDefault::None,
+                ..Kernel::default()
+            }),
             Whose::Process(pid) => Source::Process(Process::new(Pid::from(pid))),
         };
         let plain = |address: &u64| format!("{address:#x}");

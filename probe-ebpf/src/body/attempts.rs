@@ -17,12 +17,12 @@ use super::order::Acquired;
 use super::stats::{Place, count_contended, count_failed, count_uncontended, count_wait};
 use super::{
     Env, Note, begin, current_entry, end, failure, flags, innermost_wait, instance_of, pop_wait,
-    record_order, waits,
+    record_order, renew, waits,
 };
 use crate::abi::{
     self, HELD_CONTENDED, HELD_IS_GUARD, HELD_IS_ONLY_INSTANCE, HELD_TENTATIVE, Held, Info,
-    LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LockInfo, LockKind, MAX_HELD, Mode, PENDING_HOLD,
-    PENDING_MAY_FAIL, PENDING_WAIT, Program, Task, TaskExtremes,
+    LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LockInfo, LockKind, MAX_HELD, Mode, NO_OFFSET,
+    PENDING_HOLD, PENDING_MAY_FAIL, PENDING_WAIT, Program, Task, TaskExtremes,
 };
 
 /// How a lock function may end.
@@ -104,6 +104,7 @@ pub fn attempt<E: Env>(env: &E, address: u64, mode: Mode, how: Attempt) {
 /// The task has an event: an acquisition that was pending is settled.
 #[inline(always)]
 pub(super) fn settle<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes) {
+    renew(env, task);
     if env.config().tentative == 0 {
         return;
     }
@@ -279,7 +280,12 @@ fn last_release<E: Env>(env: &E, info: &Info) -> u64 {
 /// The lock word says that somebody has the lock.
 #[inline(always)]
 fn is_taken<E: Env>(env: &E, info: &LockInfo, address: u64, mode: Mode) -> bool {
-    let word = env.read_u64(address).unwrap_or(0);
+    let offset = if info.kind == LockKind::Mutex as u8 {
+        mutex_owner(env)
+    } else {
+        0
+    };
+    let word = env.read_u64(address + offset).unwrap_or(0);
     if info.kind == LockKind::Rwsem as u8 && matches!(mode, Mode::Read) {
         word & RWSEM_NOT_FOR_READERS != 0
     } else {
@@ -294,8 +300,18 @@ fn is_owner<E: Env>(env: &E, kind: u8, address: u64) -> bool {
     if kind != LockKind::Mutex as u8 {
         return true;
     }
-    env.read_u64(address)
+    env.read_u64(address + mutex_owner(env))
         .is_none_or(|owner| owner & !OWNER_FLAGS == env.current())
+}
+
+/// Offset of a mutex's owner word: where it is not known, that of the first member, which it is in every release that
+/// probes lock functions at their entry (include/linux/mutex_types.h). An rwsem's `count` is its first member too.
+#[inline(always)]
+fn mutex_owner<E: Env>(env: &E) -> u64 {
+    match env.config().mutex_owner {
+        NO_OFFSET => 0,
+        offset => u64::from(offset),
+    }
 }
 
 /// The task holds this lock.

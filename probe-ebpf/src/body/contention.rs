@@ -8,7 +8,7 @@ use super::order::Acquired;
 use super::stats::{Place, count_contended, count_failed, count_wait};
 use super::{
     Env, Note, begin, current_entry, end, failure, innermost_wait, instance_of, pop_wait,
-    record_order, take_stack, waits,
+    record_order, renew, take_stack, waits,
 };
 use crate::abi::{self, HELD_CONTENDED, Info, Mode, Program};
 
@@ -53,6 +53,7 @@ pub fn begins<E: Env>(env: &E, address: u64, mode: Mode) {
         failure(env, Program::ContentionBegin, Note::NoTaskSlot, env.id());
         return;
     };
+    renew(env, task);
     if let Some(waiting) = innermost_wait(task)
         && waiting.lock.get() == address
     {
@@ -100,8 +101,10 @@ pub fn ends<E: Env>(env: &E, address: u64, ret: i32) {
         return;
     }
     let Some((task, extremes)) = env.present_task() else {
+        failure(env, Program::ContentionEnd, Note::NoTaskSlot, env.id());
         return;
     };
+    renew(env, task);
     let Some(waiting) = innermost_wait(task) else {
         return;
     };

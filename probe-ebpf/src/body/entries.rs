@@ -102,6 +102,12 @@ pub fn leave_frame<E: Env>(env: &E, frame: u64, value: u64) {
 /// The stack grows down: calls whose frame lies below that of a new call have returned, though nobody saw it.
 #[inline(always)]
 fn drop_returned(task: &Task, frame: u64) {
+    // Calls beyond the record's room have no frame to be found by.
+    if task.inside_len.get() > MAX_NESTED as u64 {
+        begin(task);
+        task.inside_len.set(MAX_NESTED as u64);
+        end(task);
+    }
     for _ in 0..MAX_NESTED {
         match innermost(task) {
             Some(inside) if inside.frame.get() != 0 && inside.frame.get() <= frame => {

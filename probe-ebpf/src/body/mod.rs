@@ -114,10 +114,36 @@ pub trait Env {
     fn level(&self) -> u64 {
         2
     }
+    /// See [`crate::abi::gate::EPOCH`].
+    fn epoch(&self) -> u64 {
+        0
+    }
     /// Takes the current task's stack, if a wait or hold of this length is long enough for that: its key in `STACKS`.
     fn stack(&self, _duration: u64) -> Option<u64> {
         None
     }
+}
+
+/// A record of before a silence of the collector is no record: releases and returns were not seen meanwhile.
+#[inline(always)]
+fn renew<E: Env>(env: &E, task: &Task) {
+    if env.config().adopts == 0 {
+        return;
+    }
+    let epoch = env.epoch();
+    if task.epoch.get() == epoch {
+        return;
+    }
+    begin(task);
+    for held in &task.held {
+        held.lock.set(0);
+    }
+    task.held_len.set(0);
+    task.waits_len.set(0);
+    task.inside_len.set(0);
+    task.pending.set(0);
+    task.epoch.set(epoch);
+    end(task);
 }
 
 /// Instance slot of a lock in a mode: an rwsem has two, write then read.
@@ -290,7 +316,7 @@ fn take_stack<E: Env>(
         kind: SPAN_STACK,
         what: info.series,
         inside: info.entry,
-        flags: hold as u8,
+        flags: u8::from(hold),
     };
     emit(env, program, &record);
 }

@@ -48,6 +48,7 @@ struct Fake {
     forgotten: RefCell<Vec<u64>>,
     level: Cell<u64>,
     stacks_over: Cell<u64>,
+    epoch: Cell<u64>,
 }
 
 const GUARD: u64 = 0x1000;
@@ -180,6 +181,7 @@ impl Fake {
             forgotten: RefCell::default(),
             level: Cell::new(2),
             stacks_over: Cell::new(u64::MAX),
+            epoch: Cell::new(0),
         }
     }
 
@@ -324,6 +326,9 @@ impl Env for Fake {
     }
     fn forget(&self, address: u64) {
         self.forgotten.borrow_mut().push(address);
+    }
+    fn epoch(&self) -> u64 {
+        self.epoch.get()
     }
     fn stack(&self, duration: u64) -> Option<u64> {
         (duration >= self.stacks_over.get()).then_some(5)

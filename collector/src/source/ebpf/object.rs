@@ -5,8 +5,8 @@ use std::os::fd::AsFd as _;
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf, Stack};
 use aya::{Ebpf, EbpfLoader};
 use probe_ebpf::abi::{
-    self, Adopted, Config, EntryInfo, InstanceInfo, LockInfo, MAX_CPUS, MAX_ENTRY_POINTS,
-    MAX_SERIES, PROGRAMS, SLOTS_PER_ADOPTED,
+    self, Adopted, Config, EntryInfo, InstanceInfo, LOCK_IS_WAIT_QUEUE, LockInfo, MAX_CPUS,
+    MAX_ENTRY_POINTS, MAX_SERIES, PROGRAMS, SLOTS_PER_ADOPTED, Task,
 };
 
 use super::{ProbeError, chain, missing_capabilities};
@@ -134,6 +134,29 @@ pub fn add_locks(ebpf: &mut Ebpf, all: &[(u64, LockInfo)]) -> Result<(), ProbeEr
     Ok(())
 }
 
+/// Gives the record of a thread that is gone to others. Nobody writes to it any more.
+pub fn free_task(ebpf: &mut Ebpf, slot: u32, tid: u32) -> Result<(), ProbeError> {
+    let map = ebpf
+        .map_mut("TASK_SLOTS")
+        .ok_or(ProbeError::Missing("TASK_SLOTS"))?;
+    let mut slots: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(failed("TASK_SLOTS"))?;
+    if slots.get(&tid, 0).ok() != Some(slot) {
+        return Ok(());
+    }
+    slots.remove(&tid).map_err(failed("TASK_SLOTS"))?;
+    let map = ebpf.map_mut("TASKS").ok_or(ProbeError::Missing("TASKS"))?;
+    let mut tasks: Array<_, [u8; size_of::<Task>()]> =
+        Array::try_from(map).map_err(failed("TASKS"))?;
+    tasks
+        .set(slot, [0; size_of::<Task>()], 0)
+        .map_err(failed("TASKS"))?;
+    let map = ebpf
+        .map_mut("FREE_TASKS")
+        .ok_or(ProbeError::Missing("FREE_TASKS"))?;
+    let mut free: Stack<_, u32> = Stack::try_from(map).map_err(failed("FREE_TASKS"))?;
+    free.push(slot, 0).map_err(failed("FREE_TASKS"))
+}
+
 /// Adds a lock that was found to those that programs adopt. False if there is no room.
 pub fn adopt(ebpf: &mut Ebpf, lock: &Adopted, tgid: u32, now_ns: u64) -> Result<bool, ProbeError> {
     let map = ebpf
@@ -169,6 +192,14 @@ pub fn adopt(ebpf: &mut Ebpf, lock: &Adopted, tgid: u32, now_ns: u64) -> Result<
         reserved: 0,
     };
     add_locks(ebpf, &[(lock.address, info)])?;
+    if lock.wait_queue != 0 {
+        let queue = LockInfo {
+            target: lock.address,
+            flags: LOCK_IS_WAIT_QUEUE,
+            ..info
+        };
+        add_locks(ebpf, &[(lock.wait_queue, queue)])?;
+    }
     Ok(true)
 }
 

@@ -20,6 +20,8 @@ pub enum Drop {
     Spans,
     /// Level 2.
     Level2,
+    /// Nothing: all of that is dropped, and it still costs too much.
+    Nothing,
 }
 
 /// Keeps the cost below a limit.
@@ -77,7 +79,8 @@ impl Governor {
             None if stacks => Drop::Stacks,
             None | Some(Drop::Stacks) => Drop::Spans,
             Some(Drop::Spans) if level == 2 => Drop::Level2,
-            Some(Drop::Spans | Drop::Level2) => return None,
+            Some(Drop::Spans | Drop::Level2) => Drop::Nothing,
+            Some(Drop::Nothing) => return None,
         };
         self.dropped = Some(next);
         Some((next, share))
@@ -127,7 +130,10 @@ mod tests {
                     .map(|(what, _)| what),
             );
         }
-        assert_eq!(dropped, [Drop::Stacks, Drop::Spans, Drop::Level2]);
+        assert_eq!(
+            dropped,
+            [Drop::Stacks, Drop::Spans, Drop::Level2, Drop::Nothing]
+        );
     }
 
     #[test]

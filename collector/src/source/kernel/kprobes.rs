@@ -15,7 +15,7 @@ const RETURN_INSTANCES: u32 = 2048;
 /// Most events of one process: their names are made before the first is.
 const MOST: usize = 256;
 
-/// How often the guard tries to remove an event that is busy, and how long it waits between.
+/// How often the guard waits for events that are busy, over all of them, and for how long each time.
 const RETRIES: u32 = 600;
 static PAUSE: libc::timespec = libc::timespec {
     tv_sec: 0,
@@ -322,10 +322,17 @@ unsafe fn wait_and_remove(path: &[u8], commands: &[Vec<u8>], parents: &OwnedFd, 
             }
         }
         let mut byte = [0_u8];
-        while libc::read(end, byte.as_mut_ptr().cast(), 1) > 0 {}
+        loop {
+            let read = libc::read(end, byte.as_mut_ptr().cast(), 1);
+            let interrupted = read < 0 && *libc::__errno_location() == libc::EINTR;
+            if read <= 0 && !interrupted {
+                break;
+            }
+        }
+        // The parent's descriptors close one after the other; until then an event is busy.
+        let mut retries = RETRIES;
         for command in commands {
-            // The parent's descriptors close one after the other; until then an event is busy.
-            for _ in 0..RETRIES {
+            loop {
                 // A file each: an error on one command must not end the others.
                 let events = libc::open(path.as_ptr().cast(), libc::O_WRONLY | libc::O_APPEND);
                 if events < 0 {
@@ -334,9 +341,10 @@ unsafe fn wait_and_remove(path: &[u8], commands: &[Vec<u8>], parents: &OwnedFd, 
                 let written = libc::write(events, command.as_ptr().cast(), command.len());
                 let busy = written < 0 && *libc::__errno_location() == libc::EBUSY;
                 libc::close(events);
-                if !busy {
+                if !busy || retries == 0 {
                     break;
                 }
+                retries -= 1;
                 libc::nanosleep(&raw const PAUSE, std::ptr::null_mut());
             }
         }

@@ -124,7 +124,7 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         .tracefs
         .as_ref()
         .map(|tracefs| PathBuf::from(&tracefs.path));
-    let mut notes = Vec::new();
+    let (mut notes, mut warnings) = (Vec::new(), Vec::new());
     let mut others_said = None;
     if let Some((severity, others)) = other_collectors(&facts.others) {
         log.push(severity, &others);
@@ -147,7 +147,7 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
                     ));
                 }
             }
-            Err(why) => notes.push(format!("the cost of level 2 could not be sampled: {why}")),
+            Err(why) => warnings.push(format!("the cost of level 2 could not be sampled: {why}")),
         }
     }
     object::add_locks(&mut ebpf, &lock_table(&fixed, &instances)).map_err(|e| probe_failed(&e))?;
@@ -171,16 +171,26 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     let shared = object::map_memory(&ebpf, &sizes).map_err(|e| probe_failed(&e))?;
     let info = object::view::<InstanceInfo>(&ebpf, "INSTANCE_INFO", sizes.instances as usize)
         .map_err(|e| probe_failed(&e))?;
-    let stats = sys::enable_run_time_stats().ok();
+    let stats = match sys::enable_run_time_stats() {
+        Ok(stats) => Some(stats),
+        Err(e) => {
+            warnings.push(format!(
+                "run times of programs are not measured ({e}), so nothing keeps them to --max-overhead: CAP_SYS_ADMIN is \
+                 needed, or sysctl kernel.bpf_stats_enabled=1"
+            ));
+            None
+        }
+    };
     let attached = programs::attach(&mut ebpf, plan, tracefs);
     if attached.level < level {
         level = attached.level;
         set(&mut ebpf, gate::LEVEL, u64::from(level))?;
-        let stalled = attached
+        let why = attached
             .stalled
-            .as_deref()
-            .unwrap_or("something is missing");
-        log.push("warn", &format!("level {level} was reached: {stalled}"));
+            .clone()
+            .or_else(|| programs::why_not_level_2(plan))
+            .unwrap_or_else(|| "nothing of it could be attached".to_owned());
+        log.push("warn", &format!("level {level} was reached: {why}"));
     }
     if level > 0 && attached.points.iter().all(|p| p.mechanism == "none") {
         return Err(nothing_attached(&attached));
@@ -193,7 +203,7 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     for note in &notes {
         log.push("info", note);
     }
-    for note in &attached.notes {
+    for note in warnings.iter().chain(&attached.notes) {
         log.push("warn", note);
     }
     let logger = log.attach(&mut ebpf).ok().map(Box::new);

@@ -92,13 +92,28 @@ pub fn mdevs(memory: &impl Memory, offsets: &Offsets, matrix_dev: u64) -> Vec<u6
     found
 }
 
-/// Locks of the guests that have an mdev now, each with the process of its guest: found without waiting for a call.
+/// Open-coded locks of the mdevs that are there now, and locks of the guests that have them, each with the process of its
+/// guest: found without waiting for a call.
 pub fn guests_now(memory: &impl Memory, offsets: &Offsets, matrix_dev: u64) -> Vec<(Adopted, u32)> {
     let Some(kvm_of) = offsets.get(Field::MdevKvm) else {
         return Vec::new();
     };
     let mut found: Vec<(Adopted, u32)> = Vec::new();
+    let flag = offsets
+        .get(Field::MdevKvmBusy)
+        .zip(offsets.get(Field::MdevWaitForKvm));
     for mdev in mdevs(memory, offsets, matrix_dev) {
+        if let Some((busy, queue)) = flag {
+            let lock = Adopted {
+                address: mdev.wrapping_add(u64::from(busy)),
+                class: class_id::KVM_BUSY,
+                kind: LockKind::Flag as u8,
+                object: mdev,
+                number: 0,
+                wait_queue: mdev.wrapping_add(u64::from(queue)),
+            };
+            found.push((lock, 0));
+        }
         let kvm = memory
             .u64(mdev.wrapping_add(u64::from(kvm_of)))
             .unwrap_or(0);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, RawTracePoint};
@@ -107,9 +107,11 @@ fn place_of(target: &crate::attach::plan::Target) -> Place {
 /// What is attached. Dropping it detaches.
 pub struct Attached {
     links: Vec<(u8, OwnedFd)>,
-    kprobes: Option<Kprobes>,
+    /// Shared with the thread that attaches, so that what it has made stays when it does not come back.
+    kprobes: Arc<Mutex<Option<Kprobes>>>,
     /// kprobes of level 1; those of level 2 come after.
     level_1: usize,
+    missed_before: BTreeMap<&'static str, u64>,
     /// Names of the programs that were loaded.
     pub programs: Vec<&'static str>,
     /// Every point, and what became of it.
@@ -123,11 +125,17 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Hits of kprobes that the kernel missed, by program.
+    /// Hits of kprobes that the kernel missed, by program; those of events that were removed included.
     pub fn missed(&self) -> BTreeMap<&'static str, u64> {
-        self.kprobes
-            .as_ref()
-            .map_or_else(BTreeMap::new, Kprobes::missed)
+        let mut all = self.missed_before.clone();
+        if let Ok(kprobes) = self.kprobes.try_lock()
+            && let Some(kprobes) = kprobes.as_ref()
+        {
+            for (program, missed) in kprobes.missed() {
+                *all.entry(program).or_default() += missed;
+            }
+        }
+        all
     }
 
     /// Detaches what belongs to level 2 only. It may take its time, and is done by a thread that may be abandoned.
@@ -136,8 +144,17 @@ impl Attached {
         self.links = stay;
         self.level = self.level.min(1);
         drop(go);
-        if let Some(kprobes) = &mut self.kprobes {
+        // A thread that attaches and does not come back has them.
+        if let Ok(mut kprobes) = self.kprobes.try_lock()
+            && let Some(kprobes) = kprobes.as_mut()
+        {
+            let before = kprobes.missed();
             kprobes.truncate(self.level_1);
+            let after = kprobes.missed();
+            for (program, missed) in before {
+                let kept = after.get(program).copied().unwrap_or(0);
+                *self.missed_before.entry(program).or_default() += missed.saturating_sub(kept);
+            }
         }
     }
 }
@@ -174,15 +191,18 @@ pub fn attach(ebpf: &mut Ebpf, plan: &Plan, tracefs: Option<PathBuf>) -> Attache
     }
     let needs_kprobes = jobs.iter().any(|job| matches!(job.way, Way::Kprobe(..)));
     let (sender, receiver) = mpsc::channel();
+    let kprobes = Arc::new(Mutex::new(None));
     let worker = Worker {
+        kprobes: Arc::clone(&kprobes),
         jobs: jobs.clone(),
         programs: loaded,
         tracefs: needs_kprobes.then_some(tracefs).flatten(),
     };
     let mut attached = Attached {
         links: Vec::new(),
-        kprobes: None,
+        kprobes: Arc::clone(&kprobes),
         level_1: 0,
+        missed_before: BTreeMap::new(),
         programs,
         points,
         stalled: None,
@@ -230,8 +250,7 @@ pub fn attach(ebpf: &mut Ebpf, plan: &Plan, tracefs: Option<PathBuf>) -> Attache
                     }
                 }
             }
-            Ok(Event::End { kprobes, level_1 }) => {
-                attached.kprobes = kprobes;
+            Ok(Event::End { level_1 }) => {
                 attached.level_1 = level_1;
                 // Acquisitions without releases, or the other way round, would be worse than neither.
                 if attached.level == 2
@@ -251,10 +270,22 @@ pub fn attach(ebpf: &mut Ebpf, plan: &Plan, tracefs: Option<PathBuf>) -> Attache
                 ));
                 // Whatever of this level is missing, the level is not complete.
                 attached.level = job.map_or(0, |job| job.level.saturating_sub(1));
+                // What is attached of a level that is not complete would only cost.
+                let level = attached.level;
+                attached.links.retain(|(of, _)| *of <= level.max(1));
                 return attached;
             }
         }
     }
+}
+
+/// The first reason for which a point of level 2 is not planned.
+pub fn why_not_level_2(plan: &Plan) -> Option<String> {
+    let lost = plan
+        .points
+        .iter()
+        .find(|planned| matters(planned.point.role) && planned.status == Status::Lost)?;
+    Some(format!("{}: {}", lost.point.name, lost.reason))
 }
 
 /// Without this point, level 2 would be wrong: it takes or releases locks of the driver.
@@ -318,10 +349,7 @@ fn attach_task_exit(ebpf: &mut Ebpf) -> Result<OwnedFd, String> {
 enum Event {
     Starts(usize),
     Done(usize, Result<Option<OwnedFd>, String>),
-    End {
-        kprobes: Option<Kprobes>,
-        level_1: usize,
-    },
+    End { level_1: usize },
 }
 
 /// Attaches, on a thread of its own.
@@ -329,14 +357,19 @@ struct Worker {
     jobs: Vec<Job>,
     programs: BTreeMap<&'static str, Result<OwnedFd, String>>,
     tracefs: Option<PathBuf>,
+    kprobes: Arc<Mutex<Option<Kprobes>>>,
 }
 
 impl Worker {
     fn run(self, events: &mpsc::Sender<Event>) {
-        let mut kprobes = self
-            .tracefs
-            .as_ref()
-            .map(|tracefs| Kprobes::new(tracefs).map_err(|e| e.to_string()));
+        let mut failed = None;
+        if let Some(tracefs) = &self.tracefs {
+            match (Kprobes::new(tracefs), self.kprobes.lock()) {
+                (Ok(made), Ok(mut kprobes)) => *kprobes = Some(made),
+                (Err(e), _) => failed = Some(e.to_string()),
+                (Ok(_), Err(e)) => failed = Some(e.to_string()),
+            }
+        }
         let mut level_1 = 0;
         for (number, job) in self.jobs.iter().enumerate() {
             if events.send(Event::Starts(number)).is_err() {
@@ -345,12 +378,15 @@ impl Worker {
             let result = match &self.programs[job.program] {
                 Err(reason) => Err(reason.clone()),
                 Ok(program) => match &job.way {
-                    Way::Kprobe(place, side) => match &mut kprobes {
-                        Some(Ok(kprobes)) => kprobes
-                            .attach(place, *side, (job.program, program.as_fd()))
-                            .map(|()| None),
-                        Some(Err(reason)) => Err(reason.clone()),
-                        None => Err("tracefs is not mounted".to_owned()),
+                    Way::Kprobe(place, side) => match (&failed, self.kprobes.lock()) {
+                        (Some(reason), _) => Err(reason.clone()),
+                        (None, Ok(mut kprobes)) => match kprobes.as_mut() {
+                            Some(kprobes) => kprobes
+                                .attach(place, *side, (job.program, program.as_fd()))
+                                .map(|()| None),
+                            None => Err("tracefs is not mounted".to_owned()),
+                        },
+                        (None, Err(e)) => Err(e.to_string()),
                     },
                     Way::Raw(name) => sys::open_raw_tracepoint(program.as_fd(), Some(name))
                         .map(Some)
@@ -361,7 +397,8 @@ impl Worker {
                 },
             };
             if job.level < 2
-                && let Some(Ok(kprobes)) = &kprobes
+                && let Ok(kprobes) = self.kprobes.lock()
+                && let Some(kprobes) = kprobes.as_ref()
             {
                 level_1 = kprobes.len();
             }
@@ -369,8 +406,7 @@ impl Worker {
                 return;
             }
         }
-        let kprobes = kprobes.and_then(Result::ok);
-        // A receiver that has given up does not want it, and dropping it detaches.
-        let _ = events.send(Event::End { kprobes, level_1 });
+        // A receiver that has given up does not want it.
+        let _ = events.send(Event::End { level_1 });
     }
 }

@@ -133,10 +133,11 @@ impl KernelSource {
             let detail = "the time to be attached (--for) is over".to_owned();
             return Some(("detached", detail));
         }
-        if let Ok(attached) = self.attached.try_lock()
-            && let Some(attached) = attached.as_ref()
-        {
-            self.missed = attached.missed();
+        self.free_tasks();
+        let unnamed = self.reader.unnamed_stacks();
+        if unnamed != 0 {
+            let text = format!("{unnamed} stacks were too many to be named");
+            self.log.push("warn", &text);
         }
         self.narrow();
         let runs = self.runs();
@@ -147,6 +148,28 @@ impl KernelSource {
             self.drop(what, share);
         }
         None
+    }
+
+    /// Gives back the records of threads that had an event after their end (a process that ends closes its files then).
+    fn free_tasks(&mut self) {
+        for (slot, tid) in self.reader.idle_tasks() {
+            if Path::new("/proc").join(tid.to_string()).exists() {
+                continue;
+            }
+            if let Err(e) = object::free_task(&mut self.ebpf, slot, tid) {
+                self.log.push("error", &e.to_string());
+                return;
+            }
+        }
+    }
+
+    /// What kprobes have missed so far. While a thread detaches, what was known before.
+    fn read_missed(&mut self) {
+        if let Ok(attached) = self.attached.try_lock()
+            && let Some(attached) = attached.as_ref()
+        {
+            self.missed = attached.missed();
+        }
     }
 
     /// Concludes from the lock order that was seen which generation it is.
@@ -228,6 +251,7 @@ impl KernelSource {
                 set(gate::NO_SPANS, 1);
                 "spans are written no more, and count as dropped"
             }
+            Dropped::Nothing => "there is nothing left to drop; --level 0 attaches nothing",
             Dropped::Level2 => {
                 set(gate::LEVEL, 1);
                 self.level = 1;
@@ -272,6 +296,7 @@ impl KernelSource {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
+        self.read_missed();
         let runs = self.runs();
         self.adopt();
         let (now, unix) = (reader::monotonic_ns(), reader::unix_ns());

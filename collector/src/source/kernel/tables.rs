@@ -100,6 +100,7 @@ pub fn config(plan: &Plan, offsets: &Offsets, symbols: Option<&Symbols>, sizes: 
         kvm_device_private: at(Field::KvmDevicePrivate),
         kvm_vfio_lock: at(Field::KvmVfioLock),
         work_func: at(Field::WorkFunc),
+        mutex_owner: at(Field::MutexOwner),
         queue_reset_work: reset_work.unwrap_or(0),
         reset_work_func: if reset_work.is_some() && offsets.get(Field::WorkFunc).is_some() {
             work

@@ -153,6 +153,20 @@ impl Reader {
         self.stacks = Some(stacks);
     }
 
+    /// Stacks that were not named, since this was last asked.
+    pub fn unnamed_stacks(&mut self) -> u64 {
+        self.stacks.as_mut().map_or(0, Stacks::take_unnamed)
+    }
+
+    /// Slots of tasks that are in use and hold nothing, with their thread ids.
+    pub fn idle_tasks(&self) -> Vec<(u32, u32)> {
+        let tasks = self.memory.tasks.iter().zip(0..).take(self.tasks_used);
+        tasks
+            .filter(|(task, _)| task.id.get() != 0 && task.held_len.get() == 0)
+            .map(|(task, slot)| (slot, task.id.get() as u32))
+            .collect()
+    }
+
     /// Stacks of waits that go on after this many nanoseconds.
     pub fn stacks_of_waits(
         &mut self,

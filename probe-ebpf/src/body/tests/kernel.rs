@@ -342,3 +342,35 @@ fn a_stack_is_a_record_like_every_other_and_counted() {
     let emitted: u64 = env.counters.iter().map(|c| c.emitted.get()).sum();
     assert_eq!(emitted, 2);
 }
+
+#[test]
+fn a_wait_of_before_a_silence_is_not_continued() {
+    let env = tentative(1);
+    contention::begins(env.at(1000), KVM_LOCK, Mode::Exclusive);
+    // Its end was not seen: nobody was there.
+    env.epoch.set(1);
+    contention::begins(env.at(50_000), KVM_LOCK, Mode::Exclusive);
+    contention::ends(env.at(51_000), KVM_LOCK, 0);
+    locks::release_mode(env.at(51_500), KVM_LOCK, Mode::Exclusive);
+    let stats = env.stats(class_id::KVM_LOCK, Mode::Exclusive);
+    assert_eq!((sum(&stats.wait), stats.wait_sum.get()), (1, 1000));
+    assert_eq!(stats.hold_sum.get(), 500);
+}
+
+#[test]
+fn nesting_beyond_the_record_ends_with_the_next_outer_call() {
+    let env = tentative(1);
+    let args = [0; 6];
+    for depth in 0..MAX_NESTED as u64 + 2 {
+        entries::enter_frame(&env, entry_id::ASSIGN_ADAPTER, args, 0x9000 - depth * 0x100);
+    }
+    entries::enter_frame(env.at(5000), entry_id::ASSIGN_ADAPTER, args, 0x9000);
+    assert_eq!(env.tasks[0].0.inside_len.get(), 1);
+    entries::leave_frame(env.at(6000), 0x9000, 0);
+    assert_eq!(
+        env.entry_stats[entry_id::ASSIGN_ADAPTER as usize]
+            .latency_sum
+            .get(),
+        1000
+    );
+}
