@@ -165,9 +165,10 @@ pub fn run_options(globals: &Globals) -> Result<RunOptions, Failure> {
     }
     let mut addresses: Vec<u64> = globals.locks.iter().map(|lock| lock.address).collect();
     addresses.sort_unstable();
-    if let Some(pair) = addresses.windows(2).find(|pair| pair[0] == pair[1]) {
+    let mut neighbours = addresses.iter().zip(addresses.iter().skip(1));
+    if let Some((address, _)) = neighbours.find(|(one, other)| one == other) {
         return Err(Failure::new(
-            format!("--lock {:x} is given twice", pair[0]),
+            format!("--lock {address:x} is given twice"),
             "a lock is measured once",
             "leave one of them out",
         ));
