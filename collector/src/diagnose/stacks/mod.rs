@@ -1,0 +1,1 @@
+//! Stacks that somebody saved, made into a frame: what each task holds and waits for, as its functions imply.
