@@ -1,6 +1,197 @@
 //! Diagnosis: from the state of a run to who waits for whom, why, and what upstream did about it.
 //!
-//! Pure, like the model: no clock, no I/O, no async. It takes a [`Model`](crate::model::Model) after each frame and
-//! gives a [`Report`]; what came before is remembered in [`Diagnosis`] alone. It does not know where frames come from.
+//! Pure, like the model: no clock, no I/O, no async. [`Diagnosis::observe`] takes the model after each frame, and
+//! [`Diagnosis::report`] gives the findings and the verdict. What came before is remembered in [`Diagnosis`] alone. It
+//! does not know where frames come from: a kernel, the emulated driver, a recording and a text that somebody pasted all
+//! come the same way.
+//!
+//! [`graph`] has the graphs, [`rules`] one file for each kind of finding, [`chain`] the way from a task to the root of
+//! its wait, [`upstream`] what is known of commits, [`stacks`] what saved stacks imply.
 
+pub mod chain;
+pub mod finding;
+pub mod graph;
+pub mod look;
+pub mod rules;
 pub mod stacks;
+pub mod thresholds;
+pub mod upstream;
+pub mod verdict;
+pub mod words;
+
+use std::collections::BTreeMap;
+
+pub use finding::{Finding, Id, Severity, Sighting, TaskRef};
+pub use thresholds::Thresholds;
+pub use verdict::Verdict;
+
+use crate::frame::Frame;
+use crate::model::Model;
+use graph::waits::Waits;
+use look::{Look, Standing};
+use rules::Rule;
+
+/// Findings remembered, standing and past.
+pub const MAX_FINDINGS: usize = 256;
+
+/// What a run's findings are made of, from frame to frame.
+pub struct Diagnosis {
+    thresholds: Thresholds,
+    asked: Option<u32>,
+    rules: Vec<Box<dyn Rule>>,
+    standing: Standing,
+    findings: BTreeMap<(Id, String), Remembered>,
+    /// Findings that there was no room for.
+    omitted: u64,
+    verdict: Verdict,
+}
+
+struct Remembered {
+    finding: Finding,
+    /// The last tick that it was seen in.
+    seen_ns: u64,
+}
+
+impl Default for Diagnosis {
+    fn default() -> Self {
+        Self::new(Thresholds::default())
+    }
+}
+
+/// What there is to say at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The one line above all findings.
+    pub verdict: Verdict,
+    /// Findings: those that stand first, then the worst, then by id and time.
+    pub findings: Vec<Finding>,
+    /// Findings that there was no room for.
+    pub omitted: u64,
+}
+
+impl Diagnosis {
+    /// A diagnosis of a run that has not begun.
+    pub fn new(thresholds: Thresholds) -> Self {
+        Self {
+            thresholds,
+            asked: None,
+            rules: rules::all(),
+            standing: Standing::default(),
+            findings: BTreeMap::new(),
+            omitted: 0,
+            verdict: Verdict::default(),
+        }
+    }
+
+    /// Somebody asks about this guest: if nothing of it is stuck, that is a finding (AP000).
+    pub fn ask(&mut self, guest: u32) {
+        self.asked = Some(guest);
+    }
+
+    /// Looks at a model that `frame` has just been folded into. Every frame of a run must be shown, in order.
+    pub fn observe(&mut self, model: &Model, frame: &Frame) {
+        self.standing.read(&model.live);
+        let waits = Waits::of(&model.live);
+        let generations = generations(model);
+        let look = Look {
+            model,
+            frame,
+            waits: &waits,
+            standing: &self.standing,
+            thresholds: &self.thresholds,
+            generations: &generations,
+            asked: self.asked,
+        };
+        let now = look.now();
+        for rule in &mut self.rules {
+            let id = rule.doc().id;
+            let mut seen = Vec::new();
+            rule.look(&look, &mut seen);
+            for sighting in seen {
+                let key = (id, sighting.key.clone());
+                if let Some(known) = self.findings.get_mut(&key) {
+                    known.finding.seen = sighting;
+                    known.finding.until_ns = None;
+                    known.seen_ns = now;
+                } else if self.findings.len() < MAX_FINDINGS {
+                    let since_ns = match sighting.since_ns {
+                        0 => now,
+                        since => since,
+                    };
+                    let upstream = upstream::history(id.0, &sighting.key, &generations);
+                    let finding = Finding {
+                        id,
+                        seen: sighting,
+                        since_ns,
+                        found_ns: now,
+                        until_ns: None,
+                        upstream,
+                    };
+                    let seen_ns = now;
+                    self.findings.insert(key, Remembered { finding, seen_ns });
+                } else {
+                    self.omitted = self.omitted.saturating_add(1);
+                }
+            }
+        }
+        let stays = u64::try_from(self.thresholds.stays.as_nanos()).unwrap_or(u64::MAX);
+        for known in self.findings.values_mut() {
+            let gone = now.saturating_sub(known.seen_ns) > stays;
+            if known.finding.active() && !known.finding.seen.lasting && gone {
+                known.finding.until_ns = Some(known.seen_ns);
+            }
+        }
+        let standing: Vec<&Finding> = self.standing_findings().collect();
+        self.verdict = verdict::verdict(&look, &standing);
+    }
+
+    fn standing_findings(&self) -> impl Iterator<Item = &Finding> {
+        self.findings
+            .values()
+            .map(|known| &known.finding)
+            .filter(|finding| finding.active())
+    }
+
+    /// Everything found so far.
+    pub fn report(&self) -> Report {
+        let mut findings: Vec<Finding> = self
+            .findings
+            .values()
+            .map(|known| known.finding.clone())
+            .collect();
+        findings.sort_by(|a, b| {
+            let order = |f: &Finding| {
+                (
+                    !f.active(),
+                    std::cmp::Reverse(f.seen.severity),
+                    f.id,
+                    f.since_ns,
+                )
+            };
+            order(a)
+                .cmp(&order(b))
+                .then_with(|| a.seen.key.cmp(&b.seen.key))
+        });
+        Report {
+            verdict: self.verdict.clone(),
+            findings,
+            omitted: self.omitted,
+        }
+    }
+
+    /// Kinds of findings made so far, standing or not.
+    pub fn ids(&self) -> Vec<Id> {
+        let mut ids: Vec<Id> = self.findings.keys().map(|(id, _)| *id).collect();
+        ids.dedup();
+        ids
+    }
+}
+
+/// Candidates of the driver's generation; all of them where nothing is known.
+fn generations(model: &Model) -> Vec<String> {
+    let known = model.meta.as_ref().map_or("", |meta| &meta.generation);
+    if known.is_empty() {
+        return upstream::GENERATIONS.map(str::to_owned).to_vec();
+    }
+    known.split('|').map(str::to_owned).collect()
+}

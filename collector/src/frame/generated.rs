@@ -265,6 +265,19 @@ pub struct TaskState {
     pub waits: ::prost::alloc::vec::Vec<Waiting>,
     #[prost(message, repeated, tag = "6")]
     pub inside: ::prost::alloc::vec::Vec<Inside>,
+    /// State of the thread as the kernel says it: R running or runnable, S or D asleep, ...; empty where it was not asked
+    /// for, which is only done for tasks that have held, waited or been inside a call for two ticks.
+    #[prost(string, tag = "7")]
+    pub state: ::prost::alloc::string::String,
+    /// Function of the kernel that it sleeps in; empty where that is not known.
+    #[prost(string, tag = "8")]
+    pub asleep_in: ::prost::alloc::string::String,
+    /// Context switches so far, voluntary and not; 0 where not known.
+    #[prost(uint64, tag = "9")]
+    pub switches: u64,
+    /// The thread has ended, and what it held is still on record.
+    #[prost(bool, tag = "10")]
+    pub exited: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Holding {

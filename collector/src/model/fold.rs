@@ -354,6 +354,10 @@ impl Model {
                 holds,
                 waits,
                 inside,
+                state: clipped(&task.state),
+                asleep_in: clipped(&task.asleep_in),
+                switches: task.switches,
+                exited: task.exited,
             });
         }
         self.ignore(ignored);

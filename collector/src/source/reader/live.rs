@@ -94,5 +94,6 @@ fn copy_task(task: &Task) -> frame::TaskState {
         waits: waits.collect(),
         inside: inside.collect(),
         holds,
+        ..frame::TaskState::default()
     }
 }

@@ -1,0 +1,370 @@
+//! Chains: from a task that does not go on to the root of it.
+
+use probe_ebpf::abi::LockKind;
+use probe_ebpf::names::{class_id, entry_id};
+
+use super::finding::TaskRef;
+use super::graph::waits::{By, innermost};
+use super::look::Look;
+use super::words::{count, duration};
+use crate::frame;
+use crate::model::query;
+
+/// Links of one chain at most, all branches together.
+pub const MAX_LINKS: usize = 64;
+/// Branches below one task at most.
+const MAX_BRANCHES: usize = 8;
+
+/// A task, what it waits for, and who keeps it waiting.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chain {
+    /// The task.
+    pub task: TaskRef,
+    /// Name and thread id, or the process it works for.
+    pub who: String,
+    /// How it keeps the one above waiting, and since when; `None` at the top.
+    pub keeps: Option<Keeps>,
+    /// What it waits for; `None` at a root.
+    pub waits: Option<Waits>,
+    /// Those who keep it waiting.
+    pub below: Vec<Chain>,
+    /// Blockers that there was no room for.
+    pub omitted: usize,
+    /// What there is where the chain ends.
+    pub root: Option<Root>,
+}
+
+/// How a task keeps another one waiting.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Keeps {
+    /// Holding, executing, or queued before.
+    pub by: By,
+    /// Mode held: `-`, `read` or `write`.
+    pub mode: &'static str,
+    /// For so long.
+    pub for_ns: u64,
+    /// Function that it was acquired in.
+    pub entry: &'static str,
+    /// How that is known.
+    pub evidence: String,
+}
+
+/// A wait.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Waits {
+    /// Name of the lock.
+    pub lock: String,
+    /// Mode asked for: `-`, `read` or `write`.
+    pub mode: &'static str,
+    /// An open-coded lock.
+    pub open_coded: bool,
+    /// For so long.
+    pub for_ns: u64,
+    /// Function that it waits in.
+    pub entry: &'static str,
+    /// How that is known.
+    pub evidence: String,
+}
+
+/// The end of a chain.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Root {
+    /// It waits for a task above: a cycle. The thread id of that task.
+    Cycle(u32),
+    /// It runs, or could.
+    Running {
+        /// Innermost traced function.
+        entry: &'static str,
+    },
+    /// It sleeps in a function, and nobody has to wake it.
+    Sleeping {
+        /// Function of the kernel, or where that is not known, of the driver.
+        in_function: String,
+        /// Innermost traced function.
+        entry: &'static str,
+    },
+    /// It asks a queue again and again whether its reset is complete.
+    PollingHardware {
+        /// Name of the work item, which has the queue's.
+        work: String,
+    },
+    /// It has ended.
+    Exited,
+    /// A work item that is flushed, and that nobody executes.
+    NotRunning,
+    /// Nobody is known to hold what it waits for, or it is not known what the holder does.
+    Unknown {
+        /// Why not.
+        why: String,
+    },
+    /// It is above in another branch already.
+    SeenAbove,
+}
+
+impl Root {
+    /// One word for JSON.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Cycle(_) => "cycle",
+            Self::Running { .. } => "running",
+            Self::Sleeping { .. } => "sleeping",
+            Self::PollingHardware { .. } => "polling hardware",
+            Self::Exited => "exited",
+            Self::NotRunning => "queued, not running",
+            Self::Unknown { .. } => "unknown",
+            Self::SeenAbove => "seen above",
+        }
+    }
+
+    /// The end of a sentence about the task.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Cycle(tid) => format!("which closes the cycle to task {tid}"),
+            Self::Running { entry: "-" } => "which runs, outside of every traced function".into(),
+            Self::Running { entry } => format!("which runs in {entry}"),
+            Self::Sleeping { in_function, entry } if in_function == entry => {
+                format!("which sleeps in {entry}")
+            }
+            Self::Sleeping { in_function, entry } => {
+                format!("which sleeps in {in_function}, called in {entry}")
+            }
+            Self::PollingHardware { work } => {
+                format!("which polls the hardware for the end of a reset ({work})")
+            }
+            Self::Exited => "which has ended".into(),
+            Self::NotRunning => "the work is queued and not running".into(),
+            Self::Unknown { why } => format!("and that is all that is known: {why}"),
+            Self::SeenAbove => "as above".into(),
+        }
+    }
+}
+
+impl Chain {
+    /// Of a task, by its place among the live tasks. `None` for a place that does not exist.
+    pub fn of(look: &Look<'_>, task: usize) -> Option<Self> {
+        let mut links = 0;
+        link(
+            look,
+            task,
+            None,
+            &mut Vec::new(),
+            &mut vec![false; look.waits.tasks.len()],
+            &mut links,
+        )
+    }
+
+    /// The roots of all branches, the first branch's first.
+    pub fn roots(&self) -> Vec<(&TaskRef, &Root)> {
+        let mut roots = Vec::new();
+        let mut stack = vec![self];
+        while let Some(chain) = stack.pop() {
+            if let Some(root) = &chain.root {
+                roots.push((&chain.task, root));
+            }
+            stack.extend(chain.below.iter().rev());
+        }
+        roots
+    }
+
+    /// Lines of text, indented by depth; ASCII.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut stack = vec![(self, 0)];
+        while let Some((chain, depth)) = stack.pop() {
+            lines.extend(chain.own_lines(depth));
+            stack.extend(chain.below.iter().rev().map(|below| (below, depth + 1)));
+        }
+        lines
+    }
+
+    fn own_lines(&self, depth: usize) -> Vec<String> {
+        let indent = "  ".repeat(depth);
+        let role = if self.task.role.is_empty() {
+            String::new()
+        } else {
+            format!(", {}", self.task.role)
+        };
+        let mut head = match &self.keeps {
+            None => format!("{indent}{}{role}", self.who),
+            Some(keeps) => {
+                let how = match keeps.by {
+                    By::Holding if keeps.mode == "-" => "held".to_owned(),
+                    By::Holding => format!("held ({})", keeps.mode),
+                    By::Executing => "executed".to_owned(),
+                    By::QueuedBefore => "queued before".to_owned(),
+                };
+                format!(
+                    "{indent}{how} {} by {}{role} [{}]",
+                    duration(keeps.for_ns),
+                    self.who,
+                    keeps.evidence
+                )
+            }
+        };
+        if let (Some(root), None) = (&self.root, &self.waits) {
+            head = format!("{head}, {}", root.text());
+        }
+        let mut lines = vec![head];
+        if let Some(waits) = &self.waits {
+            let mode = if waits.mode == "-" {
+                String::new()
+            } else {
+                format!(" ({})", waits.mode)
+            };
+            let hidden = if waits.open_coded {
+                ", an open-coded lock"
+            } else {
+                ""
+            };
+            let mut line = format!(
+                "{indent}  waits {} for {}{mode}{hidden} in {} [{}]",
+                duration(waits.for_ns),
+                waits.lock,
+                waits.entry,
+                waits.evidence
+            );
+            if let Some(root) = &self.root {
+                line = format!("{line}, {}", root.text());
+            }
+            lines.push(line);
+        }
+        if self.omitted > 0 {
+            lines.push(format!(
+                "{indent}  ... and {} more",
+                count(self.omitted, "task")
+            ));
+        }
+        lines
+    }
+}
+
+fn link(
+    look: &Look<'_>,
+    place: usize,
+    keeps: Option<Keeps>,
+    path: &mut Vec<usize>,
+    seen: &mut Vec<bool>,
+    links: &mut usize,
+) -> Option<Chain> {
+    let task = look.waits.tasks.get(place)?;
+    *links += 1;
+    let wait = innermost(task);
+    let mut chain = Chain {
+        task: look.task_ref(task),
+        who: query::task_name(task),
+        keeps,
+        waits: wait.map(|wait| Waits {
+            lock: look.lock_name(wait.series, wait.instance),
+            mode: query::mode_name(wait.series as u8),
+            open_coded: query::open_coded(wait.series as u8),
+            for_ns: look.ago(wait.since_ns),
+            entry: query::entry_name(wait.entry as u8),
+            evidence: wait.evidence.clone(),
+        }),
+        below: Vec::new(),
+        omitted: 0,
+        root: None,
+    };
+    let Some(wait) = wait else {
+        chain.root = Some(root(look, task));
+        return Some(chain);
+    };
+    if path.contains(&place) {
+        chain.waits = None;
+        chain.root = Some(Root::Cycle(task.tid));
+        return Some(chain);
+    }
+    if seen[place] {
+        chain.root = Some(Root::SeenAbove);
+        return Some(chain);
+    }
+    seen[place] = true;
+    let blockers = look.waits.blockers(place);
+    if blockers.is_empty() {
+        chain.root = Some(nobody(look, wait));
+        return Some(chain);
+    }
+    path.push(place);
+    for blocker in blockers {
+        if chain.below.len() >= MAX_BRANCHES || *links >= MAX_LINKS {
+            chain.omitted += 1;
+            continue;
+        }
+        let other = &look.waits.tasks[blocker.task];
+        let keeps = match blocker.by {
+            By::QueuedBefore => other.waits.get(blocker.record).map(|w| Keeps {
+                by: blocker.by,
+                mode: query::mode_name(w.series as u8),
+                for_ns: look.ago(w.since_ns),
+                entry: query::entry_name(w.entry as u8),
+                evidence: w.evidence.clone(),
+            }),
+            By::Holding | By::Executing => other.holds.get(blocker.record).map(|h| Keeps {
+                by: blocker.by,
+                mode: query::mode_name(h.series as u8),
+                for_ns: look.ago(h.since_ns),
+                entry: query::entry_name(h.entry as u8),
+                evidence: h.evidence.clone(),
+            }),
+        };
+        chain
+            .below
+            .extend(link(look, blocker.task, keeps, path, seen, links));
+    }
+    path.pop();
+    Some(chain)
+}
+
+/// What a task that waits for no traced lock is at.
+fn root(look: &Look<'_>, task: &frame::TaskState) -> Root {
+    if task.exited {
+        return Root::Exited;
+    }
+    let entry = query::entry_name(task.inside.last().map_or(entry_id::NONE, |i| i.entry as u8));
+    let work = task
+        .holds
+        .iter()
+        .find(|hold| hold.series >> 1 == u32::from(class_id::RESET_WORK));
+    if let Some(work) = work {
+        return Root::PollingHardware {
+            work: look.lock_name(work.series, work.instance),
+        };
+    }
+    match task.state.as_str() {
+        "R" => Root::Running { entry },
+        "" if task.inside.is_empty() => Root::Unknown {
+            why: format!(
+                "{} is in no traced function and waits for no traced lock",
+                query::task_name(task)
+            ),
+        },
+        "" => Root::Running { entry },
+        _ if task.asleep_in.is_empty() => Root::Sleeping {
+            in_function: entry.to_owned(),
+            entry,
+        },
+        _ => Root::Sleeping {
+            in_function: task.asleep_in.clone(),
+            entry,
+        },
+    }
+}
+
+/// Why nobody is known to hold what is waited for.
+fn nobody(look: &Look<'_>, wait: &frame::Waiting) -> Root {
+    let series = wait.series as u8;
+    match query::kind(series) {
+        LockKind::Work => Root::NotRunning,
+        LockKind::Flag if look.flag_is_clear(wait.instance) => Root::Unknown {
+            why: "the flag is clear and nobody has set it".into(),
+        },
+        LockKind::Flag => Root::Unknown {
+            why: "the flag was set before measuring began: its holder was never seen".into(),
+        },
+        LockKind::Mutex | LockKind::Rwsem => Root::Unknown {
+            why: look.holders_unseen().unwrap_or_else(|| {
+                "nobody holds it at this moment, or it was taken before measuring began".into()
+            }),
+        },
+    }
+}

@@ -1,0 +1,291 @@
+//! What a rule may look at: one moment of a run, with how long things have stood.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use probe_ebpf::abi::MAX_NESTED;
+use probe_ebpf::names::{class_id, entry_id};
+
+use super::finding::TaskRef;
+use super::graph::waits::{Waits, innermost};
+use super::thresholds::Thresholds;
+use crate::frame;
+use crate::model::{Model, query};
+
+/// What identifies a wait or a hold: thread id, series, and its number within the task.
+pub type RecordKey = (u32, u32, u64);
+
+/// For how long a record has been seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stood {
+    /// In how many readings in a row.
+    pub readings: u32,
+    /// Of these, the last so many with the same number of context switches of its task; all, where that is not known.
+    pub still: u32,
+    switches: u64,
+}
+
+/// Waits and holds that have been there before.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    waits: HashMap<RecordKey, Stood>,
+    holds: HashMap<RecordKey, Stood>,
+}
+
+impl Standing {
+    /// Counts another reading.
+    pub fn read(&mut self, tasks: &[frame::TaskState]) {
+        let waits = tasks
+            .iter()
+            .flat_map(|task| task.waits.iter().map(move |w| (task, w.series, w.serial)));
+        let holds = tasks
+            .iter()
+            .flat_map(|task| task.holds.iter().map(move |h| (task, h.series, h.serial)));
+        self.waits = counted(&self.waits, waits);
+        self.holds = counted(&self.holds, holds);
+    }
+
+    /// A wait; it has been seen at least once.
+    pub fn wait(&self, tid: u32, wait: &frame::Waiting) -> Option<Stood> {
+        self.waits.get(&(tid, wait.series, wait.serial)).copied()
+    }
+
+    /// A hold.
+    pub fn hold(&self, tid: u32, hold: &frame::Holding) -> Option<Stood> {
+        self.holds.get(&(tid, hold.series, hold.serial)).copied()
+    }
+}
+
+fn counted<'a>(
+    before: &HashMap<RecordKey, Stood>,
+    now: impl Iterator<Item = (&'a frame::TaskState, u32, u64)>,
+) -> HashMap<RecordKey, Stood> {
+    now.map(|(task, series, serial)| {
+        let key = (task.tid, series, serial);
+        let stood = match before.get(&key) {
+            None => Stood {
+                readings: 1,
+                still: 1,
+                switches: task.switches,
+            },
+            Some(stood) => Stood {
+                readings: stood.readings.saturating_add(1),
+                // A count that is not known (0) says nothing.
+                still: if task.switches == stood.switches
+                    || task.switches == 0
+                    || stood.switches == 0
+                {
+                    stood.still.saturating_add(1)
+                } else {
+                    1
+                },
+                switches: task.switches,
+            },
+        };
+        (key, stood)
+    })
+    .collect()
+}
+
+/// One moment of a run.
+#[derive(Debug)]
+pub struct Look<'a> {
+    /// Everything known.
+    pub model: &'a Model,
+    /// The frame that the model was brought up to date with.
+    pub frame: &'a frame::Frame,
+    /// Who waits for whom.
+    pub waits: &'a Waits<'a>,
+    /// For how long.
+    pub standing: &'a Standing,
+    /// From when on something is worth a finding.
+    pub thresholds: &'a Thresholds,
+    /// The driver is one of these generations; all where nothing is known.
+    pub generations: &'a [String],
+    /// The guest that somebody asked about, by number.
+    pub asked: Option<u32>,
+}
+
+impl Look<'_> {
+    /// The end of the tick.
+    pub const fn now(&self) -> u64 {
+        self.model.last.at_ns
+    }
+
+    /// Time since then.
+    pub const fn ago(&self, since_ns: u64) -> u64 {
+        self.now().saturating_sub(since_ns)
+    }
+
+    /// A threshold in nanoseconds.
+    pub fn nanos(&self, threshold: Duration) -> u64 {
+        u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// A task holds a lock that it took in a call which is over. Locks taken outside of every traced function are not.
+    pub fn left_entry(&self, task: &frame::TaskState, hold: &frame::Holding) -> bool {
+        hold.entry != u32::from(entry_id::NONE)
+            && task.inside.len() < MAX_NESTED
+            && !task
+                .inside
+                .iter()
+                .any(|inside| inside.entry == hold.entry && inside.since_ns <= hold.since_ns)
+    }
+
+    /// The driver can only be of one of these generations.
+    pub fn only(&self, generations: &[&str]) -> bool {
+        !self.generations.is_empty()
+            && self
+                .generations
+                .iter()
+                .all(|known| generations.contains(&known.as_str()))
+    }
+
+    /// The driver may be of one of these generations.
+    pub fn may_be(&self, generations: &[&str]) -> bool {
+        self.generations
+            .iter()
+            .any(|known| generations.contains(&known.as_str()))
+    }
+
+    /// A task has been in the same innermost wait for so many readings, without having run meanwhile.
+    pub fn waits_still(&self, task: &frame::TaskState, readings: u32) -> bool {
+        innermost(task)
+            .and_then(|wait| self.standing.wait(task.tid, wait))
+            .is_some_and(|stood| stood.still >= readings)
+    }
+
+    /// An open-coded lock has been seen to be cleared, and nobody has set it since.
+    pub fn flag_is_clear(&self, instance: u32) -> bool {
+        let held = self.waits.tasks.iter().flat_map(|task| &task.holds);
+        let held = held
+            .filter(|hold| query::open_coded(hold.series as u8))
+            .any(|hold| hold.instance == instance);
+        !held
+            && self.model.series.iter().any(|(&series, of)| {
+                query::open_coded(series)
+                    && of.by_instance.get(&instance).is_some_and(|flag| {
+                        let matched = flag.releases.saturating_sub(flag.unmatched_releases);
+                        flag.releases > 0 && matched >= flag.acquisitions
+                    })
+            })
+    }
+
+    /// Why a holder may be missing from live state; `None` where every acquisition is seen.
+    pub fn holders_unseen(&self) -> Option<String> {
+        let meta = self.model.meta.as_ref()?;
+        if meta.source == "stacks" {
+            return Some("none of the stacks implies that its task holds it".into());
+        }
+        match meta.level {
+            0 | 1 if query::is_kernel(meta) => Some(format!(
+                "at level {} only the owner in a lock's word is seen, and an rwsem's readers are not",
+                meta.level
+            )),
+            _ => None,
+        }
+    }
+
+    /// Name of a lock.
+    pub fn lock_name(&self, series: u32, instance: u32) -> String {
+        query::lock_name(self.model, series as u8, instance).to_owned()
+    }
+
+    /// The task, for a finding.
+    pub fn task_ref(&self, task: &frame::TaskState) -> TaskRef {
+        TaskRef {
+            tid: task.tid,
+            comm: task.comm.clone(),
+            role: self.role(task),
+        }
+    }
+
+    /// What a task is at: by the functions that it is in, never by its name.
+    pub fn role(&self, task: &frame::TaskState) -> String {
+        let at = task
+            .inside
+            .iter()
+            .find_map(|inside| role_of(inside.entry as u8));
+        let at = at.or_else(|| {
+            let records = task.waits.iter().map(|w| w.entry);
+            records
+                .chain(task.holds.iter().map(|h| h.entry))
+                .find_map(|entry| role_of(entry as u8))
+        });
+        match (at, self.guest_name(task)) {
+            (Some(at), Some(guest)) => format!("{at} of {guest}"),
+            (Some(at), None) => at.to_owned(),
+            (None, Some(guest)) => format!("a task of {guest}"),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// Number of the guest that a task works for, by the locks that it holds and waits for.
+    pub fn guest(&self, task: &frame::TaskState) -> Option<u32> {
+        let of = |instance: u32| {
+            self.model
+                .instances
+                .get(&instance)
+                .map(|known| known.guest)
+                .filter(|&guest| guest != 0)
+        };
+        let locks = task.holds.iter().map(|h| (h.series, h.instance));
+        let locks = locks.chain(task.waits.iter().map(|w| (w.series, w.instance)));
+        locks
+            .filter(|(series, _)| series >> 1 != u32::from(class_id::RESET_WORK))
+            .find_map(|(_, instance)| of(instance))
+            .map(|guest| guest - 1)
+    }
+
+    /// Name of a guest: what instances call it, else its number.
+    pub fn guest_label(&self, guest: u32) -> String {
+        let named = self
+            .model
+            .instances
+            .values()
+            .filter(|known| known.guest == guest + 1)
+            .find_map(|known| {
+                let (class, name) = known.name.strip_suffix(']')?.split_once('[')?;
+                (class == "kvm->lock").then(|| name.to_owned())
+            });
+        named.unwrap_or_else(|| format!("guest-{guest}"))
+    }
+
+    fn guest_name(&self, task: &frame::TaskState) -> Option<String> {
+        self.guest(task).map(|guest| self.guest_label(guest))
+    }
+}
+
+/// What somebody in this function is at.
+fn role_of(entry: u8) -> Option<&'static str> {
+    Some(match entry {
+        entry_id::KVM_VCPU_IOCTL | entry_id::HANDLE_PQAP | entry_id::KVM_HANDLE_PQAP => "vCPU",
+        entry_id::KVM_S390_HANDLE_PV => "conversion to a protected guest",
+        entry_id::GROUP_NOTIFIER | entry_id::KVM_VFIO_SET_ATTR => "start or stop",
+        entry_id::OPEN | entry_id::OPEN_DEVICE => "start",
+        entry_id::RELEASE | entry_id::CLOSE_DEVICE => "stop",
+        entry_id::IOCTL => "device ioctl",
+        entry_id::ASSIGN_ADAPTER
+        | entry_id::UNASSIGN_ADAPTER
+        | entry_id::ASSIGN_DOMAIN
+        | entry_id::UNASSIGN_DOMAIN
+        | entry_id::ASSIGN_CONTROL_DOMAIN
+        | entry_id::UNASSIGN_CONTROL_DOMAIN
+        | entry_id::AP_CONFIG_STORE => "writer of the matrix",
+        entry_id::MATRIX_SHOW
+        | entry_id::CONTROL_DOMAINS_SHOW
+        | entry_id::GUEST_MATRIX_SHOW
+        | entry_id::AP_CONFIG_SHOW
+        | entry_id::STATUS_SHOW => "reader of an attribute",
+        entry_id::APMASK_STORE | entry_id::AQMASK_STORE => "writer of the bus masks",
+        entry_id::ON_CFG_CHANGED | entry_id::ON_SCAN_COMPLETE => "scan of the AP bus",
+        entry_id::QUEUE_DEV_PROBE | entry_id::PROBE_QUEUE => "queue that comes",
+        entry_id::QUEUE_DEV_REMOVE | entry_id::REMOVE_QUEUE => "queue that goes",
+        entry_id::CREATE | entry_id::PROBE => "creation of an mdev",
+        entry_id::REMOVE => "removal of an mdev",
+        entry_id::REQUEST => "request to give a device back",
+        entry_id::DMA_UNMAP | entry_id::IOMMU_NOTIFIER => "unmapping of memory",
+        entry_id::APQ_RESET_CHECK => "worker that polls a queue",
+        _ => return None,
+    })
+}

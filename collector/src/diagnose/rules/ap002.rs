@@ -1,0 +1,167 @@
+//! AP002: a deadlock is possible.
+
+use super::{Doc, Rule};
+use crate::diagnose::finding::{Id, Severity, Sighting, TaskRef};
+use crate::diagnose::graph::order::{self, Cycle, Instances};
+use crate::diagnose::look::Look;
+use crate::model::{EdgeId, Model, query};
+
+const DOC: Doc = Doc {
+    id: Id(2),
+    title: "possible deadlock",
+    text: "\
+Locks were taken in orders that contradict each other: A while B was held, and B (directly or through others) while A was
+held. Nobody need have waited for it. It is what lockdep looks for, and more: a flag that a mutex guards, with a wait
+queue, is a lock here, and a test that finds the flag clear makes an edge marked `annotated`, since it would have waited.
+
+**How it is known.** From the exact edges (held, acquired) that probes count at each acquisition; none is ever lost, and
+if there was no room for one the finding says `incomplete`. Cycles are found in the graph of lock classes by strongly
+connected components and the shortest cycle through each back edge; each is reported once. An rwsem's modes are treated
+as lockdep does: a reader waits for a reader as soon as anybody writes. Several locks of one class make no cycle unless
+their order inverts. Where the very same instances close the cycle it says so; where one exclusive lock was held at every
+step the cycle cannot close, and is reported as info.
+
+**What can help.** Nothing is to be done on a running host; it is a bug to report, with the functions of each edge. The
+history says which releases have it no more.
+",
+};
+
+#[derive(Default)]
+pub(super) struct PossibleDeadlock;
+
+impl Rule for PossibleDeadlock {
+    fn doc(&self) -> &'static Doc {
+        &DOC
+    }
+
+    fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
+        if look.frame.edges.is_empty() {
+            return;
+        }
+        for cycle in order::cycles(look.model) {
+            seen.push(sighting(look.model, &cycle));
+        }
+    }
+}
+
+fn sighting(model: &Model, cycle: &Cycle) -> Sighting {
+    let names: Vec<&str> = cycle
+        .steps
+        .iter()
+        .map(|step| query::class_name(step.held))
+        .collect();
+    let first = names.first().copied().unwrap_or("?");
+    let key = names.join(" > ");
+    let round = format!("{} -> {first}", names.join(" -> "));
+    let guard = order::guard(model, cycle);
+    let severity = if guard.is_some() {
+        Severity::Info
+    } else {
+        Severity::Warning
+    };
+    let mut sighting = Sighting::new(
+        key,
+        severity,
+        format!("locks are taken in a circle: {round}"),
+    );
+    sighting.lasting = true;
+    for step in &cycle.steps {
+        sighting.details.push(format!(
+            "{} -> {}{}",
+            query::series_name(step.held),
+            query::series_name(step.acquired),
+            marks(step.held, step.acquired, &step.edges),
+        ));
+        for id in step.edges.iter().take(4) {
+            sighting.details.push(edge_line(model, id));
+        }
+    }
+    sighting.details.push(
+        if cycle.lockdep_visible() {
+            "lockdep sees every edge of it"
+        } else {
+            "lockdep cannot see it: an open-coded lock is part of it"
+        }
+        .into(),
+    );
+    sighting.details.push(
+        match order::instances(model, cycle) {
+            Instances::Same => "the very same locks were taken in this order",
+            Instances::ClassOnly => {
+                "other locks of the same classes at each step: the circle is one of classes"
+            }
+            Instances::Unknown => "which locks of each class is not known for every step",
+        }
+        .into(),
+    );
+    if let Some(tid) = order::one_task(model, cycle) {
+        sighting
+            .details
+            .push(format!("all by one task ({tid}), one after the other"));
+    }
+    if let Some(class) = guard {
+        sighting.details.push(format!(
+            "{} was held at every step, by counts: two tasks cannot be in it at once",
+            query::class_name(class << 1)
+        ));
+    }
+    if order::incomplete(model) {
+        sighting
+            .details
+            .push("incomplete: some edges found no room".into());
+    }
+    sighting.tasks = tasks(model, cycle);
+    sighting.locks = names.iter().map(|name| (*name).to_owned()).collect();
+    sighting.meaning = "tasks that are at these steps at the same time stop for ever".into();
+    sighting.help = vec!["nothing to do now; report it with the functions of each edge".into()];
+    sighting
+}
+
+fn marks(held: u8, acquired: u8, edges: &[EdgeId]) -> String {
+    let mut marks = Vec::new();
+    if !query::lockdep_visible(held, acquired) {
+        marks.push("invisible to lockdep");
+    }
+    if !edges.is_empty() && edges.iter().all(|edge| edge.annotated) {
+        marks.push("annotated");
+    }
+    if marks.is_empty() {
+        String::new()
+    } else {
+        format!("  ({})", marks.join(", "))
+    }
+}
+
+fn edge_line(model: &Model, id: &EdgeId) -> String {
+    let known = model.edges.get(id);
+    let by = known.map_or_else(String::new, |edge| {
+        format!(
+            ", {} times, first by {} ({})",
+            edge.count_total, edge.first_comm, edge.first_tid
+        )
+    });
+    let test = if id.annotated { " tested clear" } else { "" };
+    format!(
+        "  held in {}, taken{test} in {}{by}",
+        query::entry_name(id.held_in),
+        query::entry_name(id.acquired_in)
+    )
+}
+
+/// The first task at each step, once each.
+fn tasks(model: &Model, cycle: &Cycle) -> Vec<TaskRef> {
+    let mut tasks: Vec<TaskRef> = Vec::new();
+    for id in cycle.steps.iter().filter_map(|step| step.edges.first()) {
+        let Some(edge) = model.edges.get(id) else {
+            continue;
+        };
+        if tasks.iter().all(|task| task.tid != edge.first_tid) {
+            tasks.push(TaskRef {
+                tid: edge.first_tid,
+                comm: edge.first_comm.clone(),
+                role: String::new(),
+            });
+        }
+    }
+    tasks
+}

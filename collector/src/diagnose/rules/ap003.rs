@@ -1,0 +1,110 @@
+//! AP003: a wait that nobody will end.
+
+use probe_ebpf::abi::LockKind;
+
+use super::{Doc, REBOOT, Rule};
+use crate::diagnose::chain::Chain;
+use crate::diagnose::finding::{Id, Severity, Sighting};
+use crate::diagnose::graph::waits::innermost;
+use crate::diagnose::look::Look;
+use crate::diagnose::words::list;
+use crate::frame;
+use crate::model::query;
+
+const DOC: Doc = Doc {
+    id: Id(3),
+    title: "orphaned wait",
+    text: "\
+A task sleeps on the wait queue of an open-coded lock, and nobody is left who would wake it: the flag is clear already (the
+wake-up was lost), or the task that set it has ended, or has left the function without clearing it.
+
+**How it is known.** Its setter was seen, or the flag was seen to be cleared; the sleeper stood in at least three readings
+without running, and does not queue for the mutex that guards the flag. A flag whose setter was never seen is `holder
+unknown` in a chain, and not this finding.
+
+**What can help.** Any later wake-up of the same wait queue: starting or stopping the same guest clears the flag and wakes
+everybody, where it does not itself wait for the sleeper. Killing does not: the wait is uninterruptible.
+",
+};
+
+/// Readings in a row without having run: somebody who was just woken runs within one of them.
+const READINGS: u32 = 3;
+
+#[derive(Default)]
+pub(super) struct OrphanedWait;
+
+impl Rule for OrphanedWait {
+    fn doc(&self) -> &'static Doc {
+        &DOC
+    }
+
+    fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
+        for (place, task) in look.waits.tasks.iter().enumerate() {
+            let Some(wait) = innermost(task) else {
+                continue;
+            };
+            if query::kind(wait.series as u8) != LockKind::Flag || !look.waits_still(task, READINGS)
+            {
+                continue;
+            }
+            let Some(cause) = cause(look, place, wait) else {
+                continue;
+            };
+            let lock = look.lock_name(wait.series, wait.instance);
+            let mut sighting = Sighting::new(
+                format!("{lock} {}.{}", task.tid, wait.serial),
+                Severity::Critical,
+                format!("{} waits for {lock}, and {cause}", query::task_name(task)),
+            );
+            sighting.since_ns = wait.since_ns;
+            sighting.tasks = vec![look.task_ref(task)];
+            sighting.chain = Chain::of(look, place);
+            let behind = look.waits.behind(&[place]);
+            if !behind.is_empty() {
+                let names: Vec<String> = behind
+                    .iter()
+                    .take(4)
+                    .map(|&task| query::task_name(&look.waits.tasks[task]))
+                    .collect();
+                sighting
+                    .details
+                    .push(format!("behind it: {}", list(&names)));
+            }
+            sighting.locks = vec![lock];
+            sighting.meaning =
+                "the task sleeps until somebody else happens to wake this queue".into();
+            sighting.help = vec![
+                "another start or stop of the same guest wakes the queue, unless it waits for this task itself".into(),
+                REBOOT.into(),
+            ];
+            seen.push(sighting);
+        }
+    }
+}
+
+/// Why nobody will end the wait; `None` if somebody may.
+fn cause(look: &Look<'_>, place: usize, wait: &frame::Waiting) -> Option<String> {
+    let blockers = look.waits.blockers(place);
+    if blockers.is_empty() {
+        let clear = look.flag_is_clear(wait.instance);
+        return clear.then(|| "the flag is clear already: the wake-up was lost".to_owned());
+    }
+    let mut causes = blockers.iter().map(|blocker| {
+        let holder = &look.waits.tasks[blocker.task];
+        let hold = holder.holds.get(blocker.record)?;
+        let who = query::task_name(holder);
+        if holder.exited {
+            return Some(format!("{who}, who set it, has ended"));
+        }
+        let left = look.left_entry(holder, hold);
+        left.then(|| {
+            format!(
+                "{who}, who set it, has left {}",
+                query::entry_name(hold.entry as u8)
+            )
+        })
+    });
+    // Whoever clears the flag wakes the task: all must be gone.
+    let first = causes.next()??;
+    causes.all(|cause| cause.is_some()).then_some(first)
+}

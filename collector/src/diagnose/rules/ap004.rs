@@ -1,0 +1,91 @@
+//! AP004: a lock that a function has left locked.
+
+use probe_ebpf::abi::LockKind;
+
+use super::{Doc, REBOOT, Rule};
+use crate::diagnose::finding::{Id, Severity, Sighting};
+use crate::diagnose::look::Look;
+use crate::diagnose::words::{count, list};
+use crate::model::query;
+
+const DOC: Doc = Doc {
+    id: Id(4),
+    title: "leaked lock",
+    text: "\
+A task has returned from a function with a lock that it had taken there, or has ended with it. Everybody who wants the
+lock from now on waits for ever.
+
+**How it is known.** The holding stood in two readings after the call in which the lock was acquired had returned (or the
+thread had ended), and every invocation of a probe was seen. Open-coded locks are AP003.
+
+**What can help.** Nothing releases it: a mutex is released by its owner. If the owner can be made to enter the function
+again it deadlocks with itself.
+",
+};
+
+const READINGS: u32 = 2;
+
+#[derive(Default)]
+pub(super) struct LeakedLock;
+
+impl Rule for LeakedLock {
+    fn doc(&self) -> &'static Doc {
+        &DOC
+    }
+
+    fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
+        // A return that was not seen leaves a call on record, and not the other way round; an entry that was not seen
+        // makes a hold that belongs to no call.
+        if !look.model.loss.exact() {
+            return;
+        }
+        for (place, task) in look.waits.tasks.iter().enumerate() {
+            for hold in &task.holds {
+                let kind = query::kind(hold.series as u8);
+                let lock_like = matches!(kind, LockKind::Mutex | LockKind::Rwsem);
+                if !lock_like || hold.adopted || !(task.exited || look.left_entry(task, hold)) {
+                    continue;
+                }
+                let stood = look.standing.hold(task.tid, hold);
+                if stood.is_none_or(|stood| stood.readings < READINGS) {
+                    continue;
+                }
+                let lock = look.lock_name(hold.series, hold.instance);
+                let entry = query::entry_name(hold.entry as u8);
+                let who = query::task_name(task);
+                let how = if task.exited {
+                    "has ended"
+                } else {
+                    "has returned"
+                };
+                let mut sighting = Sighting::new(
+                    format!("{lock} {}.{}", task.tid, hold.serial),
+                    Severity::Critical,
+                    format!("{who} {how} from {entry} with {lock} held"),
+                );
+                sighting.since_ns = hold.since_ns;
+                sighting.tasks = vec![look.task_ref(task)];
+                let behind = look.waits.behind(&[place]);
+                if !behind.is_empty() {
+                    let names: Vec<String> = behind
+                        .iter()
+                        .take(4)
+                        .map(|&task| query::task_name(&look.waits.tasks[task]))
+                        .collect();
+                    sighting.details.push(format!(
+                        "{} behind it: {}",
+                        count(behind.len(), "task"),
+                        list(&names)
+                    ));
+                }
+                sighting.locks = vec![lock];
+                sighting.meaning = "whoever wants the lock from now on stops for ever".into();
+                sighting.help = vec![
+                    "nothing releases it: not waiting, not killing those who wait".into(),
+                    REBOOT.into(),
+                ];
+                seen.push(sighting);
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! AP006: locks held by somebody who sleeps.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use probe_ebpf::abi::LockKind;
+
+use super::{Doc, Rule};
+use crate::diagnose::finding::{Id, Severity, Sighting, TaskRef};
+use crate::diagnose::graph::waits::innermost;
+use crate::diagnose::look::{Look, RecordKey};
+use crate::diagnose::words::{duration, list};
+use crate::frame;
+use crate::model::query;
+
+const DOC: Doc = Doc {
+    id: Id(6),
+    title: "sleeping under lock",
+    text: "\
+Locks were held for long, and for most of that time their holder slept: in msleep between two polls of a queue, in
+flush_work until a worker had polled it, or while pages were pinned. Everybody else waited for a clock.
+
+**How it is known.** Each reading says for every hold above the threshold whether its holder ran, waited for another
+traced lock, or slept. A hold counts when it is over, so that one that never ends is not found here. The share is that of
+readings, not of time. Holds of `vcpu->mutex`, which are long by design, and of work items are left out.
+
+**What can help.** It goes on by itself. Fewer queues per guest make resets shorter; starting or stopping guests and
+changing matrices one after the other, and not at once, keeps the queue short.
+",
+};
+
+/// Time that is looked back over.
+const WINDOW_NS: u64 = 10_000_000_000;
+/// Readings of sleeping holders that make a finding.
+const READINGS: u64 = 3;
+/// Holds followed, and kinds of holds remembered.
+const MAX_FOLLOWED: usize = 4096;
+
+/// A hold that is followed until it is over.
+struct Followed {
+    place: Place,
+    lock: String,
+    task: TaskRef,
+    since_ns: u64,
+    seen_ns: u64,
+    sleeping: u64,
+    readings: u64,
+}
+
+/// Where a hold was slept in: the function that it was acquired in, and the one that sleeps.
+type Place = (u8, String);
+
+/// A hold that is over.
+struct Over {
+    at_ns: u64,
+    lock: String,
+    task: TaskRef,
+    held_ns: u64,
+    sleeping: u64,
+    readings: u64,
+}
+
+#[derive(Default)]
+pub(super) struct SleepingUnderLock {
+    followed: HashMap<RecordKey, Followed>,
+    over: BTreeMap<Place, VecDeque<Over>>,
+}
+
+impl Rule for SleepingUnderLock {
+    fn doc(&self) -> &'static Doc {
+        &DOC
+    }
+
+    fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
+        let now = look.now();
+        for task in look.waits.tasks {
+            self.follow(look, task);
+        }
+        let ended: Vec<RecordKey> = self
+            .followed
+            .iter()
+            .filter(|(_, hold)| hold.seen_ns != now)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in ended {
+            let Some(hold) = self.followed.remove(&key) else {
+                continue;
+            };
+            if self.over.len() >= MAX_FOLLOWED && !self.over.contains_key(&hold.place) {
+                continue;
+            }
+            let of = self.over.entry(hold.place).or_default();
+            of.push_back(Over {
+                at_ns: now,
+                lock: hold.lock,
+                task: hold.task,
+                held_ns: hold.seen_ns.saturating_sub(hold.since_ns),
+                sleeping: hold.sleeping,
+                readings: hold.readings,
+            });
+        }
+        self.over.retain(|_, of| {
+            while of
+                .front()
+                .is_some_and(|hold| now.saturating_sub(hold.at_ns) > WINDOW_NS)
+            {
+                of.pop_front();
+            }
+            !of.is_empty()
+        });
+        seen.extend(
+            self.over
+                .iter()
+                .filter_map(|(place, of)| sighting(place, of)),
+        );
+    }
+}
+
+impl SleepingUnderLock {
+    fn follow(&mut self, look: &Look<'_>, task: &frame::TaskState) {
+        let Some(asleep) = asleep(task) else { return };
+        let least = look.nanos(look.thresholds.slept_hold);
+        for hold in &task.holds {
+            let series = hold.series as u8;
+            if query::kind(series) == LockKind::Work
+                || query::long_hold_is_normal(series)
+                || look.ago(hold.since_ns) < least
+            {
+                continue;
+            }
+            let key = (task.tid, hold.series, hold.serial);
+            if self.followed.len() >= MAX_FOLLOWED && !self.followed.contains_key(&key) {
+                continue;
+            }
+            let followed = self.followed.entry(key).or_insert_with(|| Followed {
+                place: (hold.entry as u8, String::new()),
+                lock: look.lock_name(hold.series, hold.instance),
+                task: look.task_ref(task),
+                since_ns: hold.since_ns,
+                seen_ns: 0,
+                sleeping: 0,
+                readings: 0,
+            });
+            followed.seen_ns = look.now();
+            followed.readings += 1;
+            if let Asleep::In(function) = &asleep {
+                followed.sleeping += 1;
+                followed.place.1.clone_from(function);
+            }
+        }
+    }
+}
+
+enum Asleep {
+    /// It sleeps in this function.
+    In(String),
+    /// It runs, or waits for a traced lock.
+    No,
+}
+
+/// Whether a task sleeps where no traced lock is waited for; `None` if that is not known.
+fn asleep(task: &frame::TaskState) -> Option<Asleep> {
+    if let Some(wait) = innermost(task) {
+        return Some(if query::kind(wait.series as u8) == LockKind::Work {
+            Asleep::In("flush_work".into())
+        } else {
+            Asleep::No
+        });
+    }
+    match task.state.as_str() {
+        "" => None,
+        "S" | "D" if task.asleep_in.is_empty() => {
+            Some(Asleep::In("a function that is not known".into()))
+        }
+        "S" | "D" => Some(Asleep::In(task.asleep_in.clone())),
+        _ => Some(Asleep::No),
+    }
+}
+
+fn sighting(place: &Place, of: &VecDeque<Over>) -> Option<Sighting> {
+    let sum = |count: fn(&Over) -> u64| of.iter().map(count).fold(0, u64::saturating_add);
+    let (sleeping, readings) = (sum(|hold| hold.sleeping), sum(|hold| hold.readings));
+    if sleeping < READINGS || sleeping * 2 < readings {
+        return None;
+    }
+    let entry = query::entry_name(place.0);
+    let longest = of.iter().max_by_key(|hold| hold.held_ns)?;
+    let mut locks: Vec<String> = of.iter().map(|hold| hold.lock.clone()).collect();
+    locks.sort();
+    locks.dedup();
+    let shown = locks.len().min(4);
+    let mut sighting = Sighting::new(
+        format!("{entry} {}", place.1),
+        Severity::Warning,
+        format!(
+            "locks taken in {entry} are held while their holder sleeps in {}, {} at most",
+            place.1,
+            duration(longest.held_ns)
+        ),
+    );
+    sighting.details.push(format!(
+        "asleep in {sleeping} of {readings} readings of {} such holds in the last 10 s",
+        of.len()
+    ));
+    sighting.details.push(format!(
+        "of {}{}",
+        list(&locks[..shown]),
+        if locks.len() > shown {
+            format!(" and {} more", locks.len() - shown)
+        } else {
+            String::new()
+        }
+    ));
+    sighting.tasks = vec![longest.task.clone()];
+    sighting.locks = locks;
+    sighting.meaning = "everybody who wants these locks waits for a timer".into();
+    sighting.help = vec!["it goes on by itself; resets of fewer queues at once are shorter".into()];
+    Some(sighting)
+}

@@ -1,0 +1,177 @@
+//! AP007: a queue reset without an end.
+
+use std::collections::BTreeSet;
+
+use probe_ebpf::names::{class_id, entry_id};
+
+use super::{Doc, Rule};
+use crate::diagnose::chain::Chain;
+use crate::diagnose::finding::{Id, Severity, Sighting};
+use crate::diagnose::graph::waits::innermost;
+use crate::diagnose::look::Look;
+use crate::diagnose::words::{count, duration, list};
+use crate::frame;
+use crate::model::query;
+
+const DOC: Doc = Doc {
+    id: Id(7),
+    title: "unbounded reset",
+    text: "\
+A worker asks a queue every 20 ms whether its reset is complete, and has done so for longer than any reset should take.
+Whoever reset the queue waits for the worker (flush_work) with the driver's locks held, and everybody else waits for
+those: PQAP of all guests, starts, stops and writes. The root is the queue, and not the task that holds the lock.
+
+**How it is known.** The work item `reset_work` of the queue is being executed (`apq_reset_check`) for longer than the
+budget; its name has the queue's APQN. Who waits for it, and behind that, is live state. The response code of the
+instruction that began the reset is shown where it can be read: 02 reset in progress, 05 busy.
+
+**What can help.** The poll ends as soon as the queue answers 00, 03 or 04 (from v7.2 also 01). Deconfiguring the adapter
+(`chzcrypt -d`, or at the HMC/SE) makes it answer 03; its guests lose it. Killing QEMU does not help: flush_work is
+uninterruptible. Waiting helps if the adapter only is slow.
+",
+};
+
+#[derive(Default)]
+pub(super) struct UnboundedReset;
+
+impl Rule for UnboundedReset {
+    fn doc(&self) -> &'static Doc {
+        &DOC
+    }
+
+    fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
+        for (place, task) in look.waits.tasks.iter().enumerate() {
+            let work = task
+                .holds
+                .iter()
+                .find(|hold| hold.series >> 1 == u32::from(class_id::RESET_WORK));
+            let Some(work) = work else { continue };
+            let stands = look
+                .standing
+                .hold(task.tid, work)
+                .is_some_and(|stood| stood.readings >= 2 || from_stacks(look));
+            if stands && look.ago(work.since_ns) >= look.nanos(look.thresholds.reset) {
+                seen.push(sighting(look, place, task, work));
+            }
+        }
+    }
+}
+
+fn from_stacks(look: &Look<'_>) -> bool {
+    look.model
+        .meta
+        .as_ref()
+        .is_some_and(|meta| meta.source == "stacks")
+}
+
+/// The queue in the name of its work item: `reset_work[00.0000]`.
+fn queue_of(work: &str) -> &str {
+    work.split_once('[')
+        .and_then(|(_, rest)| rest.strip_suffix(']'))
+        .unwrap_or(work)
+}
+
+fn sighting(
+    look: &Look<'_>,
+    place: usize,
+    task: &frame::TaskState,
+    work: &frame::Holding,
+) -> Sighting {
+    let name = look.lock_name(work.series, work.instance);
+    let queue = queue_of(&name).to_owned();
+    let behind = look.waits.behind(&[place]);
+    let held: BTreeSet<String> = behind
+        .iter()
+        .map(|&waiter| &look.waits.tasks[waiter])
+        .filter(|waiter| {
+            innermost(waiter).is_some_and(|w| w.series >> 1 == u32::from(class_id::RESET_WORK))
+        })
+        .flat_map(|waiter| &waiter.holds)
+        .filter(|hold| !query::long_hold_is_normal(hold.series as u8))
+        .map(|hold| look.lock_name(hold.series, hold.instance))
+        .collect();
+    let held: Vec<String> = held.into_iter().collect();
+    let (severity, waiting) = match behind.len() {
+        0 => (Severity::Warning, "nobody waits for it yet".to_owned()),
+        n => (
+            Severity::Critical,
+            format!("{} behind it", count(n, "task")),
+        ),
+    };
+    let mut sighting = Sighting::new(
+        name.clone(),
+        severity,
+        format!(
+            "the reset of queue {queue} is polled for {}, {waiting}",
+            duration(look.ago(work.since_ns))
+        ),
+    );
+    sighting.since_ns = work.since_ns;
+    sighting.tasks = vec![look.task_ref(task)];
+    sighting.tasks.extend(
+        behind
+            .iter()
+            .take(16)
+            .map(|&waiter| look.task_ref(&look.waits.tasks[waiter])),
+    );
+    sighting.details.push(format!(
+        "{} polls in {}",
+        query::task_name(task),
+        query::entry_name(work.entry as u8)
+    ));
+    if let Some(code) = response_code(task) {
+        sighting.details.push(format!(
+            "the reset was answered {code:02x}{}",
+            meaning_of(code)
+        ));
+    }
+    if !held.is_empty() {
+        sighting.details.push(format!(
+            "held by those who wait for the worker: {}",
+            list(&held)
+        ));
+    }
+    // The longest wait behind it tells the way to the root.
+    sighting.chain = behind.first().and_then(|&waiter| Chain::of(look, waiter));
+    sighting.locks = std::iter::once(name).chain(held).collect();
+    sighting.meaning = "nothing behind it goes on until the queue answers".into();
+    sighting.help = vec![
+        format!(
+            "deconfiguring adapter {} (chzcrypt -d, or at the HMC) makes the queue answer 03 and ends the poll; its guests lose it",
+            adapter(&queue)
+        ),
+        "killing QEMU does not help: flush_work is uninterruptible".into(),
+        "waiting helps only if the adapter is slow and not stuck".into(),
+    ];
+    sighting
+}
+
+fn adapter(queue: &str) -> &str {
+    queue.split('.').next().unwrap_or(queue)
+}
+
+/// The response code of the instruction that began the reset, where the probe could read it.
+fn response_code(task: &frame::TaskState) -> Option<u8> {
+    let inside = task
+        .inside
+        .iter()
+        .find(|inside| inside.entry == u32::from(entry_id::APQ_RESET_CHECK))?;
+    (inside.arg & RESPONDED != 0).then_some((inside.arg >> 32) as u8)
+}
+
+/// Set where the response code is known, as in the argument of a PQAP.
+const RESPONDED: u64 = probe_ebpf::abi::PQAP_RESPONDED;
+
+/// Response codes of PQAP (arch/s390/include/asm/ap.h, drivers/s390/crypto/ap_bus.h, v6.12).
+const fn meaning_of(code: u8) -> &'static str {
+    match code {
+        0x00 => " (normal)",
+        0x01 => " (queue not available)",
+        0x02 => " (reset in progress)",
+        0x03 => " (deconfigured)",
+        0x04 => " (checkstopped)",
+        0x05 => " (busy)",
+        0x0a => " (state change in progress)",
+        _ => "",
+    }
+}

@@ -1,0 +1,80 @@
+//! AP014: an open-coded lock with two holders.
+
+use probe_ebpf::abi::{HELD_SECOND_HOLDER, NO_INSTANCE, SPAN_LOCK};
+
+use super::{Doc, Rule};
+use crate::diagnose::finding::{Id, Severity, Sighting, TaskRef};
+use crate::diagnose::look::Look;
+use crate::model::query;
+
+const DOC: Doc = Doc {
+    id: Id(14),
+    title: "flag is not exclusive",
+    text: "\
+A task has set the flag of an open-coded lock that another one had already set, and has not waited. Each believes that
+nobody interferes, and the first to clear the flag clears it for the other. In v5.13 vfio_ap_mdev_set_kvm sets kvm_busy
+without a test, so that two mdevs can adopt one guest.
+
+**How it is known.** A probe saw the flag set at the release of its guard, by a task that then cleared it, while it had
+been set by somebody else before.
+
+**What can help.** Nothing on the running host, unless the guest misbehaves: then stop and start it. It is a bug to report.
+",
+};
+
+#[derive(Default)]
+pub(super) struct FlagNotExclusive;
+
+impl Rule for FlagNotExclusive {
+    fn doc(&self) -> &'static Doc {
+        &DOC
+    }
+
+    fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
+        let Some(spans) = &look.frame.spans else {
+            return;
+        };
+        for span in spans.decode(look.frame.at_ns) {
+            if span.kind != SPAN_LOCK
+                || span.flags & HELD_SECOND_HOLDER == 0
+                || !query::open_coded(span.what)
+            {
+                continue;
+            }
+            let instance = if span.instance == NO_INSTANCE {
+                u32::MAX
+            } else {
+                span.instance
+            };
+            let lock = look.lock_name(u32::from(span.what), instance);
+            if seen.iter().any(|known| known.key == lock) {
+                continue;
+            }
+            let place = spans.tids.iter().position(|tid| *tid == span.tid);
+            let comm = place
+                .and_then(|place| spans.comms.get(place))
+                .cloned()
+                .unwrap_or_default();
+            let entry = query::entry_name(span.inside);
+            let mut sighting = Sighting::new(
+                lock.clone(),
+                Severity::Warning,
+                format!(
+                    "{comm} ({}) set {lock} in {entry} while somebody else had set it",
+                    span.tid
+                ),
+            );
+            sighting.lasting = true;
+            sighting.since_ns = span.start_ns;
+            sighting.tasks = vec![TaskRef {
+                tid: span.tid,
+                comm,
+                role: String::new(),
+            }];
+            sighting.locks = vec![lock];
+            sighting.meaning = "two tasks change the same guest's binding at once, and either clears the flag for both".into();
+            sighting.help = vec!["stop and start the guest if it misbehaves; report it".into()];
+            seen.push(sighting);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The one line above all findings.
+
+use std::fmt;
+
+use super::chain::Root;
+use super::finding::{Finding, Severity};
+use super::look::Look;
+use super::words::duration;
+use crate::model::query;
+
+/// What is the matter, in the words of somebody who has one line.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verdict {
+    /// The word that it begins with.
+    pub kind: Kind,
+    /// The rest of the line.
+    pub text: String,
+}
+
+/// The five words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kind {
+    /// Tasks wait for each other, or for somebody who is gone: nothing but an intervention ends it.
+    Deadlock,
+    /// Everybody waits behind a queue that does not answer.
+    Hardware,
+    /// It takes long, and goes on.
+    Slow,
+    /// Nothing is stuck in the driver or behind it.
+    NotHere,
+    /// The data do not show it.
+    #[default]
+    CannotTell,
+}
+
+impl Kind {
+    /// The word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Deadlock => "DEADLOCK",
+            Self::Hardware => "WAITING ON HARDWARE",
+            Self::Slow => "SLOW, PROGRESSING",
+            Self::NotHere => "NOT vfio_ap",
+            Self::CannotTell => "CANNOT TELL",
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let joint = if self.kind == Kind::CannotTell {
+            " because "
+        } else {
+            ": "
+        };
+        match self.text.as_str() {
+            "" => f.write_str(self.kind.name()),
+            text => write!(f, "{}{joint}{text}", self.kind.name()),
+        }
+    }
+}
+
+/// The verdict over the findings that stand.
+pub(super) fn verdict(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
+    let first = |id: u8| standing.iter().find(|finding| finding.id.0 == id);
+    let says = |kind, finding: &Finding| Verdict {
+        kind,
+        text: format!("{} ({})", finding.seen.summary, finding.id),
+    };
+    // What never ends by itself, the clearest cause first.
+    for id in [1, 4, 3] {
+        if let Some(finding) = first(id)
+            && finding.seen.severity == Severity::Critical
+        {
+            return says(Kind::Deadlock, finding);
+        }
+    }
+    if let Some(finding) = first(7) {
+        return says(Kind::Hardware, finding);
+    }
+    if let Some(finding) = first(12) {
+        return of_stuck(finding, says);
+    }
+    if let Some(finding) = [13, 9, 6, 8].into_iter().find_map(first) {
+        return says(Kind::Slow, finding);
+    }
+    if let Some(finding) = first(0) {
+        return says(Kind::NotHere, finding);
+    }
+    nothing(look, standing)
+}
+
+/// A stuck guest whose cause is no finding of its own.
+fn of_stuck(finding: &Finding, says: impl Fn(Kind, &Finding) -> Verdict) -> Verdict {
+    let roots = finding.seen.chain.as_ref().map(super::chain::Chain::roots);
+    let root = roots.as_ref().and_then(|roots| roots.first()).map(|r| r.1);
+    match root {
+        Some(Root::PollingHardware { .. }) => says(Kind::Hardware, finding),
+        Some(Root::Unknown { why }) => Verdict {
+            kind: Kind::CannotTell,
+            text: format!("{}, {why} ({})", finding.seen.summary, finding.id),
+        },
+        _ => says(Kind::Slow, finding),
+    }
+}
+
+/// Nothing stands that keeps anybody waiting.
+fn nothing(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
+    let Some(meta) = &look.model.meta else {
+        return Verdict {
+            kind: Kind::CannotTell,
+            text: "nothing has been read yet".into(),
+        };
+    };
+    if query::is_kernel(meta) && meta.level == 0 {
+        return Verdict {
+            kind: Kind::CannotTell,
+            text: "nothing is attached (level 0): only owners in lock words are seen, and no waits"
+                .into(),
+        };
+    }
+    if !look.model.loss.exact() {
+        return Verdict {
+            kind: Kind::CannotTell,
+            text: "probes missed invocations or had no room: a waiter may not be on record".into(),
+        };
+    }
+    let longest = look
+        .waits
+        .tasks
+        .iter()
+        .filter_map(|task| Some(look.ago(super::graph::waits::innermost(task)?.since_ns)))
+        .max();
+    let waits = longest.map_or_else(
+        || "no task waits in or behind the driver".to_owned(),
+        |ns| {
+            format!(
+                "no task is stuck in or behind the driver; the longest wait is {}",
+                duration(ns)
+            )
+        },
+    );
+    let possible = standing
+        .iter()
+        .find(|finding| finding.id.0 == 2 && finding.seen.severity >= Severity::Warning);
+    let text = match possible {
+        Some(finding) => format!("{waits}; but a deadlock is possible ({})", finding.id),
+        None => waits,
+    };
+    Verdict {
+        kind: Kind::NotHere,
+        text,
+    }
+}
