@@ -15,6 +15,7 @@ pub mod inprocess;
 pub mod machine;
 pub mod model;
 pub mod options;
+mod page;
 pub mod recording;
 pub mod source;
 pub mod survey;

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use apscope_collector::cli::plain;
+use apscope_collector::diagnose::Case;
 use apscope_collector::export::json::Origin;
 use apscope_collector::frame::Frame;
-use apscope_collector::model::Model;
 use apscope_collector::recording::Writer;
 use model_frames::{kernel_run, run};
 use tempfile::TempDir;
@@ -393,22 +393,23 @@ fn the_summary_is_plain() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.is_ascii());
     assert!(text.lines().all(|line| line.len() <= 79), "{text}");
-    let mut model = Model::default();
+    let mut case = Case::default();
     for frame in &frames {
-        model.apply(frame);
+        case.apply(frame);
     }
-    assert_eq!(text, plain::render(&model, Origin::Recording));
+    let expected = plain::render(&case.model, &case.report(), Origin::Recording);
+    assert_eq!(text, expected);
     insta::assert_snapshot!(text);
 }
 
 #[test]
 fn the_summary_of_a_kernel_says_what_is_seen_of_it() {
     for level in [0, 1, 2] {
-        let mut model = Model::default();
+        let mut case = Case::default();
         for frame in kernel_run(25, level) {
-            model.apply(&frame);
+            case.apply(&frame);
         }
-        let text = plain::render(&model, Origin::Live);
+        let text = plain::render(&case.model, &case.report(), Origin::Live);
         assert!(text.is_ascii());
         assert!(text.lines().all(|line| line.len() <= 79), "{text}");
         assert!(!text.contains("EMULATED"), "{text}");
@@ -438,4 +439,39 @@ fn why_there_is_no_ebpf_is_said_once() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(text.matches(&why).count(), 1, "{text}");
     assert!(!text.contains("MESSAGES"), "{text}");
+}
+
+#[test]
+fn the_page_of_findings_is_what_the_rules_say() {
+    let output = Command::new(env!("CARGO_BIN_EXE_apscope-collector"))
+        .args(["explain", "--markdown"])
+        .output()
+        .unwrap();
+    let page = String::from_utf8(output.stdout).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/findings.md");
+    assert_eq!(
+        fs::read_to_string(path).unwrap_or_default(),
+        page,
+        "run `cargo xtask findings`"
+    );
+}
+
+#[test]
+fn a_finding_that_does_not_exist_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let output = apscope(folder.path(), &["explain", "AP015"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said.lines().count(), 3, "{said}");
+    let output = apscope(folder.path(), &["explain", "ap001"]);
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .starts_with("# AP001: deadlock now")
+    );
+    let output = apscope(folder.path(), &["explain"]);
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap().lines().count(),
+        15
+    );
 }

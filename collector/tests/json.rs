@@ -5,6 +5,7 @@ mod model_frames;
 
 use std::collections::BTreeSet;
 
+use apscope_collector::diagnose::Diagnosis;
 use apscope_collector::export::json::{Document, Origin};
 use apscope_collector::frame::Frame;
 use apscope_collector::model::Model;
@@ -29,7 +30,9 @@ fn export_of(frames: &[Frame], origin: Origin) -> Value {
         model.apply(frame);
     }
     let mut text = Vec::new();
-    Document::of(&model, origin).write(&mut text).unwrap();
+    Document::of(&model, origin, &Diagnosis::default().report())
+        .write(&mut text)
+        .unwrap();
     assert!(text.ends_with(b"}\n"));
     serde_json::from_slice(&text).unwrap()
 }
@@ -223,7 +226,11 @@ fn an_export_of_a_recording_still_says_emulated() {
 
 #[test]
 fn a_model_without_frames_is_an_empty_document() {
-    let document = Document::of(&Model::default(), Origin::Live);
+    let document = Document::of(
+        &Model::default(),
+        Origin::Live,
+        &Diagnosis::default().report(),
+    );
     let value = serde_json::to_value(document).unwrap();
     assert_eq!(value["locks"], serde_json::json!([]));
     assert_eq!(value["interval"]["start"], "1970-01-01T00:00:00Z");

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Barrier, mpsc};
 use std::time::Duration;
 
+use apscope_collector::diagnose::Diagnosis;
 use apscope_collector::export::json::{Document, Origin};
 use apscope_collector::model::Model;
 use apscope_collector::options::{GivenLock, KernelOptions, RunOptions, SourceChoice};
@@ -246,7 +247,12 @@ fn waits_for_a_kernel_lock_agree_with_bpftrace() {
     }
     let said = script.end();
     session.detached();
-    let locks = serde_json::to_value(Document::of(&model, Origin::Live)).unwrap();
+    let locks = serde_json::to_value(Document::of(
+        &model,
+        Origin::Live,
+        &Diagnosis::default().report(),
+    ))
+    .unwrap();
     let lock = locks["locks"]
         .as_array()
         .unwrap()

@@ -3,6 +3,7 @@
 mod model_frames;
 
 use apscope_collector::cli::plain;
+use apscope_collector::diagnose::{self, Case, Diagnosis};
 use apscope_collector::export::json::{Document, Origin};
 use apscope_collector::frame::{Edge, Frame, Hist, Instance};
 use apscope_collector::model::histogram::{Coarse, Histogram};
@@ -75,14 +76,15 @@ proptest! {
 
     #[test]
     fn senseless_frames_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..4_000), sane_first: bool) {
-        let mut model = Model::default();
+        let mut case = Case::default();
         if sane_first {
-            model.apply(&frame(0, 10));
+            case.apply(&frame(0, 10));
         }
         let mut wild = Wild::new(&bytes);
         while wild.more() {
-            model.apply(&wild.frame());
+            case.apply(&wild.frame());
         }
+        let model = &case.model;
         for rates in model.series.values().map(|s| &s.rates) {
             prop_assert_eq!(rates.len(), model.ticks.len());
         }
@@ -90,14 +92,17 @@ proptest! {
             prop_assert_eq!(rates.len(), model.ticks.len());
         }
         // Everything that is asked of a model.
-        for row in query::lock_rows(&model) {
-            prop_assert!(query::lock_detail(&model, row.series).is_some());
+        for row in query::lock_rows(model) {
+            prop_assert!(query::lock_detail(model, row.series).is_some());
         }
-        query::entry_rows(&model);
-        query::order_edges(&model);
-        let text = plain::render(&model, Origin::Live);
+        query::entry_rows(model);
+        query::order_edges(model);
+        let report = case.report();
+        let text = plain::render(model, &report, Origin::Live);
         prop_assert!(text.is_ascii() && text.lines().all(|line| line.len() <= 79), "{text}");
-        let document = Document::of(&model, Origin::Recording);
+        let text = diagnose::text::render(&report, model);
+        prop_assert!(text.is_ascii() && text.lines().all(|line| line.len() <= 79), "{text}");
+        let document = Document::of(model, Origin::Recording, &report);
         prop_assert!(document.write(&mut Vec::new()).is_ok());
     }
 }
@@ -253,7 +258,7 @@ fn ids_that_do_not_exist_are_ignored_and_counted() {
     wrong.series[0].by_instance[0].id = 2;
     model.apply(&wrong);
     assert_eq!(model.ignored, 5);
-    assert!(!Document::of(&model, Origin::Live).exact);
+    assert!(!Document::of(&model, Origin::Live, &Diagnosis::default().report()).exact);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod deadlocks;
 mod dist;
 mod ebpf;
 mod failure;
+mod findings;
 mod fuzz;
 mod licences;
 mod matrix;
@@ -77,6 +78,12 @@ enum Command {
         #[arg(long, default_value = "nightly")]
         toolchain: String,
     },
+    /// Write docs/findings.md from the rules of the diagnosis
+    Findings {
+        /// Only compare with what is checked in
+        #[arg(long)]
+        check: bool,
+    },
     /// Regenerate the Rust types of the frame schema from collector/proto
     Proto {
         /// Only compare with what is checked in
@@ -104,6 +111,7 @@ fn main() -> ExitCode {
         Command::Matrix(options) => matrix::run(&root(), options),
         Command::Screenshots { binary } => screenshots::run(&root(), binary),
         Command::S390x { test, toolchain } => s390x::run(&root(), test, &toolchain),
+        Command::Findings { check } => findings::run(&root(), check),
         Command::Proto { check } => proto::run(&root(), check),
     };
     match result {

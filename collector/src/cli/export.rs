@@ -8,8 +8,8 @@ use clap::{Args, ValueEnum};
 use super::live::{Finished, Warnings, follow, note};
 use super::output::Replaced;
 use super::{Failure, Globals, run_options};
+use crate::diagnose::Case;
 use crate::export::json::{Document, Origin};
-use crate::model::Model;
 use crate::recording::Reader;
 use crate::source::Session;
 
@@ -45,8 +45,9 @@ pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Fail
     different(&args.output, args.truth.as_deref())?;
     if let Some(file) = &args.file {
         let output = Replaced::open(&args.output)?;
-        let (model, whole) = fold_recording(file)?;
-        write(&model, Origin::Recording, args.format, output)?;
+        let mut case = Case::default();
+        let whole = fold_recording(file, &mut case)?;
+        write(&case, Origin::Recording, args.format, output)?;
         return whole.map(|()| ExitCode::SUCCESS);
     }
     let Some(duration) = globals.duration else {
@@ -58,20 +59,20 @@ pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Fail
     };
     let output = Replaced::open(&args.output)?;
     let truth = args.truth.as_deref().map(Replaced::open).transpose()?;
-    let mut model = Model::default();
+    let mut case = Case::default();
     let session = Session::start(&options)?;
     let finished = follow(globals, Warnings::Told, session, Some(duration), |frame| {
-        model.apply(frame);
+        case.apply(frame);
         Ok(())
     })?;
-    write(&model, Origin::Live, args.format, output)?;
+    write(&case, Origin::Live, args.format, output)?;
     finish(globals, &finished, truth)
 }
 
-fn write(model: &Model, origin: Origin, format: Format, output: Replaced) -> Result<(), Failure> {
+fn write(case: &Case, origin: Origin, format: Format, output: Replaced) -> Result<(), Failure> {
     match format {
         Format::Json => {
-            let document = Document::of(model, origin);
+            let document = Document::of(&case.model, origin, &case.report());
             output.write(|out| document.write(out))
         }
     }
@@ -117,8 +118,8 @@ pub(super) fn different(output: &Path, truth: Option<&Path>) -> Result<(), Failu
     Ok(())
 }
 
-/// Folds a recording into a model. A file that is damaged gives the model up to the damage, and the failure.
-pub fn fold_recording(path: &Path) -> Result<(Model, Result<(), Failure>), Failure> {
+/// Folds a recording. A file that is damaged gives everything up to the damage, and the inner failure.
+pub fn fold_recording(path: &Path, case: &mut Case) -> Result<Result<(), Failure>, Failure> {
     let name = path.display();
     let mut reader = Reader::open(path).map_err(|error| {
         Failure::new(
@@ -127,11 +128,10 @@ pub fn fold_recording(path: &Path) -> Result<(Model, Result<(), Failure>), Failu
             "a file that `record -o FILE` has written",
         )
     })?;
-    let mut model = Model::default();
     let mut whole = Ok(());
     for frame in &mut reader {
         match frame {
-            Ok(frame) => model.apply(&frame),
+            Ok(frame) => case.apply(&frame),
             Err(error) => {
                 whole = Err(Failure::new(
                     format!("{name} is not whole"),
@@ -149,5 +149,5 @@ pub fn fold_recording(path: &Path) -> Result<(Model, Result<(), Failure>), Failu
             "record for longer",
         ));
     }
-    Ok((model, whole))
+    Ok(whole)
 }

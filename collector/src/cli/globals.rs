@@ -26,9 +26,9 @@ pub struct Globals {
     #[arg(long, global = true, value_enum, default_value_t)]
     pub probe: ProbeChoice,
 
-    /// Generation of the emulated driver
-    #[arg(long, global = true, value_name = "G", default_value_t = EmulatorOptions::default().generation)]
-    pub generation: String,
+    /// Generation of the emulated driver, v5.13 where nothing is said; of the driver in the stacks of `diagnose --from`
+    #[arg(long, global = true, value_name = "G")]
+    pub generation: Option<String>,
 
     /// What the emulated guests and administrators do
     #[arg(long, global = true, value_name = "S", default_value_t = EmulatorOptions::default().scenario)]
@@ -130,7 +130,10 @@ pub enum Color {
 /// The run that these options ask for; an error where they are out of bounds.
 pub fn run_options(globals: &Globals) -> Result<RunOptions, Failure> {
     let emulator = EmulatorOptions {
-        generation: globals.generation.clone(),
+        generation: globals
+            .generation
+            .clone()
+            .unwrap_or_else(|| EmulatorOptions::default().generation),
         scenario: globals.scenario.clone(),
         seed: globals.seed,
         guests: globals.guests,

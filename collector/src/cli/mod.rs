@@ -5,8 +5,10 @@
 //! [`Failure`], reported in three lines, exit code 2. Machine output goes to the standard output, everything else to
 //! the standard error.
 
+mod diagnose;
 pub mod docs;
 mod doctor;
+mod explain;
 mod export;
 mod failure;
 mod globals;
@@ -25,7 +27,9 @@ use clap::Subcommand;
 use crate::emulator;
 use crate::emulator::command::EmulateArgs;
 
+pub use diagnose::{DiagnoseArgs, FailOn};
 pub use doctor::DoctorArgs;
+pub use explain::ExplainArgs;
 pub use export::{ExportArgs, Format, fold_recording};
 pub use failure::{EXIT_FAILED, Failure};
 pub use globals::{Color, Globals, run_options};
@@ -38,6 +42,12 @@ pub enum Command {
     Export(ExportArgs),
     /// Record everything that is measured into a file; ctrl-c ends it cleanly
     Record(RecordArgs),
+    /// Say what is the matter: who waits for whom, why, what can help, and what upstream did about it
+    ///
+    /// Exit code 0: nothing found; 1: findings; 2: it could not run. docs/findings.md describes every finding.
+    Diagnose(DiagnoseArgs),
+    /// Print the documentation of a finding
+    Explain(ExplainArgs),
     /// Say what this machine allows, how each function would be probed, and what is missing
     ///
     /// Exit code 0: ready; 1: degraded, something is lost; 2: impossible. It speaks about the source that a run with
@@ -55,6 +65,8 @@ pub fn run(command: &Command, globals: &Globals) -> Result<ExitCode, Failure> {
     match command {
         Command::Export(args) => export::run(args, globals),
         Command::Record(args) => record::run(args, globals),
+        Command::Diagnose(args) => diagnose::run(args, globals),
+        Command::Explain(args) => explain::run(args),
         Command::Doctor(args) => doctor::run(args, globals),
         Command::Emulate(args) => {
             emulator::command::run(args)?;

@@ -9,11 +9,13 @@
 //! its wait, [`upstream`] what is known of commits, [`stacks`] what saved stacks imply.
 
 pub mod chain;
+pub mod document;
 pub mod finding;
 pub mod graph;
 pub mod look;
 pub mod rules;
 pub mod stacks;
+pub mod text;
 pub mod thresholds;
 pub mod upstream;
 pub mod verdict;
@@ -81,6 +83,13 @@ impl Diagnosis {
             omitted: 0,
             verdict: Verdict::default(),
         }
+    }
+
+    /// Forgets everything but what it was told to look for.
+    fn begin_anew(&mut self) {
+        let asked = self.asked;
+        *self = Self::new(self.thresholds.clone());
+        self.asked = asked;
     }
 
     /// Somebody asks about this guest: if nothing of it is stuck, that is a finding (AP000).
@@ -184,6 +193,38 @@ impl Diagnosis {
         let mut ids: Vec<Id> = self.findings.keys().map(|(id, _)| *id).collect();
         ids.dedup();
         ids
+    }
+}
+
+/// A run as it is followed: the model, and the diagnosis that watches it.
+#[derive(Default)]
+pub struct Case {
+    /// Everything known of the run.
+    pub model: Model,
+    /// What is the matter with it.
+    pub diagnosis: Diagnosis,
+}
+
+impl Case {
+    /// Folds a frame in, and looks at what has become of the run. A run that begins anew is diagnosed anew.
+    pub fn apply(&mut self, frame: &Frame) {
+        let of = |model: &Model| {
+            model
+                .meta
+                .as_ref()
+                .map(|m| (m.start_ns, m.start_unix_ns, m.pid))
+        };
+        let before = of(&self.model);
+        self.model.apply(frame);
+        if before.is_some() && before != of(&self.model) {
+            self.diagnosis.begin_anew();
+        }
+        self.diagnosis.observe(&self.model, frame);
+    }
+
+    /// Everything found so far.
+    pub fn report(&self) -> Report {
+        self.diagnosis.report()
     }
 }
 

@@ -47,7 +47,25 @@ impl Default for Thresholds {
 /// A threshold that a person can set.
 struct Setting {
     name: &'static str,
+    /// Findings that it is of.
+    of: &'static str,
+    /// What it is.
+    what: &'static str,
+    get: fn(&Thresholds) -> String,
     set: fn(&mut Thresholds, &str) -> Option<()>,
+}
+
+fn span(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+/// Name, default, findings and meaning of every threshold that can be set.
+pub fn table() -> Vec<(&'static str, String, &'static str, &'static str)> {
+    let defaults = Thresholds::default();
+    SETTINGS
+        .iter()
+        .map(|s| (s.name, (s.get)(&defaults), s.of, s.what))
+        .collect()
 }
 
 fn duration(text: &str) -> Option<Duration> {
@@ -62,38 +80,65 @@ fn count(text: &str) -> Option<u64> {
 const SETTINGS: [Setting; 9] = [
     Setting {
         name: "stuck",
+        of: "AP000, AP012",
+        what: "a call or a wait that lasts so long is stuck",
+        get: |all| span(all.stuck),
         set: |all, text| duration(text).map(|d| all.stuck = d),
     },
     Setting {
         name: "reset",
+        of: "AP007",
+        what: "a queue reset that is polled for so long has outrun its budget",
+        get: |all| span(all.reset),
         set: |all, text| duration(text).map(|d| all.reset = d),
     },
     Setting {
         name: "slept-hold",
+        of: "AP006",
+        what: "shorter holds are not looked at",
+        get: |all| span(all.slept_hold),
         set: |all, text| duration(text).map(|d| all.slept_hold = d),
     },
     Setting {
         name: "rounds",
+        of: "AP008",
+        what: "times that a waiter went back to sleep",
+        get: |all| all.rounds.to_string(),
         set: |all, text| count(text).map(|n| all.rounds = n),
     },
     Setting {
         name: "convoy",
+        of: "AP009",
+        what: "tasks that wait for one lock",
+        get: |all| all.convoy.to_string(),
         set: |all, text| count(text).map(|n| all.convoy = n as usize),
     },
     Setting {
         name: "convoy-for",
+        of: "AP009",
+        what: "for so long without a break",
+        get: |all| span(all.convoy_for),
         set: |all, text| duration(text).map(|d| all.convoy_for = d),
     },
     Setting {
         name: "refused",
+        of: "AP010",
+        what: "refusals of one attribute with one errno",
+        get: |all| all.refused.to_string(),
         set: |all, text| count(text).map(|n| all.refused = n),
     },
     Setting {
         name: "refused-within",
+        of: "AP010",
+        what: "within so long",
+        get: |all| span(all.refused_within),
         set: |all, text| duration(text).map(|d| all.refused_within = d),
     },
     Setting {
         name: "removal",
+        of: "AP013",
+        what: "a removal that lasts so long is blocked",
+        get: |all| span(all.removal),
         set: |all, text| duration(text).map(|d| all.removal = d),
     },
 ];

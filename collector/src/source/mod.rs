@@ -59,6 +59,18 @@ pub struct Ended {
     pub truth: Option<Truth>,
 }
 
+/// Stops a source, as [`Session::stop`] does.
+#[derive(Debug, Clone)]
+pub struct Stopper(tokio::sync::mpsc::UnboundedSender<run::Command>);
+
+impl Stopper {
+    /// Asks the source to stop.
+    pub fn stop(&self) {
+        // A source that has ended needs no stopping.
+        let _ = self.0.send(run::Command::Stop);
+    }
+}
+
 impl Session {
     /// Starts a source: decides between kernel and emulator and between eBPF and in process, starts or attaches to
     /// the emulator, attaches every probe, says *go*.
@@ -119,6 +131,11 @@ impl Session {
     pub fn stop(&self) {
         // A source that has ended needs no stopping.
         let _ = self.commands.send(run::Command::Stop);
+    }
+
+    /// What stops the source, for somebody who has given the session away.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.commands.clone())
     }
 
     /// How it ended; call it when `frames` has closed. Detaching goes on: [`Session::detached`] waits for it.

@@ -253,6 +253,7 @@ fn live(at_ns: u64) -> Live {
                     arg: 3 << 24,
                     ..Inside::default()
                 }],
+                ..TaskState::default()
             },
             TaskState {
                 tid: 102,
@@ -407,6 +408,7 @@ pub fn add_writers(frame: &mut Frame) {
             inside(entry_id::ASSIGN_ADAPTER, at_ns - 5_000, 1234, "echo"),
             inside(entry_id::HANDLE_PQAP, at_ns - 4_000, 0, ""),
         ],
+        ..TaskState::default()
     };
     frame.live.get_or_insert_default().tasks.push(task);
     let mut comm = [0; 16];
@@ -634,6 +636,7 @@ impl<'a> Wild<'a> {
                 on_behalf_of_pid: w.u32(),
                 on_behalf_of_comm: w.text(),
             }),
+            ..TaskState::default()
         }
     }
 

@@ -13,8 +13,8 @@ use super::export::fold_recording;
 use super::live::{Warnings, follow, note};
 use super::output::print;
 use super::{Failure, Globals, run_options};
+use crate::diagnose::Case;
 use crate::export::json::Origin;
-use crate::model::Model;
 use crate::source::Session;
 
 pub use text::render;
@@ -31,8 +31,9 @@ const WATCH_NS: u64 = 1_000_000_000;
 pub fn run(globals: &Globals, file: Option<&Path>, watch: bool) -> Result<ExitCode, Failure> {
     let options = run_options(globals)?;
     if let Some(file) = file {
-        let (model, whole) = fold_recording(file)?;
-        print(&render(&model, Origin::Recording))?;
+        let mut case = Case::default();
+        let whole = fold_recording(file, &mut case)?;
+        print(&render(&case.model, &case.report(), Origin::Recording))?;
         return whole.map(|()| ExitCode::SUCCESS);
     }
     let duration = match globals.duration {
@@ -43,18 +44,22 @@ pub fn run(globals: &Globals, file: Option<&Path>, watch: bool) -> Result<ExitCo
         note(&measuring(duration));
     }
     let session = Session::start(&options)?;
-    let mut model = Model::default();
+    let mut case = Case::default();
     let mut printed_at_ns = None;
     let finished = follow(globals, Warnings::Printed, session, duration, |frame| {
-        model.apply(frame);
-        let since = *printed_at_ns.get_or_insert(model.last.at_ns);
-        if watch && model.last.at_ns.saturating_sub(since) >= WATCH_NS {
-            printed_at_ns = Some(model.last.at_ns);
-            print(&format!("{}\n", render(&model, Origin::Live)))?;
+        case.apply(frame);
+        let at_ns = case.model.last.at_ns;
+        let since = *printed_at_ns.get_or_insert(at_ns);
+        if watch && at_ns.saturating_sub(since) >= WATCH_NS {
+            printed_at_ns = Some(at_ns);
+            print(&format!(
+                "{}\n",
+                render(&case.model, &case.report(), Origin::Live)
+            ))?;
         }
         Ok(())
     })?;
-    print(&render(&model, Origin::Live))?;
+    print(&render(&case.model, &case.report(), Origin::Live))?;
     finished.check()?;
     Ok(ExitCode::SUCCESS)
 }

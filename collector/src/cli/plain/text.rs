@@ -2,74 +2,31 @@
 
 use std::fmt::Write;
 
+use crate::diagnose::{self, Report};
 use crate::export::json::{Origin, rfc3339};
 use crate::frame::Meta;
 use crate::model::Model;
 use crate::model::query::{self, EntryRow, LockRow};
+use crate::page::Page;
 
-/// Columns of a line, at most.
-const WIDTH: usize = 79;
 /// Holders, waiters and messages shown, each.
 const MOST: usize = 10;
 /// Frames of a stack shown.
 const FRAMES: usize = 12;
 
 /// The summary of a model: ASCII, at most 79 columns, with a final line feed.
-pub fn render(model: &Model, origin: Origin) -> String {
+pub fn render(model: &Model, report: &Report, origin: Origin) -> String {
     let mut page = Page::default();
+    for line in diagnose::text::head(report) {
+        page.wrapped(0, &line);
+    }
     header(&mut page, model, origin);
     locks(&mut page, model);
     entries(&mut page, model);
     live(&mut page, model);
     stacks(&mut page, model);
     log(&mut page, model);
-    page.text
-}
-
-/// Lines of ASCII within the width.
-#[derive(Default)]
-struct Page {
-    text: String,
-}
-
-impl Page {
-    /// A line; what does not fit is cut off.
-    fn line(&mut self, line: &str) {
-        let line = ascii(line);
-        self.text.push_str(line[..line.len().min(WIDTH)].trim_end());
-        self.text.push('\n');
-    }
-
-    /// A paragraph, broken between words; lines from the second on are indented by two more than the first.
-    fn wrapped(&mut self, indent: usize, text: &str) {
-        let mut line = " ".repeat(indent);
-        let mut empty = true;
-        for word in ascii(text).split_whitespace() {
-            if !empty && line.len() + 1 + word.len() > WIDTH {
-                self.line(&line);
-                line = " ".repeat(indent + 2);
-                empty = true;
-            }
-            if !empty {
-                line.push(' ');
-            }
-            line.push_str(word);
-            empty = false;
-        }
-        if !empty {
-            self.line(&line);
-        }
-    }
-}
-
-/// Printable ASCII; everything else becomes a question mark, so that a thread name cannot steer the terminal.
-fn ascii(text: &str) -> String {
-    text.chars()
-        .map(|c| match c {
-            ' '..='~' => c,
-            _ => '?',
-        })
-        .collect()
+    page.text()
 }
 
 fn header(page: &mut Page, model: &Model, origin: Origin) {
@@ -445,7 +402,8 @@ mod tests {
     fn paragraphs_are_broken_between_words() {
         let mut page = Page::default();
         page.wrapped(2, &"seven77 ".repeat(12));
-        let lines: Vec<&str> = page.text.lines().collect();
+        let text = page.text();
+        let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0].len(), 2 + 9 * 8 - 1);
         assert_eq!(lines[1], "    seven77 seven77 seven77");
@@ -455,6 +413,6 @@ mod tests {
     fn names_cannot_steer_the_terminal() {
         let mut page = Page::default();
         page.line("a\x1b[2Jb\u{9b}c\u{e9}");
-        assert_eq!(page.text, "a?[2Jb?c?\n");
+        assert_eq!(page.text(), "a?[2Jb?c?\n");
     }
 }

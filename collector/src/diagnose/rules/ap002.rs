@@ -1,9 +1,12 @@
 //! AP002: a deadlock is possible.
 
+use probe_ebpf::names::entry_id;
+
 use super::{Doc, Rule};
 use crate::diagnose::finding::{Id, Severity, Sighting, TaskRef};
 use crate::diagnose::graph::order::{self, Cycle, Instances};
 use crate::diagnose::look::Look;
+use crate::diagnose::words;
 use crate::model::{EdgeId, Model, query};
 
 const DOC: Doc = Doc {
@@ -136,16 +139,29 @@ fn edge_line(model: &Model, id: &EdgeId) -> String {
     let known = model.edges.get(id);
     let by = known.map_or_else(String::new, |edge| {
         format!(
-            ", {} times, first by {} ({})",
-            edge.count_total, edge.first_comm, edge.first_tid
+            ", {}, first by {} ({})",
+            words::count(
+                usize::try_from(edge.count_total).unwrap_or(usize::MAX),
+                "time"
+            ),
+            edge.first_comm,
+            edge.first_tid
         )
     });
-    let test = if id.annotated { " tested clear" } else { "" };
-    format!(
-        "  held in {}, taken{test} in {}{by}",
-        query::entry_name(id.held_in),
-        query::entry_name(id.acquired_in)
-    )
+    let (held, taken) = (place(id.held_in), place(id.acquired_in));
+    if id.annotated {
+        format!("  held {held}, tested and found clear {taken}{by}")
+    } else {
+        format!("  held {held}, taken {taken}{by}")
+    }
+}
+
+/// Where a lock was acquired.
+fn place(entry: u8) -> String {
+    match entry {
+        entry_id::NONE => "outside of the traced functions".into(),
+        entry => format!("in {}", query::entry_name(entry)),
+    }
 }
 
 /// The first task at each step, once each.

@@ -1,5 +1,7 @@
 //! AP003: a wait that nobody will end.
 
+use std::collections::BTreeMap;
+
 use probe_ebpf::abi::LockKind;
 
 use super::{Doc, REBOOT, Rule};
@@ -7,7 +9,7 @@ use crate::diagnose::chain::Chain;
 use crate::diagnose::finding::{Id, Severity, Sighting};
 use crate::diagnose::graph::waits::innermost;
 use crate::diagnose::look::Look;
-use crate::diagnose::words::list;
+use crate::diagnose::words::{count, list};
 use crate::frame;
 use crate::model::query;
 
@@ -39,6 +41,8 @@ impl Rule for OrphanedWait {
     }
 
     fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
+        // By lock and cause: those who sleep on one queue are one finding.
+        let mut orphans: BTreeMap<(String, String), Vec<usize>> = BTreeMap::new();
         for (place, task) in look.waits.tasks.iter().enumerate() {
             let Some(wait) = innermost(task) else {
                 continue;
@@ -47,39 +51,63 @@ impl Rule for OrphanedWait {
             {
                 continue;
             }
-            let Some(cause) = cause(look, place, wait) else {
-                continue;
-            };
-            let lock = look.lock_name(wait.series, wait.instance);
-            let mut sighting = Sighting::new(
-                format!("{lock} {}.{}", task.tid, wait.serial),
-                Severity::Critical,
-                format!("{} waits for {lock}, and {cause}", query::task_name(task)),
-            );
-            sighting.since_ns = wait.since_ns;
-            sighting.tasks = vec![look.task_ref(task)];
-            sighting.chain = Chain::of(look, place);
-            let behind = look.waits.behind(&[place]);
-            if !behind.is_empty() {
-                let names: Vec<String> = behind
-                    .iter()
-                    .take(4)
-                    .map(|&task| query::task_name(&look.waits.tasks[task]))
-                    .collect();
-                sighting
-                    .details
-                    .push(format!("behind it: {}", list(&names)));
+            if let Some(cause) = cause(look, place, wait) {
+                let lock = look.lock_name(wait.series, wait.instance);
+                orphans.entry((lock, cause)).or_default().push(place);
             }
-            sighting.locks = vec![lock];
-            sighting.meaning =
-                "the task sleeps until somebody else happens to wake this queue".into();
-            sighting.help = vec![
-                "another start or stop of the same guest wakes the queue, unless it waits for this task itself".into(),
-                REBOOT.into(),
-            ];
-            seen.push(sighting);
+        }
+        for ((lock, cause), mut places) in orphans {
+            let since = |place: &usize| {
+                let task = &look.waits.tasks[*place];
+                (innermost(task).map_or(0, |wait| wait.since_ns), task.tid)
+            };
+            places.sort_by_key(since);
+            seen.push(sighting(look, lock, &cause, &places));
         }
     }
+}
+
+fn sighting(look: &Look<'_>, lock: String, cause: &str, places: &[usize]) -> Sighting {
+    let tasks = places.iter().map(|&place| &look.waits.tasks[place]);
+    let names: Vec<String> = tasks.clone().take(4).map(query::task_name).collect();
+    let (verb, more) = match places.len() {
+        1 => ("waits", String::new()),
+        n if n > names.len() => ("wait", format!(" and {} more", n - names.len())),
+        _ => ("wait", String::new()),
+    };
+    let mut sighting = Sighting::new(
+        format!("{lock} {cause}"),
+        Severity::Critical,
+        format!("{}{more} {verb} for {lock}, and {cause}", list(&names)),
+    );
+    sighting.since_ns = tasks
+        .clone()
+        .filter_map(innermost)
+        .map(|wait| wait.since_ns)
+        .min()
+        .unwrap_or(0);
+    sighting.tasks = tasks.take(16).map(|task| look.task_ref(task)).collect();
+    sighting.chain = places.first().and_then(|&place| Chain::of(look, place));
+    let behind = look.waits.behind(places);
+    if !behind.is_empty() {
+        let names: Vec<String> = behind
+            .iter()
+            .take(4)
+            .map(|&task| query::task_name(&look.waits.tasks[task]))
+            .collect();
+        sighting.details.push(format!(
+            "{} behind it: {}",
+            count(behind.len(), "task"),
+            list(&names)
+        ));
+    }
+    sighting.locks = vec![lock];
+    sighting.meaning = "it sleeps until somebody else happens to wake this queue".into();
+    sighting.help = vec![
+        "another start or stop of the same guest wakes the queue, unless it waits for this task itself".into(),
+        REBOOT.into(),
+    ];
+    sighting
 }
 
 /// Why nobody will end the wait; `None` if somebody may.

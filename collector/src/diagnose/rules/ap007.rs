@@ -114,10 +114,14 @@ fn sighting(
             .take(16)
             .map(|&waiter| look.task_ref(&look.waits.tasks[waiter])),
     );
+    let polls = task
+        .inside
+        .last()
+        .map_or(entry_id::APQ_RESET_CHECK, |inside| inside.entry as u8);
     sighting.details.push(format!(
         "{} polls in {}",
         query::task_name(task),
-        query::entry_name(work.entry as u8)
+        query::entry_name(polls)
     ));
     if let Some(code) = response_code(task) {
         sighting.details.push(format!(

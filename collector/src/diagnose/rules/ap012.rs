@@ -1,6 +1,6 @@
 //! AP012: a guest that does not go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use probe_ebpf::names::entry_id;
 
@@ -9,7 +9,7 @@ use crate::diagnose::chain::{Chain, Root};
 use crate::diagnose::finding::{Id, Severity, Sighting};
 use crate::diagnose::graph::waits::innermost;
 use crate::diagnose::look::Look;
-use crate::diagnose::words::{count, duration};
+use crate::diagnose::words::{count, duration, list};
 use crate::frame;
 use crate::model::query;
 
@@ -18,7 +18,7 @@ const DOC: Doc = Doc {
     title: "stuck guest",
     text: "\
 A vCPU is in PQAP, or a guest is being started, stopped or converted, and has not come back for longer than the threshold.
-There is one such finding a guest, with the chain from its longest-waiting task to the root of it.
+Guests with the same root are one finding, with the chain from the task that has been gone for longest to that root.
 
 **How it is known.** The call has begun and not returned. The chain follows live state: what the task waits for, who holds
 that, what that one waits for, to somebody who runs, sleeps, polls hardware, has ended, or closes a circle.
@@ -51,34 +51,80 @@ impl Rule for StuckGuest {
 
     fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
         let least = look.nanos(look.thresholds.stuck);
-        let mut guests: BTreeMap<Option<u32>, Vec<(usize, &frame::Inside)>> = BTreeMap::new();
+        let mut stuck: Vec<Stuck<'_>> = Vec::new();
         for (place, task) in look.waits.tasks.iter().enumerate() {
             let call = task.inside.iter().find(|inside| {
                 CALLS.contains(&(inside.entry as u8)) && look.ago(inside.since_ns) >= least
             });
             if let Some(call) = call {
-                guests
-                    .entry(look.guest(task))
-                    .or_default()
-                    .push((place, call));
+                stuck.push(Stuck {
+                    place,
+                    guest: look.guest(task),
+                    call,
+                });
             }
         }
-        for (guest, mut tasks) in guests {
-            tasks.sort_by_key(|(place, call)| (call.since_ns, look.waits.tasks[*place].tid));
-            seen.extend(sighting(look, guest, &tasks));
+        stuck.sort_by_key(|s| (s.call.since_ns, look.waits.tasks[s.place].tid));
+        // The root of each guest's longest call; guests with one root are one finding.
+        let mut roots: BTreeMap<String, (Chain, Vec<Stuck<'_>>)> = BTreeMap::new();
+        let mut of_guest: HashMap<Option<u32>, String> = HashMap::new();
+        for task in stuck {
+            let key = match of_guest.get(&task.guest) {
+                Some(key) => key.clone(),
+                None => {
+                    let Some(chain) = Chain::of(look, task.place) else {
+                        continue;
+                    };
+                    let key = key(&chain, task.guest);
+                    of_guest.insert(task.guest, key.clone());
+                    roots
+                        .entry(key.clone())
+                        .or_insert_with(|| (chain, Vec::new()));
+                    key
+                }
+            };
+            if let Some((_, tasks)) = roots.get_mut(&key) {
+                tasks.push(task);
+            }
         }
+        seen.extend(
+            roots
+                .into_iter()
+                .filter_map(|(key, (chain, tasks))| sighting(look, key, chain, &tasks)),
+        );
     }
 }
 
-fn sighting(
-    look: &Look<'_>,
+/// A task in a call that has not come back.
+struct Stuck<'a> {
+    place: usize,
     guest: Option<u32>,
-    tasks: &[(usize, &frame::Inside)],
-) -> Option<Sighting> {
-    let &(place, call) = tasks.first()?;
-    let task = &look.waits.tasks[place];
-    let name = guest.map_or_else(|| "a guest".to_owned(), |guest| look.guest_label(guest));
-    let chain = Chain::of(look, place)?;
+    call: &'a frame::Inside,
+}
+
+/// What tells one root from another. A circle is one root wherever it is entered; a root that is not known is each
+/// guest's own.
+fn key(chain: &Chain, guest: Option<u32>) -> String {
+    match chain.roots().first() {
+        Some((_, Root::Cycle(_))) => "circle".to_owned(),
+        Some((_, Root::Unknown { .. })) | None => format!("guest {guest:?}"),
+        Some((at, root)) => format!("{} {}", root.name(), at.tid),
+    }
+}
+
+fn sighting(look: &Look<'_>, key: String, chain: Chain, tasks: &[Stuck<'_>]) -> Option<Sighting> {
+    let first = tasks.first()?;
+    let task = &look.waits.tasks[first.place];
+    let guests: BTreeSet<Option<u32>> = tasks.iter().map(|task| task.guest).collect();
+    let names: Vec<String> = guests
+        .iter()
+        .map(|guest| {
+            guest.map_or_else(
+                || "a guest that is not known".to_owned(),
+                |guest| look.guest_label(guest),
+            )
+        })
+        .collect();
     let root = chain
         .roots()
         .into_iter()
@@ -88,29 +134,31 @@ fn sighting(
         root,
         Some((_, Root::Running { .. } | Root::Sleeping { .. }))
     );
+    let shown = names.len().min(8);
+    let mut who = list(&names[..shown]);
+    if names.len() > shown {
+        who = format!("{who} and {} more", names.len() - shown);
+    }
     let mut sighting = Sighting::new(
-        format!(
-            "guest {}",
-            guest.map_or_else(|| "?".to_owned(), |guest| guest.to_string())
-        ),
+        key,
         if ends {
             Severity::Warning
         } else {
             Severity::Critical
         },
         format!(
-            "{name} is stuck: {} has been in {} for {}",
+            "{who} {} stuck: {} has been in {} for {}",
+            if names.len() == 1 { "is" } else { "are" },
             query::task_name(task),
-            query::entry_name(call.entry as u8),
-            duration(look.ago(call.since_ns))
+            query::entry_name(first.call.entry as u8),
+            duration(look.ago(first.call.since_ns))
         ),
     );
-    sighting.since_ns = call.since_ns;
+    sighting.since_ns = first.call.since_ns;
     if tasks.len() > 1 {
-        sighting.details.push(format!(
-            "{} of it in such calls",
-            count(tasks.len(), "task")
-        ));
+        sighting
+            .details
+            .push(format!("{} in such calls", count(tasks.len(), "task")));
     }
     if let Some((at, root)) = &root {
         let root = match root {
@@ -122,14 +170,21 @@ fn sighting(
     sighting.tasks = tasks
         .iter()
         .take(16)
-        .map(|(place, _)| look.task_ref(&look.waits.tasks[*place]))
+        .map(|stuck| look.task_ref(&look.waits.tasks[stuck.place]))
         .collect();
     sighting.locks = innermost(task)
         .map(|wait| look.lock_name(wait.series, wait.instance))
         .into_iter()
         .collect();
     sighting.chain = Some(chain);
-    sighting.meaning = format!("{name} does not get on until its root does");
+    sighting.meaning = format!(
+        "{} not get on until the root does",
+        if names.len() == 1 {
+            "the guest does"
+        } else {
+            "these guests do"
+        }
+    );
     sighting.help = match &root {
         Some((_, Root::Running { .. } | Root::Sleeping { .. })) => {
             vec!["wait: the root goes on".into()]

@@ -3,6 +3,7 @@
 //! A pure function of a model: [`Document::of`] takes what is known, serde writes it. Times are nanoseconds unless the
 //! name says otherwise; a member that is absent does not apply.
 
+mod findings;
 mod live;
 mod locks;
 mod run;
@@ -11,10 +12,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::diagnose::Report;
 use crate::model::histogram::{Coarse, Histogram};
 use crate::model::query;
 use crate::model::{EdgeId, Entry, Model, return_name};
 
+pub use findings::{Finding, Keeps, Link, Root, Waits};
 pub use live::{Holder, Live, OnBehalfOf, Stack, Waiter, Write};
 pub use locks::{Instance, Lock, PerEntry};
 pub use run::{AttachPoint, Events, Interval, Overhead, Program, ProgramEvents, Source, rfc3339};
@@ -63,8 +66,10 @@ pub struct Document {
     pub overhead: Overhead,
     /// Attach points.
     pub attach: Vec<AttachPoint>,
-    /// Findings.
-    pub findings: Vec<serde_json::Value>,
+    /// What is the matter, in one line.
+    pub verdict: String,
+    /// Findings: those that stand first, then the worst.
+    pub findings: Vec<Finding>,
 }
 
 /// A histogram. The members from `min_ns` to `p999_ns` are absent while there are no values.
@@ -261,8 +266,8 @@ pub struct Task {
 }
 
 impl Document {
-    /// The document of a model.
-    pub fn of(model: &Model, origin: Origin) -> Self {
+    /// The document of a model, and of the diagnosis of the run that it was made from.
+    pub fn of(model: &Model, origin: Origin, report: &Report) -> Self {
         Self {
             schema: SCHEMA,
             source: Source::of(model, origin),
@@ -287,7 +292,8 @@ impl Document {
             events: Events::of(&model.loss),
             overhead: Overhead::of(&model.overhead),
             attach: AttachPoint::all(model),
-            findings: Vec::new(),
+            verdict: report.verdict.to_string(),
+            findings: Finding::all(report, model.last.at_ns),
         }
     }
 

@@ -1,0 +1,291 @@
+//! `diagnose`: what is the matter, as text for a report or as JSON; live, of a recording, or of a text with stacks.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::export::fold_recording;
+use super::live::{Warnings, follow, note};
+use super::output::print;
+use super::{Failure, Globals, run_options};
+use crate::diagnose::{Case, Diagnosis, Finding, Report, Severity, Thresholds, stacks, text};
+use crate::export::json::{Document, Origin, rfc3339};
+use crate::model::Model;
+use crate::source::Session;
+
+/// How long a run is watched where nothing is said.
+const DEFAULT_DURATION: Duration = Duration::from_secs(5);
+/// A deadlock does not go away: that long after it was found there is nothing to wait for.
+const AFTER_CRITICAL_NS: u64 = 1_000_000_000;
+/// Bytes of a pasted text that are read.
+const MAX_TEXT: u64 = 64 << 20;
+
+/// Arguments of `diagnose`.
+#[derive(Debug, Clone, PartialEq, Args)]
+pub struct DiagnoseArgs {
+    /// Recording to diagnose; without it, the source is watched for `--duration`, or 5 s
+    pub file: Option<PathBuf>,
+
+    /// Diagnose stacks that somebody saved: hung-task or sysrq-w lines, /proc/*/stack, `foreach bt` of crash; `-` reads
+    /// the standard input. Neither a driver nor privileges are needed
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    pub from: Option<PathBuf>,
+
+    /// One JSON object, described in docs/json.md, instead of text
+    #[arg(long)]
+    pub json: bool,
+
+    /// Keep watching, and print what changes, until `--duration` is over or ctrl-c
+    #[arg(long, conflicts_with_all = ["file", "from", "json"])]
+    pub watch: bool,
+
+    /// Least severity that makes the exit code 1
+    #[arg(long, value_enum, value_name = "SEVERITY", default_value_t = FailOn::Info)]
+    pub fail_on: FailOn,
+
+    /// Say so if nothing of this guest is stuck here (AP000): its number, as in guest-N
+    #[arg(long, value_name = "N")]
+    pub guest: Option<u32>,
+
+    /// From when on something is a finding, for example stuck=500ms; docs/findings.md lists them. May be given several
+    /// times
+    #[arg(long = "threshold", value_name = "NAME=VALUE")]
+    pub thresholds: Vec<String>,
+}
+
+/// Severities that make the exit code 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// A guest or the driver does not go on.
+    Critical,
+    /// That, or it costs time, or can become critical.
+    Warning,
+    /// Any finding.
+    Info,
+}
+
+impl FailOn {
+    const fn severity(self) -> Severity {
+        match self {
+            Self::Critical => Severity::Critical,
+            Self::Warning => Severity::Warning,
+            Self::Info => Severity::Info,
+        }
+    }
+}
+
+pub(super) fn run(args: &DiagnoseArgs, globals: &Globals) -> Result<ExitCode, Failure> {
+    let mut case = Case {
+        model: Model::default(),
+        diagnosis: Diagnosis::new(thresholds(&args.thresholds)?),
+    };
+    if let Some(guest) = args.guest {
+        case.diagnosis.ask(guest);
+    }
+    if let Some(path) = &args.from {
+        for note in from_text(path, globals, &mut case)? {
+            if !globals.quiet {
+                super::live::note(&format!("note: {note}"));
+            }
+        }
+        return answer(args, &case, &case.report(), Origin::Recording);
+    }
+    if let Some(path) = &args.file {
+        let whole = fold_recording(path, &mut case)?;
+        let code = answer(args, &case, &case.report(), Origin::Recording)?;
+        return whole.map(|()| code);
+    }
+    live(args, globals, case)
+}
+
+fn thresholds(given: &[String]) -> Result<Thresholds, Failure> {
+    let mut all = Thresholds::default();
+    for text in given {
+        all.set(text).map_err(|cause| {
+            Failure::new(
+                format!("--threshold {text} cannot be set"),
+                cause,
+                "--threshold stuck=500ms",
+            )
+        })?;
+    }
+    Ok(all)
+}
+
+/// Watches a source. The answer is that of the last moment before the source is stopped: what stopping does to it is
+/// not what was asked.
+fn live(args: &DiagnoseArgs, globals: &Globals, mut case: Case) -> Result<ExitCode, Failure> {
+    let options = run_options(globals)?;
+    let duration = match globals.duration {
+        None if !args.watch => Some(DEFAULT_DURATION),
+        duration => duration,
+    };
+    if !globals.quiet {
+        note(&match duration {
+            Some(duration) => format!("watching for {} ...", humantime::format_duration(duration)),
+            None => "watching until ctrl-c ...".to_owned(),
+        });
+    }
+    let session = Session::start(&options)?;
+    let limit_ns = duration.map(|d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
+    let early = globals.duration.is_none() && !args.watch;
+    let mut first_ns = None;
+    let mut answered: Option<Report> = None;
+    let mut changes = Changes::default();
+    let stop = session.stopper();
+    let finished = follow(globals, Warnings::Told, session, duration, |frame| {
+        if answered.is_some() {
+            return Ok(());
+        }
+        case.apply(frame);
+        let at_ns = case.model.last.at_ns;
+        let elapsed = at_ns.saturating_sub(*first_ns.get_or_insert(at_ns));
+        let report = case.report();
+        if args.watch {
+            for line in changes.since(&report, &case.model) {
+                print(&format!("{line}\n"))?;
+            }
+        }
+        // Two ticks before the end: by then nobody has been told to stop.
+        let tick = case.model.last.length_ns.saturating_mul(2);
+        let over = limit_ns.is_some_and(|limit| elapsed.saturating_add(tick) >= limit);
+        let clear = early && report.findings.iter().any(|f| stands_for_good(f, at_ns));
+        if over || clear || frame.end.is_some() {
+            answered = Some(report);
+        }
+        if clear {
+            stop.stop();
+        }
+        Ok(())
+    })?;
+    finished.check()?;
+    let report = answered.unwrap_or_else(|| case.report());
+    if args.watch {
+        return Ok(exit_code(args, &report));
+    }
+    answer(args, &case, &report, Origin::Live)
+}
+
+/// Nothing that is seen later changes what there is to say.
+fn stands_for_good(finding: &Finding, at_ns: u64) -> bool {
+    finding.active()
+        && finding.id.0 == 1
+        && at_ns.saturating_sub(finding.found_ns) >= AFTER_CRITICAL_NS
+}
+
+fn from_text(path: &Path, globals: &Globals, case: &mut Case) -> Result<Vec<String>, Failure> {
+    let (name, bytes) = read_bounded(path)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let parsed = stacks::parse(&text);
+    if parsed.tasks.is_empty() {
+        return Err(Failure::new(
+            format!("{name} has no stacks"),
+            "there is no hung-task report, no sysrq-w output, no /proc/PID/stack and no backtrace of crash in it",
+            "echo w > /proc/sysrq-trigger; dmesg > FILE, on the host that hangs",
+        ));
+    }
+    let generation = globals.generation.as_deref();
+    let (frame, notes) = stacks::frame(&parsed, generation);
+    case.apply(&frame);
+    Ok(notes)
+}
+
+fn read_bounded(path: &Path) -> Result<(String, Vec<u8>), Failure> {
+    use std::io::Read as _;
+    let mut bytes = Vec::new();
+    let (name, read) = if path.as_os_str() == "-" {
+        let read = std::io::stdin()
+            .lock()
+            .take(MAX_TEXT)
+            .read_to_end(&mut bytes);
+        ("the standard input".to_owned(), read)
+    } else {
+        let read =
+            std::fs::File::open(path).and_then(|file| file.take(MAX_TEXT).read_to_end(&mut bytes));
+        (path.display().to_string(), read)
+    };
+    match read {
+        Ok(_) => Ok((name, bytes)),
+        Err(error) => Err(Failure::new(
+            format!("{name} cannot be read"),
+            error.to_string(),
+            "a text file with stacks, or - for the standard input",
+        )),
+    }
+}
+
+fn answer(
+    args: &DiagnoseArgs,
+    case: &Case,
+    report: &Report,
+    origin: Origin,
+) -> Result<ExitCode, Failure> {
+    if args.json {
+        let mut json = Vec::new();
+        Document::of(&case.model, origin, report)
+            .write(&mut json)
+            .map_err(|error| {
+                Failure::new(
+                    "the diagnosis cannot be written as JSON",
+                    error.to_string(),
+                    "without --json",
+                )
+            })?;
+        print(&String::from_utf8_lossy(&json))?;
+    } else {
+        print(&text::render(report, &case.model))?;
+    }
+    Ok(exit_code(args, report))
+}
+
+/// 0: nothing found; 1: findings at least as bad as was asked for.
+fn exit_code(args: &DiagnoseArgs, report: &Report) -> ExitCode {
+    let least = args.fail_on.severity();
+    let found = report.findings.iter().any(|f| f.seen.severity >= least);
+    ExitCode::from(u8::from(found))
+}
+
+/// What `--watch` has printed already.
+#[derive(Default)]
+struct Changes {
+    verdict: String,
+    standing: Vec<(crate::diagnose::Id, String)>,
+}
+
+impl Changes {
+    /// Lines for what is new: the verdict's first word, findings that begin, findings that are over.
+    fn since(&mut self, report: &Report, model: &Model) -> Vec<String> {
+        let at = rfc3339(model.last.at_unix_ns);
+        let mut lines = Vec::new();
+        let verdict = report.verdict.kind.name().to_owned();
+        if verdict != self.verdict {
+            lines.push(format!("{at} verdict: {}", report.verdict));
+            self.verdict = verdict;
+        }
+        let standing: Vec<&Finding> = report.findings.iter().filter(|f| f.active()).collect();
+        for finding in &standing {
+            let key = (finding.id, finding.seen.key.clone());
+            if !self.standing.contains(&key) {
+                lines.push(format!("{at} begins: {}", text::line(finding)));
+                let chain = finding.seen.chain.iter().flat_map(|chain| chain.lines());
+                lines.extend(chain.map(|line| format!("    {line}")));
+                self.standing.push(key);
+            }
+        }
+        self.standing.retain(|(id, key)| {
+            let stands = standing.iter().any(|f| f.id == *id && f.seen.key == *key);
+            if !stands {
+                let past = report
+                    .findings
+                    .iter()
+                    .find(|f| f.id == *id && f.seen.key == *key);
+                let what = past.map_or_else(|| id.to_string(), text::line);
+                lines.push(format!("{at} is over: {what}"));
+            }
+            stands
+        });
+        lines
+    }
+}

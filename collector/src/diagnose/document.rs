@@ -1,0 +1,59 @@
+//! The documentation of findings as pages: for `explain`, and all of them as docs/findings.md.
+
+use super::rules::{self, Doc};
+use super::upstream;
+
+/// Markdown of one kind of finding: its text, the generations that can have it, and what upstream did.
+pub fn page(doc: &Doc) -> String {
+    let mut page = format!("# {}: {}\n\n{}", doc.id, doc.title, doc.text);
+    let affected = upstream::affected(doc.id.0);
+    let entries: Vec<&upstream::Entry> = upstream::TABLE
+        .iter()
+        .filter(|e| e.id == doc.id.0)
+        .collect();
+    if entries.is_empty() {
+        return page;
+    }
+    page.push_str(&format!(
+        "\n**Generations.** Seen in or fixed for {}; the others cannot have it in the forms below.\n\n**What upstream did.**\n\n",
+        affected.join(", ")
+    ));
+    for entry in entries {
+        let hash = if entry.commit.hash.is_empty() {
+            String::new()
+        } else {
+            format!("{} ", entry.commit.hash)
+        };
+        let symptom = if entry.symptom.is_empty() {
+            String::new()
+        } else {
+            format!(", with `{}`", entry.symptom)
+        };
+        page.push_str(&format!(
+            "* {hash}\"{}\" ({}): {} ({}{symptom})\n",
+            entry.commit.title,
+            entry.commit.release,
+            entry.effect,
+            entry.affected.join(", ")
+        ));
+    }
+    page
+}
+
+/// docs/findings.md.
+pub fn all() -> String {
+    let mut text = String::from(
+        "# Findings\n\nWhat `apscope diagnose` and the dashboard can find. Each section is also printed by `apscope explain ID`.\nWritten by `cargo xtask findings` from the rules in collector/src/diagnose/rules.\n\n## Thresholds\n\nSet with `--threshold NAME=VALUE`.\n\n| name | default | of | is |\n|---|---|---|---|\n",
+    );
+    for (name, value, of, what) in super::thresholds::table() {
+        text.push_str(&format!("| `{name}` | {value} | {of} | {what} |\n"));
+    }
+    text.push('\n');
+    for doc in rules::docs() {
+        text.push_str(&page(doc).replacen("# ", "## ", 1));
+        text.push('\n');
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}

@@ -1,0 +1,243 @@
+//! A diagnosis as text that can be pasted into a report: ASCII, 79 columns, the cause in the first lines.
+
+use std::collections::BTreeSet;
+
+use super::chain::Root;
+use super::finding::{Finding, Id};
+use super::words::duration;
+use super::{Report, Severity};
+use crate::export::json::rfc3339;
+use crate::model::Model;
+use crate::model::query::{self, LockRow};
+use crate::page::Page;
+
+/// Lines of a chain shown.
+const CHAIN_LINES: usize = 24;
+
+/// All of a diagnosis: verdict, what was measured, findings, and the histograms of the locks they are about.
+pub fn render(report: &Report, model: &Model) -> String {
+    let mut page = Page::default();
+    page.wrapped(0, &format!("verdict: {}", report.verdict));
+    environment(&mut page, model);
+    summary(&mut page, report);
+    for finding in &report.findings {
+        page.line("");
+        one(&mut page, finding, explained(report, finding), model);
+    }
+    histograms(&mut page, report, model);
+    page.text()
+}
+
+/// The verdict, and a line for each finding that stands: what a summary of something else begins with.
+pub fn head(report: &Report) -> Vec<String> {
+    let mut lines = vec![format!("verdict: {}", report.verdict)];
+    lines.extend(
+        report
+            .findings
+            .iter()
+            .filter(|finding| finding.active())
+            .map(line),
+    );
+    lines
+}
+
+/// A finding in one line.
+pub fn line(finding: &Finding) -> String {
+    format!(
+        "{} {}: {}",
+        finding.id,
+        finding.seen.severity.name(),
+        finding.seen.summary
+    )
+}
+
+fn environment(page: &mut Page, model: &Model) {
+    let Some(meta) = &model.meta else { return };
+    let emulated = if query::emulated(model) {
+        "EMULATED "
+    } else {
+        ""
+    };
+    let generation = match query::candidates(meta) {
+        known if known.is_empty() => "of a generation that is not known".to_owned(),
+        known => known,
+    };
+    let mut what = format!("{emulated}driver {generation}");
+    if query::emulated(model) {
+        what = format!(
+            "{what}, scenario {}, seed {}, {} guests x {} vCPUs",
+            meta.scenario, meta.seed, meta.guests, meta.vcpus
+        );
+    }
+    if query::is_kernel(meta) {
+        what = format!("{what}, level {}", meta.level);
+    }
+    let machine: Vec<&str> = [meta.kernel_release.as_str(), meta.arch.as_str()]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect();
+    if !machine.is_empty() {
+        what = format!("{what}, on Linux {}", machine.join(" "));
+    }
+    page.wrapped(
+        0,
+        &format!("measured: {what}, from {} ({})", meta.source, meta.probe),
+    );
+    if meta.start_unix_ns != 0 {
+        page.wrapped(
+            0,
+            &format!(
+                "time: {} for {}; {}",
+                rfc3339(meta.start_unix_ns),
+                duration(query::elapsed_ns(model)),
+                if model.loss.exact() {
+                    "counts are exact"
+                } else {
+                    "counts are \"at least\""
+                }
+            ),
+        );
+    }
+    for loss in meta.losses.iter().take(4) {
+        page.wrapped(0, &format!("not measured: {loss}"));
+    }
+}
+
+fn summary(page: &mut Page, report: &Report) {
+    let of = |severity: Severity, active: bool| {
+        report
+            .findings
+            .iter()
+            .filter(|f| f.seen.severity == severity && f.active() == active)
+            .count()
+    };
+    let mut parts = Vec::new();
+    for severity in [Severity::Critical, Severity::Warning, Severity::Info] {
+        let n = of(severity, true);
+        if n > 0 {
+            parts.push(format!("{n} {}", severity.name()));
+        }
+    }
+    let past = report.findings.iter().filter(|f| !f.active()).count();
+    if past > 0 {
+        parts.push(format!("{past} over"));
+    }
+    if report.omitted > 0 {
+        parts.push(format!("{} without room", report.omitted));
+    }
+    let text = if parts.is_empty() {
+        "none".to_owned()
+    } else {
+        parts.join(", ")
+    };
+    page.wrapped(0, &format!("findings: {text}"));
+}
+
+/// The finding that shows the root of this one's chain already.
+fn explained(report: &Report, finding: &Finding) -> Option<Id> {
+    let root = finding.seen.chain.as_ref()?.roots().first()?.1.clone();
+    let by = match root {
+        Root::Cycle(_) => Id(1),
+        Root::PollingHardware { .. } => Id(7),
+        _ => return None,
+    };
+    let shown = |f: &Finding| f.id == by && f.active() == finding.active();
+    (finding.id > by && report.findings.iter().any(shown)).then_some(by)
+}
+
+fn one(page: &mut Page, finding: &Finding, explained: Option<Id>, model: &Model) {
+    let seen = &finding.seen;
+    page.wrapped(0, &line(finding));
+    let at = model.last.at_ns;
+    match finding.until_ns {
+        None => page.wrapped(
+            2,
+            &format!(
+                "since: {} before the end",
+                duration(at.saturating_sub(finding.since_ns))
+            ),
+        ),
+        Some(until) => page.wrapped(
+            2,
+            &format!(
+                "over: it stood for {}, until {} before the end",
+                duration(until.saturating_sub(finding.since_ns)),
+                duration(at.saturating_sub(until))
+            ),
+        ),
+    }
+    if let Some(id) = explained {
+        page.wrapped(
+            2,
+            &format!("who waits for whom: it leads to what {id} shows"),
+        );
+    } else if let Some(chain) = &seen.chain {
+        page.line("  who waits for whom:");
+        let lines = chain.lines();
+        for line in lines.iter().take(CHAIN_LINES) {
+            let text = line.trim_start();
+            page.wrapped(4 + line.len() - text.len(), text);
+        }
+        if lines.len() > CHAIN_LINES {
+            page.line(&format!("    ... {} more lines", lines.len() - CHAIN_LINES));
+        }
+    }
+    for detail in &seen.details {
+        let text = detail.trim_start();
+        page.wrapped(2 + detail.len() - text.len(), text);
+    }
+    if !seen.meaning.is_empty() {
+        page.wrapped(2, &format!("means: {}", seen.meaning));
+    }
+    for help in &seen.help {
+        page.wrapped(2, &format!("can help: {help}"));
+    }
+    for history in &finding.upstream {
+        page.wrapped(2, &format!("upstream: {}", history.text()));
+    }
+    page.wrapped(2, &format!("more: apscope explain {}", finding.id));
+}
+
+/// Waits and holds of the classes that findings are about.
+fn histograms(page: &mut Page, report: &Report, model: &Model) {
+    let names: BTreeSet<&str> = report
+        .findings
+        .iter()
+        .flat_map(|finding| &finding.seen.locks)
+        .map(|lock| lock.split('[').next().unwrap_or(lock))
+        .collect();
+    let rows: Vec<LockRow> = query::lock_rows(model)
+        .into_iter()
+        .filter(|row| names.contains(row.class) && row.acquisitions > 0)
+        .collect();
+    if rows.is_empty() {
+        return;
+    }
+    page.line("");
+    page.line("locks of these findings: wait and hold, p50 / p99 / max");
+    for row in rows {
+        let three = |h: &crate::model::histogram::Histogram| {
+            let at = |q| h.quantile(q).map_or_else(|| "-".to_owned(), duration);
+            format!(
+                "{} / {} / {}",
+                at(0.5),
+                at(0.99),
+                h.max().map_or_else(|| "-".to_owned(), duration)
+            )
+        };
+        let Some(series) = model.series.get(&row.series) else {
+            continue;
+        };
+        page.wrapped(
+            2,
+            &format!(
+                "{}: {} acquisitions, {} contended; wait {}; hold {}",
+                query::series_name(row.series),
+                row.acquisitions,
+                row.contended,
+                three(&series.wait),
+                three(&series.hold)
+            ),
+        );
+    }
+}
