@@ -5,6 +5,7 @@
 //! does. Pure: a text in, a frame out. Does not judge what it finds.
 #![forbid(unsafe_code)]
 
+pub mod frame;
 pub mod generation;
 pub mod table;
 pub mod text;
