@@ -25,6 +25,9 @@ use settle::{Actor, Fact, Settling};
 /// The moment of the text, in nanoseconds: 13 days after the kernel's start, so that nothing was blocked before it.
 pub const AT_NS: u64 = 1 << 50;
 
+/// Entry points of one task, the innermost.
+const MAX_INSIDE: usize = 16;
+
 /// Makes a frame of a text. `generation` is a name as in [`Generation::name`]; an unknown one is said in the notes and not
 /// used.
 #[must_use]
@@ -148,7 +151,9 @@ fn since(blocked_for_s: Option<u64>) -> u64 {
 fn state(actor: &Actor<'_>, instances: &mut Instances) -> frame::TaskState {
     let task = actor.task;
     let since_ns = since(task.blocked_for_s);
+    // A model takes so many.
     let inside = &actor.implied.inside;
+    let inside = &inside[inside.len().saturating_sub(MAX_INSIDE)..];
     let innermost = inside.last().copied().unwrap_or(NONE);
     let entry = |fact: &Fact| {
         // The one lock that an outer function takes and an entry point is known of.

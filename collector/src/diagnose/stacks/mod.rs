@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 pub mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod generation;
 pub mod table;
 pub mod text;

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use probe_ebpf::abi::{LockKind, Mode, series};
+use probe_ebpf::abi::{LockKind, Mode, NO_INSTANCE, series};
 use probe_ebpf::names::CLASSES;
 use probe_ebpf::names::class_id::{
     AP_ATTR_MUTEX, AP_PERMS_MUTEX, GUESTS_LOCK, MATRIX_DEV_LOCK, MDEVS_LOCK,
@@ -63,29 +63,40 @@ pub(super) const fn is_global(class: u8) -> bool {
 /// Numbers for keys.
 #[derive(Debug, Default)]
 pub(super) struct Instances {
-    ids: BTreeMap<Key, u32>,
+    /// By key: a number, and the first id unless there are too many.
+    ids: BTreeMap<Key, (u32, Option<u32>)>,
     groups: Vec<Group>,
     all: Vec<frame::Instance>,
 }
+
+/// Instances that a model takes of a run.
+const MAX_INSTANCES: usize = 16_384;
 
 /// No kernel has anything there: below s390's and x86's kernel addresses, above what processes map.
 const FIRST_ADDRESS: u64 = 0x7fff_a900_0000_0000;
 
 impl Instances {
-    /// The instance of a key and mode, and its address.
+    /// The instance of a key and mode ([`NO_INSTANCE`] beyond what a model takes), and its address.
     pub fn get(&mut self, key: Key, mode: Mode) -> (u32, u64) {
         let class = key.class();
         let kind = CLASSES.get(usize::from(class)).map(|class| class.kind);
-        let (first, rwsem) = match (self.ids.get(&key), kind == Some(LockKind::Rwsem)) {
-            (Some(first), rwsem) => (*first, rwsem),
-            (None, rwsem) => (self.add(key, rwsem), rwsem),
-        };
-        let id = first + u32::from(rwsem && mode == Mode::Read);
-        (id, address(first))
+        let rwsem = kind == Some(LockKind::Rwsem);
+        let number = self.ids.get(&key).map(|(number, first)| (*number, *first));
+        let (number, first) = number.unwrap_or_else(|| self.add(key, rwsem));
+        let read = u32::from(rwsem && mode == Mode::Read);
+        (
+            first.map_or(NO_INSTANCE, |first| first + read),
+            address(number),
+        )
     }
 
-    fn add(&mut self, key: Key, rwsem: bool) -> u32 {
-        let first = u32::try_from(self.all.len()).unwrap_or(u32::MAX - 1);
+    fn add(&mut self, key: Key, rwsem: bool) -> (u32, Option<u32>) {
+        let number = u32::try_from(self.ids.len()).unwrap_or(u32::MAX);
+        if self.all.len() + 2 > MAX_INSTANCES {
+            self.ids.insert(key, (number, None));
+            return (number, None);
+        }
+        let first = u32::try_from(self.all.len()).unwrap_or(NO_INSTANCE);
         let guest = match key {
             Key::Guest(_, group) => self.guest(group),
             _ => 0,
@@ -99,13 +110,13 @@ impl Instances {
             self.all.push(frame::Instance {
                 id,
                 name: name(key),
-                address: address(first),
+                address: address(number),
                 series: u32::from(series(key.class(), *mode)),
                 guest,
             });
         }
-        self.ids.insert(key, first);
-        first
+        self.ids.insert(key, (number, Some(first)));
+        (number, Some(first))
     }
 
     fn guest(&mut self, group: Group) -> u32 {
@@ -124,8 +135,8 @@ impl Instances {
     }
 }
 
-fn address(first: u32) -> u64 {
-    FIRST_ADDRESS + u64::from(first) * 64
+fn address(number: u32) -> u64 {
+    FIRST_ADDRESS + u64::from(number) * 64
 }
 
 fn name(key: Key) -> String {

@@ -15,6 +15,8 @@ use super::instances::{Group, Key, is_global};
 use crate::diagnose::stacks::table::{Activity, Candidate, Implied, Lock};
 use crate::diagnose::stacks::text::{BlockerKind, Task};
 
+/// Holdings of one task, as the model takes them.
+const MAX_HOLDS: usize = 16;
 /// Rounds of settling; each settles all that the one before made possible.
 const ROUNDS: usize = 16;
 
@@ -230,9 +232,25 @@ impl<'a> Settling<'a> {
                 .all(|(key, mode)| !self.is_taken(at, key, mode))
         };
         let all = actor.candidates().iter().enumerate();
-        all.filter(|(_, candidate)| free(candidate))
+        all.filter(|(_, candidate)| free(candidate) && self.may_be_owned(at, candidate.lock))
             .map(|(index, _)| index)
             .collect()
+    }
+
+    /// Whether the kernel's word on the owner allows this to be the awaited lock: nobody else may hold it alone.
+    fn may_be_owned(&self, at: usize, (class, _): Lock) -> bool {
+        let Some(blocker) = &self.actors[at].task.blocker else {
+            return true;
+        };
+        if blocker.kind == BlockerKind::Semaphore {
+            return true;
+        }
+        let key = self.awaited_key(at, class);
+        let holders = self.holders.get(&key).map_or(&[][..], Vec::as_slice);
+        !key.is_known()
+            || holders.iter().all(|(holder, mode)| {
+                *mode == Mode::Read || self.actors[*holder].task.tid == blocker.tid
+            })
     }
 
     fn is_awaited_taken(&self, at: usize, candidate: usize) -> bool {
@@ -296,15 +314,18 @@ impl<'a> Settling<'a> {
     fn give_up(&mut self) {
         for at in 0..self.actors.len() {
             let actor = &self.actors[at];
-            let (None, [first, ..]) = (actor.chosen, actor.candidates()) else {
+            let all = actor.candidates();
+            if actor.chosen.is_some() || all.is_empty() {
                 continue;
-            };
-            let (class, mode) = first.lock;
-            let names: Vec<&str> = actor
-                .candidates()
-                .iter()
-                .map(|c| class_name(c.lock.0))
-                .collect();
+            }
+            let mut possible = self.possible(at);
+            if possible.is_empty() {
+                possible = (0..all.len()).collect();
+            }
+            let locks: Vec<Lock> = possible.iter().map(|index| all[*index].lock).collect();
+            let (class, mode) = locks[0];
+            let mut names: Vec<&str> = locks.iter().map(|(class, _)| class_name(*class)).collect();
+            names.dedup();
             let note = format!(
                 "{}: which of {} it waits for cannot be told; the first is shown",
                 actor.who(),
@@ -394,13 +415,25 @@ impl<'a> Settling<'a> {
                 BlockerKind::RwsemReader => Mode::Write,
                 BlockerKind::RwsemWriter => Mode::Read,
             };
-            let known = self.actors[owner]
-                .holds
-                .iter_mut()
-                .find(|held| held.key == wait.key);
-            match known {
-                Some(held) if held.evidence == "stack" => held.evidence = "stack,kernel",
-                Some(_) => {}
+            let held = |actor: &Actor<'_>| actor.holds.iter().position(|h| h.key == wait.key);
+            match held(&self.actors[owner]) {
+                Some(known) => {
+                    let known = &mut self.actors[owner].holds[known];
+                    if known.evidence == "stack" {
+                        known.evidence = "stack,kernel";
+                    }
+                }
+                None if !self.may_be_owned(at, (wait.key.class(), wait.mode)) => {
+                    self.notes.push(format!(
+                        "{}: the kernel says that {} ({}) owns what it waits for, the stacks say otherwise of {}",
+                        self.actors[at].who(),
+                        blocker.comm,
+                        blocker.tid,
+                        class_name(wait.key.class())
+                    ));
+                    continue;
+                }
+                None if self.actors[owner].holds.len() >= MAX_HOLDS => continue,
                 None => {
                     self.actors[owner].holds.push(Fact {
                         key: wait.key,
