@@ -28,7 +28,7 @@ struct Target {
     oom: bool,
 }
 
-const TARGETS: [Target; 4] = [
+const TARGETS: [Target; 5] = [
     Target {
         name: "sysfs",
         longest: 1024,
@@ -41,6 +41,7 @@ const TARGETS: [Target; 4] = [
     reader("kallsyms", 4096),
     reader("filter_functions", 4096),
     reader("btf", 8192),
+    reader("stacks", 8192),
 ];
 
 /// A target that reads bytes and keeps nothing: its memory is bounded by the input's length.
@@ -65,7 +66,7 @@ pub struct Options {
     /// How long to run each target
     #[arg(long, default_value_t = 30, value_name = "N")]
     seconds: u64,
-    /// Run this target alone: sysfs, kallsyms, filter_functions or btf
+    /// Run this target alone: sysfs, kallsyms, filter_functions, btf or stacks
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
     /// Run this input alone, and print its operations

@@ -1,0 +1,235 @@
+//! The tasks of a text as a frame, as a source gives it: who holds what, who waits for what.
+//!
+//! Takes a parsed text and, if a person named it, the generation; gives a frame, and notes on what is assumed. Times are
+//! made up: the text is of one moment, [`AT_NS`], and how long a task is blocked is as the hung-task detector says.
+
+mod instances;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use probe_ebpf::abi::{NO_INSTANCE, series};
+use probe_ebpf::names::class_id::VCPU_MUTEX;
+use probe_ebpf::names::entry_id::{KVM_VCPU_IOCTL, NONE};
+
+use super::generation;
+use super::table::{Activity, imply};
+use super::text::{Parsed, Task};
+use crate::attach::generation::Generation;
+use crate::frame;
+use instances::{Group, Instances};
+use settle::{Actor, Fact, Settling};
+
+/// The moment of the text, in nanoseconds: 13 days after the kernel's start, so that nothing was blocked before it.
+pub const AT_NS: u64 = 1 << 50;
+
+/// Entry points of one task, the innermost.
+const MAX_INSIDE: usize = 16;
+
+/// Makes a frame of a text. `generation` is a name as in [`Generation::name`]; an unknown one is said in the notes and not
+/// used.
+#[must_use]
+pub fn frame(parsed: &Parsed, generation: Option<&str>) -> (frame::Frame, Vec<String>) {
+    let mut notes = parsed.notes.clone();
+    let given = generation.and_then(|name| {
+        let found = Generation::ALL.into_iter().find(|g| g.name() == name);
+        if found.is_none() {
+            notes.push(format!("no generation is named {name}: not used"));
+        }
+        found
+    });
+    let candidates = generation::candidates(parsed, given);
+    let actors: Vec<Actor<'_>> = parsed
+        .tasks
+        .iter()
+        .map(|task| Actor::new(task, imply(task, candidates.generations)))
+        .collect();
+    let mut settling = Settling::new(actors);
+    settling.run();
+    let Settling {
+        actors,
+        notes: settled,
+        ..
+    } = settling;
+    notes.extend(settled);
+    say_what_is_assumed(&actors, &mut notes);
+    let mut live = frame::Live::default();
+    let mut stacks = Vec::new();
+    let mut instances = Instances::default();
+    for actor in &actors {
+        if !is_relevant(actor) {
+            continue;
+        }
+        let state = state(actor, &mut instances);
+        stacks.extend(stack(actor.task, &state));
+        live.tasks.push(state);
+    }
+    let series: BTreeSet<u32> = live
+        .tasks
+        .iter()
+        .flat_map(|task| {
+            let holds = task.holds.iter().map(|holding| holding.series);
+            holds.chain(task.waits.iter().map(|waiting| waiting.series))
+        })
+        .collect();
+    let entries: BTreeSet<u32> = live
+        .tasks
+        .iter()
+        .flat_map(|task| task.inside.iter().map(|inside| inside.entry))
+        .collect();
+    let longest = parsed.tasks.iter().filter_map(|t| t.blocked_for_s).max();
+    let (instances, guests) = instances.finish();
+    let meta = frame::Meta {
+        source: "stacks".into(),
+        probe: "none".into(),
+        generation: candidates.generations.to_string(),
+        kernel_release: parsed.kernel_release.clone().unwrap_or_default(),
+        reason: format!("a text with stacks of {} tasks", parsed.tasks.len()),
+        start_ns: since(longest),
+        instances,
+        series: series.into_iter().collect(),
+        entries: entries.into_iter().collect(),
+        guests,
+        version: env!("CARGO_PKG_VERSION").into(),
+        evidence: candidates.evidence,
+        blind_spots: vec![
+            "tasks that are not in the text".into(),
+            "which instance of a lock it is: told apart by process and by task".into(),
+        ],
+        ..frame::Meta::default()
+    };
+    let frame = frame::Frame {
+        at_ns: AT_NS,
+        meta: Some(meta),
+        live: Some(live),
+        stacks,
+        ..frame::Frame::default()
+    };
+    (frame, notes)
+}
+
+fn is_relevant(actor: &Actor<'_>) -> bool {
+    let nowhere = matches!(
+        actor.implied.activity,
+        Activity::Elsewhere | Activity::Running
+    );
+    !nowhere || !actor.implied.inside.is_empty() || !actor.holds.is_empty() || actor.wait.is_some()
+}
+
+fn say_what_is_assumed(actors: &[Actor<'_>], notes: &mut Vec<String>) {
+    let relevant = || actors.iter().filter(|actor| is_relevant(actor));
+    let own = |group: fn(&Group) -> bool| {
+        relevant().any(|actor| actor.implied.own_guest && group(&actor.group))
+    };
+    if own(|group| matches!(group, Group::ChildrenOf(_))) {
+        notes.push(
+            "the text has no thread group ids: threads of one parent are taken to be of one guest"
+                .into(),
+        );
+    }
+    if own(|group| *group == Group::Unknown) {
+        notes.push(
+            "the text does not say which process threads belong to: all are taken to be of one guest"
+                .into(),
+        );
+    }
+    if relevant().next().is_none() {
+        notes.push("no task of the text is in vfio_ap, or in kvm where it calls it".into());
+    } else if relevant().all(|actor| actor.task.blocked_for_s.is_none()) {
+        notes.push("the text does not say how long: times are 0".into());
+    }
+}
+
+fn since(blocked_for_s: Option<u64>) -> u64 {
+    let ns = blocked_for_s.unwrap_or(0).saturating_mul(1_000_000_000);
+    // 0 is "never" in a frame.
+    AT_NS.saturating_sub(ns).max(1)
+}
+
+fn state(actor: &Actor<'_>, instances: &mut Instances) -> frame::TaskState {
+    let task = actor.task;
+    let since_ns = since(task.blocked_for_s);
+    // A model takes so many.
+    let inside = &actor.implied.inside;
+    let inside = &inside[inside.len().saturating_sub(MAX_INSIDE)..];
+    let innermost = inside.last().copied().unwrap_or(NONE);
+    let entry = |fact: &Fact| {
+        // The one lock that an outer function takes and an entry point is known of.
+        if fact.key.class() == VCPU_MUTEX && inside.contains(&KVM_VCPU_IOCTL) {
+            u32::from(KVM_VCPU_IOCTL)
+        } else {
+            u32::from(innermost)
+        }
+    };
+    let holds = actor.holds.iter().zip(1..).map(|(fact, serial)| {
+        let (instance, lock) = instances.get(fact.key, fact.mode);
+        frame::Holding {
+            series: u32::from(series(fact.key.class(), fact.mode)),
+            instance,
+            lock,
+            since_ns,
+            serial,
+            entry: entry(fact),
+            adopted: true,
+            evidence: fact.evidence.into(),
+            ..frame::Holding::default()
+        }
+    });
+    let holds: Vec<frame::Holding> = holds.collect();
+    let waits = actor.wait.iter().map(|fact| {
+        let (instance, lock) = instances.get(fact.key, fact.mode);
+        frame::Waiting {
+            series: u32::from(series(fact.key.class(), fact.mode)),
+            instance,
+            lock,
+            since_ns,
+            serial: 1,
+            entry: u32::from(innermost),
+            rounds: 0,
+            evidence: fact.evidence.into(),
+        }
+    });
+    let waits: Vec<frame::Waiting> = waits.collect();
+    frame::TaskState {
+        tid: task.tid,
+        pid: task.tgid.unwrap_or(0),
+        comm: task.comm.clone(),
+        holds,
+        waits,
+        inside: inside
+            .iter()
+            .map(|entry| frame::Inside {
+                entry: u32::from(*entry),
+                since_ns,
+                ..frame::Inside::default()
+            })
+            .collect(),
+    }
+}
+
+/// The stack of a wait, or of what is held; one that is of no lock is left out.
+fn stack(task: &Task, state: &frame::TaskState) -> Option<frame::Stack> {
+    let (series, instance, entry, since_ns, hold) = match (state.waits.first(), state.holds.last())
+    {
+        (Some(w), _) => (w.series, w.instance, w.entry, w.since_ns, false),
+        (None, Some(h)) => (h.series, h.instance, h.entry, h.since_ns, true),
+        (None, None) => return None,
+    };
+    (!task.frames.is_empty()).then(|| frame::Stack {
+        tid: task.tid,
+        comm: task.comm.clone(),
+        series,
+        instance: match instance {
+            NO_INSTANCE => 0,
+            id => id.saturating_add(1),
+        },
+        entry,
+        hold,
+        ended: false,
+        since_ns,
+        duration_ns: AT_NS.saturating_sub(since_ns),
+        frames: task.frames.iter().map(ToString::to_string).collect(),
+    })
+}
