@@ -178,7 +178,7 @@ fn stands_for_good(finding: &Finding, at_ns: u64) -> bool {
 fn from_text(path: &Path, globals: &Globals, case: &mut Case) -> Result<Vec<String>, Failure> {
     let (name, bytes) = read_bounded(path)?;
     let text = String::from_utf8_lossy(&bytes);
-    let parsed = stacks::parse(&text);
+    let parsed = stacks::text::parse(&text);
     if parsed.tasks.is_empty() {
         return Err(Failure::new(
             format!("{name} has no stacks"),
@@ -187,7 +187,7 @@ fn from_text(path: &Path, globals: &Globals, case: &mut Case) -> Result<Vec<Stri
         ));
     }
     let generation = globals.generation.as_deref();
-    let (frame, notes) = stacks::frame(&parsed, generation);
+    let (frame, notes) = stacks::frame::frame(&parsed, generation);
     case.apply(&frame);
     Ok(notes)
 }

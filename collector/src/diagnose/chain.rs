@@ -6,7 +6,7 @@ use probe_ebpf::names::{class_id, entry_id};
 use super::finding::TaskRef;
 use super::graph::waits::{By, innermost};
 use super::look::Look;
-use super::words::{count, duration};
+use super::words::{count, lasting};
 use crate::frame;
 use crate::model::query;
 
@@ -194,8 +194,8 @@ impl Chain {
                     By::QueuedBefore => "queued before".to_owned(),
                 };
                 format!(
-                    "{indent}{how} {} by {}{role} [{}]",
-                    duration(keeps.for_ns),
+                    "{indent}{how}{} by {}{role} [{}]",
+                    lasting(" ", keeps.for_ns),
                     self.who,
                     keeps.evidence
                 )
@@ -216,11 +216,14 @@ impl Chain {
             } else {
                 ""
             };
+            let place = match waits.entry {
+                "-" => String::new(),
+                entry => format!(" in {entry}"),
+            };
             let mut line = format!(
-                "{indent}  waits {} for {}{mode}{hidden} in {} [{}]",
-                duration(waits.for_ns),
+                "{indent}  waits{} for {}{mode}{hidden}{place} [{}]",
+                lasting(" ", waits.for_ns),
                 waits.lock,
-                waits.entry,
                 waits.evidence
             );
             if let Some(root) = &self.root {
@@ -354,6 +357,9 @@ fn root(look: &Look<'_>, task: &frame::TaskState) -> Root {
 fn nobody(look: &Look<'_>, wait: &frame::Waiting) -> Root {
     let series = wait.series as u8;
     match query::kind(series) {
+        LockKind::Work if look.from_stacks() => Root::Unknown {
+            why: "the worker is not among the stacks; one that polls runs now and then, and is not reported as hung".into(),
+        },
         LockKind::Work => Root::NotRunning,
         LockKind::Flag if look.flag_is_clear(wait.instance) => Root::Unknown {
             why: "the flag is clear and nobody has set it".into(),

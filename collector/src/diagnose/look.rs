@@ -117,6 +117,17 @@ impl Look<'_> {
         self.now().saturating_sub(since_ns)
     }
 
+    /// It is made from stacks that somebody saved: one moment, of tasks that were saved because they did not go on.
+    pub fn from_stacks(&self) -> bool {
+        let meta = self.model.meta.as_ref();
+        meta.is_some_and(|meta| meta.source == "stacks")
+    }
+
+    /// What has begun then has lasted for longer than the threshold. In stacks, where nobody knows since when, it has.
+    pub fn lasts(&self, since_ns: u64, threshold: Duration) -> bool {
+        self.from_stacks() || self.ago(since_ns) >= self.nanos(threshold)
+    }
+
     /// A threshold in nanoseconds.
     pub fn nanos(&self, threshold: Duration) -> u64 {
         u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX)

@@ -150,6 +150,7 @@ fn one(page: &mut Page, finding: &Finding, explained: Option<Id>, model: &Model)
     page.wrapped(0, &line(finding));
     let at = model.last.at_ns;
     match finding.until_ns {
+        None if at == finding.since_ns => {}
         None => page.wrapped(
             2,
             &format!(

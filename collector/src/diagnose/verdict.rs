@@ -131,6 +131,12 @@ fn nothing(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
         .iter()
         .filter_map(|task| Some(look.ago(super::graph::waits::innermost(task)?.since_ns)))
         .max();
+    if look.from_stacks() {
+        return Verdict {
+            kind: Kind::CannotTell,
+            text: "the stacks do not lead to a cause".into(),
+        };
+    }
     let waits = longest.map_or_else(
         || "no task waits in or behind the driver".to_owned(),
         |ns| {

@@ -22,6 +22,15 @@ pub fn duration(ns: u64) -> String {
     }
 }
 
+/// A duration behind a word, nothing where it is not known: stacks do not say since when.
+pub fn lasting(before: &str, ns: u64) -> String {
+    if ns == 0 {
+        String::new()
+    } else {
+        format!("{before}{}", duration(ns))
+    }
+}
+
 /// `a`, `a and b`, `a, b and c`.
 pub fn list(items: &[String]) -> String {
     match items {

@@ -34,12 +34,7 @@ impl Rule for NotHere {
     }
 
     fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
-        if look
-            .model
-            .meta
-            .as_ref()
-            .is_some_and(|meta| meta.source == "stacks")
-        {
+        if look.from_stacks() {
             seen.extend(from_stacks(look));
         } else if let Some(guest) = look.asked {
             seen.extend(of_guest(look, guest));

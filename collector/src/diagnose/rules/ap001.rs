@@ -102,12 +102,7 @@ fn wait_key(look: &Look<'_>, task: usize) -> (u32, u64) {
 /// The waits of the circle, and the holds that they wait for, were there in the reading before. What is read from
 /// stacks is one reading, taken of tasks that had not run for long.
 fn stands(look: &Look<'_>, cycle: &[usize]) -> bool {
-    let stacks = look
-        .model
-        .meta
-        .as_ref()
-        .is_some_and(|meta| meta.source == "stacks");
-    let readings = if stacks { 1 } else { 2 };
+    let readings = if look.from_stacks() { 1 } else { 2 };
     cycle.iter().enumerate().all(|(place, &task)| {
         let next = cycle[(place + 1) % cycle.len()];
         look.waits_still(&look.waits.tasks[task], readings)

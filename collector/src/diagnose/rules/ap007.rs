@@ -9,7 +9,7 @@ use crate::diagnose::chain::Chain;
 use crate::diagnose::finding::{Id, Severity, Sighting};
 use crate::diagnose::graph::waits::innermost;
 use crate::diagnose::look::Look;
-use crate::diagnose::words::{count, duration, list};
+use crate::diagnose::words::{count, lasting, list};
 use crate::frame;
 use crate::model::query;
 
@@ -49,19 +49,66 @@ impl Rule for UnboundedReset {
             let stands = look
                 .standing
                 .hold(task.tid, work)
-                .is_some_and(|stood| stood.readings >= 2 || from_stacks(look));
-            if stands && look.ago(work.since_ns) >= look.nanos(look.thresholds.reset) {
+                .is_some_and(|stood| stood.readings >= 2 || look.from_stacks());
+            if stands && look.lasts(work.since_ns, look.thresholds.reset) {
                 seen.push(sighting(look, place, task, work));
             }
+        }
+        if look.from_stacks() {
+            seen.extend(without_worker(look));
         }
     }
 }
 
-fn from_stacks(look: &Look<'_>) -> bool {
-    look.model
-        .meta
-        .as_ref()
-        .is_some_and(|meta| meta.source == "stacks")
+/// Stacks of those who wait for the poll, without the worker's: it runs every 20 ms, so that it is not reported as hung.
+fn without_worker(look: &Look<'_>) -> Option<Sighting> {
+    let waiters = |&place: &usize| {
+        let task = &look.waits.tasks[place];
+        look.waits.blockers(place).is_empty()
+            && innermost(task).is_some_and(|w| w.series >> 1 == u32::from(class_id::RESET_WORK))
+    };
+    let flushing: Vec<usize> = (0..look.waits.tasks.len()).filter(waiters).collect();
+    let &first = flushing.first()?;
+    let behind = look.waits.behind(&flushing);
+    let task = &look.waits.tasks[first];
+    let mut sighting = Sighting::new(
+        "without worker",
+        Severity::Critical,
+        format!(
+            "{} waits in flush_work until a queue is reset, {} behind it",
+            query::task_name(task),
+            count(behind.len(), "task")
+        ),
+    );
+    sighting.since_ns = innermost(task).map_or(0, |wait| wait.since_ns);
+    sighting.tasks = flushing
+        .iter()
+        .chain(&behind)
+        .take(16)
+        .map(|&place| look.task_ref(&look.waits.tasks[place]))
+        .collect();
+    let held: BTreeSet<String> = task
+        .holds
+        .iter()
+        .map(|hold| look.lock_name(hold.series, hold.instance))
+        .collect();
+    let held: Vec<String> = held.into_iter().collect();
+    if !held.is_empty() {
+        sighting.details.push(format!("it holds {}", list(&held)));
+    }
+    sighting.details.push(
+        "the worker (apq_reset_check) is not among the stacks, as it runs every 20 ms; which queue it is about is in the kernel's log: \"Waited ... ms for reset of queue\"".into(),
+    );
+    sighting.chain = Chain::of(look, behind.first().copied().unwrap_or(first));
+    sighting.locks = std::iter::once("reset_work".to_owned())
+        .chain(held)
+        .collect();
+    sighting.meaning = "nothing behind it goes on until the queue answers".into();
+    sighting.help = vec![
+        "deconfiguring the queue's adapter (chzcrypt -d, or at the HMC) makes it answer 03 and ends the poll; its guests lose it".into(),
+        "killing QEMU does not help: flush_work is uninterruptible".into(),
+    ];
+    Some(sighting)
 }
 
 /// The queue in the name of its work item: `reset_work[00.0000]`.
@@ -102,8 +149,8 @@ fn sighting(
         name.clone(),
         severity,
         format!(
-            "the reset of queue {queue} is polled for {}, {waiting}",
-            duration(look.ago(work.since_ns))
+            "the reset of queue {queue} is polled{}, {waiting}",
+            lasting(" for ", look.ago(work.since_ns))
         ),
     );
     sighting.since_ns = work.since_ns;

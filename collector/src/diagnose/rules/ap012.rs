@@ -9,7 +9,7 @@ use crate::diagnose::chain::{Chain, Root};
 use crate::diagnose::finding::{Id, Severity, Sighting};
 use crate::diagnose::graph::waits::innermost;
 use crate::diagnose::look::Look;
-use crate::diagnose::words::{count, duration, list};
+use crate::diagnose::words::{self, count, list};
 use crate::frame;
 use crate::model::query;
 
@@ -50,11 +50,11 @@ impl Rule for StuckGuest {
     }
 
     fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
-        let least = look.nanos(look.thresholds.stuck);
         let mut stuck: Vec<Stuck<'_>> = Vec::new();
         for (place, task) in look.waits.tasks.iter().enumerate() {
             let call = task.inside.iter().find(|inside| {
-                CALLS.contains(&(inside.entry as u8)) && look.ago(inside.since_ns) >= least
+                CALLS.contains(&(inside.entry as u8))
+                    && look.lasts(inside.since_ns, look.thresholds.stuck)
             });
             if let Some(call) = call {
                 stuck.push(Stuck {
@@ -147,11 +147,11 @@ fn sighting(look: &Look<'_>, key: String, chain: Chain, tasks: &[Stuck<'_>]) -> 
             Severity::Critical
         },
         format!(
-            "{who} {} stuck: {} has been in {} for {}",
+            "{who} {} stuck: {} has been in {}{}",
             if names.len() == 1 { "is" } else { "are" },
             query::task_name(task),
             query::entry_name(first.call.entry as u8),
-            duration(look.ago(first.call.since_ns))
+            words::lasting(" for ", look.ago(first.call.since_ns))
         ),
     );
     sighting.since_ns = first.call.since_ns;

@@ -5,7 +5,7 @@ use probe_ebpf::names::entry_id;
 use super::{Doc, Rule};
 use crate::diagnose::finding::{Id, Severity, Sighting};
 use crate::diagnose::look::Look;
-use crate::diagnose::words::duration;
+use crate::diagnose::words;
 use crate::model::query;
 
 const DOC: Doc = Doc {
@@ -32,23 +32,25 @@ impl Rule for RemovalBlocked {
     }
 
     fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
-        let least = look.nanos(look.thresholds.removal);
         for task in look.waits.tasks {
             let call = task
                 .inside
                 .iter()
                 .find(|inside| inside.entry == u32::from(entry_id::REMOVE));
             let Some(call) = call else { continue };
-            if !task.waits.is_empty() || !task.holds.is_empty() || look.ago(call.since_ns) < least {
+            if !task.waits.is_empty()
+                || !task.holds.is_empty()
+                || !look.lasts(call.since_ns, look.thresholds.removal)
+            {
                 continue;
             }
             let mut sighting = Sighting::new(
                 format!("{} {}", task.tid, call.since_ns),
                 Severity::Warning,
                 format!(
-                    "{} has been removing an mdev for {}, and its device is open",
+                    "{} has been removing an mdev{}, and its device is open",
                     query::task_name(task),
-                    duration(look.ago(call.since_ns))
+                    words::lasting(" for ", look.ago(call.since_ns))
                 ),
             );
             sighting.since_ns = call.since_ns;

@@ -206,6 +206,8 @@ fn state(actor: &Actor<'_>, instances: &mut Instances) -> frame::TaskState {
                 ..frame::Inside::default()
             })
             .collect(),
+        state: task.state.map(String::from).unwrap_or_default(),
+        ..frame::TaskState::default()
     }
 }
 

@@ -46,6 +46,7 @@ pub fn task_name(task: &frame::TaskState) -> String {
 pub(super) fn who(on_behalf_of: Option<&OnBehalfOf>, comm: &str, tid: u32) -> String {
     match on_behalf_of {
         Some(writer) => format!("{} ({})", writer.comm, writer.pid),
+        None if comm.is_empty() => format!("task {tid}"),
         None => format!("{comm} ({tid})"),
     }
 }
