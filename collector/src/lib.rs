@@ -6,6 +6,7 @@
 
 pub mod attach;
 pub mod cli;
+pub mod compare;
 pub mod diagnose;
 pub mod doctor;
 pub mod emulator;

@@ -5,6 +5,7 @@
 //! [`Failure`], reported in three lines, exit code 2. Machine output goes to the standard output, everything else to
 //! the standard error.
 
+mod compare;
 mod diagnose;
 pub mod docs;
 mod doctor;
@@ -27,6 +28,7 @@ use clap::Subcommand;
 use crate::emulator;
 use crate::emulator::command::EmulateArgs;
 
+pub use compare::CompareArgs;
 pub use diagnose::{DiagnoseArgs, FailOn};
 pub use doctor::DoctorArgs;
 pub use explain::ExplainArgs;
@@ -46,6 +48,8 @@ pub enum Command {
     ///
     /// Exit code 0: nothing found; 1: findings; 2: it could not run. docs/findings.md describes every finding.
     Diagnose(DiagnoseArgs),
+    /// Run the same workload on several generations of the emulated driver, side by side
+    Compare(CompareArgs),
     /// Print the documentation of a finding
     Explain(ExplainArgs),
     /// Say what this machine allows, how each function would be probed, and what is missing
@@ -66,6 +70,7 @@ pub fn run(command: &Command, globals: &Globals) -> Result<ExitCode, Failure> {
         Command::Export(args) => export::run(args, globals),
         Command::Record(args) => record::run(args, globals),
         Command::Diagnose(args) => diagnose::run(args, globals),
+        Command::Compare(args) => compare::run(args, globals),
         Command::Explain(args) => explain::run(args),
         Command::Doctor(args) => doctor::run(args, globals),
         Command::Emulate(args) => {
