@@ -34,7 +34,7 @@ fn steady(probe: &str, generation: &str, seed: u64, more: &str) -> Value {
 }
 
 /// Each generation and each scenario that ends at least once.
-const COMBINATIONS: [(&str, &str); 13] = [
+const COMBINATIONS: [(&str, &str); 15] = [
     ("v5.10", "hotplug"),
     ("v5.11", "boot-storm"),
     ("v5.13", "set-unset"),
@@ -44,9 +44,11 @@ const COMBINATIONS: [(&str, &str); 13] = [
     ("rfc-2021-07", "se-serial"),
     ("v5.15", "se-start"),
     ("v5.19", "remove-in-use"),
+    ("v5.10", "two-mdevs"),
     ("v6.0", "stuck-reset"),
     ("v6.6", "slow-reset"),
     ("v7.3", "hotplug"),
+    ("v7.3", "two-mdevs"),
     ("v5.13", "pqap-storm"),
 ];
 

@@ -155,6 +155,33 @@ fn a_reset_that_never_ends_stops_everybody_behind_one_work_item() {
     });
 }
 
+/// What a refused guest leaves behind differs; that it is refused does not.
+#[test]
+fn a_second_mdev_is_refused() {
+    side_by_side(combinations::GENERATIONS, |generation| {
+        let truth = truth(generation, "two-mdevs", 1, &["--guests", "1"]);
+        let returns = |entry: &str, code: &str| {
+            let mut entries = truth["entry_points"].as_array().unwrap().iter();
+            let entry = entries.find(|e| e["name"] == entry);
+            entry.map_or(0, |e| e["returns"][code].as_u64().unwrap_or(0))
+        };
+        match generation {
+            "rfc-2021-06" => assert_waits(&truth, RELEASE, "matrix_dev->lock", RELEASE),
+            "rfc-2021-07" => assert_waits(&truth, "", "pqap_hook_rwsem[guest-0]", RELEASE),
+            "v5.19" | "v6.0" | "v6.6" | "v7.3" => {
+                assert!(returns("vfio_ap_mdev_open_device", "-EPERM") > 0, "{truth}");
+            }
+            _ => {
+                let refused = returns("vfio_ap_mdev_group_notifier", "NOTIFY_DONE");
+                assert!(refused > 0, "{truth}");
+            }
+        }
+        let ends = combinations::ends(generation, "two-mdevs");
+        let ended = if ends { "finished" } else { "stuck" };
+        assert_eq!(truth["ended"], ended, "{generation}: {truth}");
+    });
+}
+
 #[test]
 fn developers_commands_know_how_each_combination_ends() {
     assert_eq!(combinations::GENERATIONS.to_vec(), emulator::generations());

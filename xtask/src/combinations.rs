@@ -17,7 +17,7 @@ pub const GENERATIONS: [&str; 11] = [
 ];
 
 /// Scenarios in which something happens.
-pub const SCENARIOS: [&str; 14] = [
+pub const SCENARIOS: [&str; 15] = [
     "steady",
     "boot-storm",
     "hotplug",
@@ -30,6 +30,7 @@ pub const SCENARIOS: [&str; 14] = [
     "remove-in-use",
     "churn",
     "set-unset",
+    "two-mdevs",
     "lock-cycle",
     "known-holds",
 ];
@@ -53,6 +54,7 @@ pub fn ends(generation: &str, scenario: &str) -> bool {
         "se-start" => !DEADLOCKING.contains(&generation),
         "stuck-reset" => !["v6.6", "v7.3"].contains(&generation),
         "lost-wakeup" => false,
+        "two-mdevs" => !["rfc-2021-06", "rfc-2021-07"].contains(&generation),
         "set-unset" => WITH_FLAG.contains(&generation),
         _ => true,
     }

@@ -23,6 +23,8 @@ struct Wait {
     task: &'static TaskStruct,
     /// Which of the task's waits it is.
     number: u64,
+    /// When it began, CLOCK_MONOTONIC.
+    since_ns: u64,
     /// Name of the lock.
     lock: String,
     /// Addresses of the tasks that hold it.
@@ -51,12 +53,14 @@ impl Waits {
             .into_iter()
             .filter_map(|task| {
                 let number = task.wait_number();
+                let since_ns = task.blocked_since_ns();
                 let lock = locks.get(&task.blocker())?;
                 let mut holders = lock.object.holders();
                 holders.retain(|holder| *holder != 0);
                 let wait = Wait {
                     task,
                     number,
+                    since_ns,
                     lock: lock.name.clone(),
                     holders,
                 };
@@ -111,6 +115,7 @@ impl Waits {
                     .iter()
                     .map(|holder| self.names.get(holder).cloned().unwrap_or_default())
                     .collect(),
+                since_ns: wait.since_ns,
             })
             .collect()
     }

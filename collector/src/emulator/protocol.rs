@@ -181,6 +181,10 @@ pub struct BlockedTask {
     pub lock: String,
     /// Names of the threads that hold it.
     pub holders: Vec<String>,
+    /// When this wait began, as the lock's own slow path has it: CLOCK_MONOTONIC, in nanoseconds. Of tasks that wait for
+    /// each other, the last to begin closed the cycle.
+    #[serde(default)]
+    pub since_ns: u64,
 }
 
 /// Counts of one lock class and mode.

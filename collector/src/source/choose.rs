@@ -14,6 +14,7 @@ use super::log_lines::LogLines;
 use super::memory::Memory;
 use super::reader::{self, Reader, SpanRing};
 use super::run::{Backend, Losses, Source};
+use super::tasks::{Of, Tasks};
 use crate::emulator::protocol::{Hello, Reply, Request};
 use crate::frame;
 use crate::inprocess;
@@ -90,6 +91,7 @@ fn start_emulator(options: &RunOptions, reason: &str) -> Result<Source, SourceEr
     Ok(Source {
         stops_emulator: options.truth || emulator.is_ours(),
         emulator,
+        tasks: Tasks::new(Of::Emulator, matches!(backend, Backend::Ebpf { .. })),
         backend,
         ring,
         log,

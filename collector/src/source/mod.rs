@@ -18,6 +18,7 @@ mod run;
 pub mod scene;
 pub mod stacks;
 pub mod tables;
+mod tasks;
 
 pub(crate) use choose::sizes;
 

@@ -14,6 +14,7 @@ use super::child::Emulator;
 use super::ebpf::Probes;
 use super::log_lines::LogLines;
 use super::reader::{self, Reader, SpanRing};
+use super::tasks::Tasks;
 use crate::emulator::protocol::{Reply, Request, Truth};
 use crate::frame::{End, Frame, Loss, Meta};
 
@@ -53,6 +54,7 @@ pub(super) struct Source {
     pub(super) log: LogLines,
     pub(super) meta: Meta,
     pub(super) reader: Reader,
+    pub(super) tasks: Tasks,
     /// *Stop* ends the emulator too; otherwise it is left running.
     pub(super) stops_emulator: bool,
     pub(super) losses: Losses,
@@ -181,6 +183,9 @@ impl Source {
         let runs = self.backend.runs();
         let (now, unix) = (reader::monotonic_ns(), reader::unix_ns());
         let mut frame = self.reader.frame(self.ring.as_mut(), now, unix, &runs);
+        if let Some(live) = &mut frame.live {
+            self.tasks.fill(live, now);
+        }
         if let Some(loss) = &frame.loss {
             self.losses.tell(&self.log, loss, now);
         }

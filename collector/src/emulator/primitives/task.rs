@@ -31,6 +31,8 @@ pub struct TaskStruct {
     /// Address of what the task queues for: a lock, a flag, a work item; 0 if it does not wait (the kernel's
     /// `task->blocker`, which flags and work items do not have).
     blocker: AtomicU64,
+    /// When it began to, CLOCK_MONOTONIC in nanoseconds.
+    since: AtomicU64,
     /// How often it has begun to wait: tells one wait for the same thing from the next.
     waits: AtomicU64,
     /// Its thread does nothing any more.
@@ -60,6 +62,7 @@ pub fn current() -> &'static TaskStruct {
                 sigkill_pending: AtomicBool::new(false),
                 granted: AtomicBool::new(false),
                 blocker: AtomicU64::new(0),
+                since: AtomicU64::new(0),
                 waits: AtomicU64::new(0),
                 exited: AtomicBool::new(false),
                 name: std::thread::current().name().unwrap_or("?").into(),
@@ -75,15 +78,19 @@ pub fn current() -> &'static TaskStruct {
 #[derive(Debug)]
 pub struct Blocked {
     outer: u64,
+    outer_since: u64,
 }
 
 impl Blocked {
-    /// Waiting for what is at this address.
+    /// Waiting for what is at this address. Only slow paths come here, so the clock is not read for a lock that is free.
     pub fn on(address: u64) -> Self {
         let task = current();
         task.waits.fetch_add(1, Ordering::SeqCst);
+        // In this order, so that who sees the new wait sees when it began.
+        let outer_since = task.since.swap(monotonic_ns(), Ordering::SeqCst);
         Self {
             outer: task.blocker.swap(address, Ordering::SeqCst),
+            outer_since,
         }
     }
 }
@@ -91,7 +98,9 @@ impl Blocked {
 impl Drop for Blocked {
     /// Back to the outer wait: a flag's waiter queues for the guard inside its wait loop.
     fn drop(&mut self) {
-        current().blocker.store(self.outer, Ordering::SeqCst);
+        let task = current();
+        task.blocker.store(self.outer, Ordering::SeqCst);
+        task.since.store(self.outer_since, Ordering::SeqCst);
     }
 }
 
@@ -104,6 +113,11 @@ impl TaskStruct {
     /// Address of what it waits for; 0 for nothing.
     pub fn blocker(&self) -> u64 {
         self.blocker.load(Ordering::SeqCst)
+    }
+
+    /// When that wait began, CLOCK_MONOTONIC in nanoseconds.
+    pub fn blocked_since_ns(&self) -> u64 {
+        self.since.load(Ordering::SeqCst)
     }
 
     /// Number of the wait that it is in, or was in last.
@@ -164,6 +178,17 @@ impl TaskStruct {
     }
 }
 
+/// CLOCK_MONOTONIC, which is the clock of probes, too.
+fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` outlives the call, and Linux always has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// Announces a sleep, ordered before the test of its condition.
 pub fn set_current_state(state: u32) {
     current().state.swap(state, Ordering::SeqCst);
@@ -197,6 +222,23 @@ mod tests {
             assert_eq!(address & 63, 0);
         }
         assert_eq!(current().address(), current().address());
+    }
+
+    /// A flag's waiter queues for the guard, too, and goes on to wait for the flag.
+    #[test]
+    fn each_wait_has_its_own_beginning() {
+        let task = current();
+        let before = monotonic_ns();
+        let flag = Blocked::on(64);
+        let first = task.blocked_since_ns();
+        assert!((before..=monotonic_ns()).contains(&first));
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        let guard = Blocked::on(128);
+        assert!(task.blocked_since_ns() >= first + 2_000_000);
+        drop(guard);
+        assert_eq!((task.blocker(), task.blocked_since_ns()), (64, first));
+        drop(flag);
+        assert_eq!(task.blocker(), 0);
     }
 
     #[test]

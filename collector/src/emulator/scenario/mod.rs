@@ -13,6 +13,7 @@ mod mdevs;
 mod meeting;
 mod resets;
 mod roles;
+mod second;
 mod secure;
 mod steady;
 mod storms;
@@ -70,7 +71,7 @@ const PLAIN: Scenario = Scenario {
 };
 
 /// All scenarios.
-pub static SCENARIOS: [Scenario; 15] = [
+pub static SCENARIOS: [Scenario; 16] = [
     Scenario {
         name: "steady",
         about: "guests that run, come and go, with an administrator each; never stuck",
@@ -160,6 +161,14 @@ pub static SCENARIOS: [Scenario; 15] = [
         only: &WITH_FLAG,
         guests: (2, MAX_GUESTS),
         actors: flags::set_unset,
+        ..PLAIN
+    },
+    Scenario {
+        name: "two-mdevs",
+        about: "guest 0 is given a second mdev again and again, which is refused",
+        hangs_on: &["rfc-2021-06", "rfc-2021-07"],
+        spare_mdevs: 1,
+        actors: second::actors,
         ..PLAIN
     },
     Scenario {

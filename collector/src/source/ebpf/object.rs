@@ -144,6 +144,25 @@ pub fn free_task(ebpf: &mut Ebpf, slot: u32, tid: u32) -> Result<(), ProbeError>
         return Ok(());
     }
     slots.remove(&tid).map_err(failed("TASK_SLOTS"))?;
+    clear_task(ebpf, slot)
+}
+
+/// Gives the record of a thread that has ended with a lock in its hands to others: the program that saw it end has left
+/// it as it was, and nobody finds it by its thread id any more.
+pub fn free_ended_task(ebpf: &mut Ebpf, slot: u32, tid: u32) -> Result<(), ProbeError> {
+    let map = ebpf
+        .map_mut("TASK_SLOTS")
+        .ok_or(ProbeError::Missing("TASK_SLOTS"))?;
+    let mut slots: HashMap<_, u32, u32> = HashMap::try_from(map).map_err(failed("TASK_SLOTS"))?;
+    // Its end was not seen; otherwise the id, if it is there, is another thread's.
+    if slots.get(&tid, 0).ok() == Some(slot) {
+        slots.remove(&tid).map_err(failed("TASK_SLOTS"))?;
+    }
+    clear_task(ebpf, slot)
+}
+
+/// Empties a record that nobody writes to, and makes its slot free.
+fn clear_task(ebpf: &mut Ebpf, slot: u32) -> Result<(), ProbeError> {
     let map = ebpf.map_mut("TASKS").ok_or(ProbeError::Missing("TASKS"))?;
     let mut tasks: Array<_, [u8; size_of::<Task>()]> =
         Array::try_from(map).map_err(failed("TASKS"))?;

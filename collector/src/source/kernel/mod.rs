@@ -32,6 +32,7 @@ use super::instances::Instances;
 use super::log_lines::LogLines;
 use super::reader::{self, Reader};
 use super::stacks::{Stacks, Whose};
+use super::tasks::{Of, Tasks};
 use crate::attach::generation::Detected;
 use crate::attach::offsets::Offsets;
 use crate::attach::plan::Plan;
@@ -243,6 +244,8 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         watched,
         places,
         verifier: verify::Verifier::default(),
+        tasks: Tasks::new(Of::Kernel, true),
+        forgotten: Vec::new(),
         governor: Governor::new(kernel.max_overhead, cpus),
         programs: attached.programs.clone(),
         attached: Arc::new(Mutex::new(Some(attached))),

@@ -28,6 +28,7 @@ use crate::source::log_lines::LogLines;
 use crate::source::memory::View;
 use crate::source::reader::{self, Reader, SpanRing as _};
 use crate::source::run::{Command, Losses, readable, ticker};
+use crate::source::tasks::Tasks;
 
 /// The programs fall silent after ten seconds; what was held then is not known.
 const SILENCE_NS: u64 = 10_000_000_000;
@@ -46,6 +47,9 @@ pub(in crate::source) struct KernelSource {
     pub(super) watched: Vec<Watched>,
     pub(super) places: Option<Places>,
     pub(super) verifier: Verifier,
+    pub(super) tasks: Tasks,
+    /// Threads whose record nobody needs any more.
+    pub(super) forgotten: Vec<u32>,
     pub(super) governor: Governor,
     pub(super) programs: Vec<&'static str>,
     /// Shared with the thread that detaches.
@@ -150,8 +154,18 @@ impl KernelSource {
         None
     }
 
-    /// Gives back the records of threads that had an event after their end (a process that ends closes its files then).
+    /// Gives back the records of threads that had an event after their end (a process that ends closes its files then),
+    /// and of those that ended long ago with a lock that nobody wants.
     fn free_tasks(&mut self) {
+        for tid in std::mem::take(&mut self.forgotten) {
+            let freed = self.reader.slot_of(tid).map_or(Ok(()), |slot| {
+                object::free_ended_task(&mut self.ebpf, slot, tid)
+            });
+            if let Err(e) = freed {
+                self.log.push("error", &e.to_string());
+                return;
+            }
+        }
         for (slot, tid) in self.reader.idle_tasks() {
             if Path::new("/proc").join(tid.to_string()).exists() {
                 continue;
@@ -303,9 +317,14 @@ impl KernelSource {
         let mut frame = self.reader.frame(&mut self.ring, now, unix, &runs);
         let mut disagreements = 0;
         if let (Some(places), Some(live)) = (&self.places, &mut frame.live) {
-            disagreements = self
-                .verifier
-                .check(&self.memory, places, &self.watched, live, now);
+            let ended = |tid| self.tasks.has_ended(tid);
+            disagreements =
+                self.verifier
+                    .check(&self.memory, places, &self.watched, &ended, live, now);
+        }
+        if let Some(live) = &mut frame.live {
+            self.tasks.fill(live, now);
+            self.forgotten = self.tasks.forgotten(live, now);
         }
         if let Some(live) = &frame.live
             && self.stacks_over != 0

@@ -4,7 +4,7 @@
 //! taken before anything was attached, or at a level that does not see holds) is shown with the lock word for evidence.
 //! A record that the lock word contradicts in two readings is counted, and taken out of the frame.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use probe_ebpf::abi::{LockKind, Mode, series};
 
@@ -40,6 +40,8 @@ pub struct Verifier {
     next: usize,
     /// Owners known from the word alone: since when.
     owners: HashMap<u64, (u64, u64)>,
+    /// By lock: the owner in its word, and that task's thread id as it was last read.
+    read: HashMap<u64, (u64, u32)>,
     /// Holdings that a word has contradicted once: (thread, serial).
     doubted: HashMap<(u32, u64), u32>,
     serial: u64,
@@ -72,11 +74,15 @@ impl Places {
 
 impl Verifier {
     /// Compares a frame's live state with the lock words. Returns how many holders on record were contradicted.
+    ///
+    /// The `task_struct` of a thread that has `ended` may be anything by now. While a word goes on to name it, the lock is
+    /// that thread's.
     pub fn check(
         &mut self,
         memory: &impl Memory,
         places: &Places,
         locks: &[Watched],
+        ended: &dyn Fn(u32) -> bool,
         live: &mut frame::Live,
         now_ns: u64,
     ) -> u64 {
@@ -87,13 +93,16 @@ impl Verifier {
             let Some(owner) = owner_of(memory, places, lock) else {
                 continue;
             };
-            let tid = match owner {
-                0 => 0,
-                task => match memory.u32(task.wrapping_add(u64::from(places.pid))) {
+            let before = self.read.get(&lock.address).copied();
+            let tid = match (owner, before) {
+                (0, _) => 0,
+                (task, Some((same, tid))) if task == same && ended(tid) => tid,
+                (task, _) => match memory.u32(task.wrapping_add(u64::from(places.pid))) {
                     Some(tid) => tid,
                     None => continue,
                 },
             };
+            self.read.insert(lock.address, (owner, tid));
             for task in &mut live.tasks {
                 let owns = task.tid == tid;
                 task.holds.retain_mut(|holding| {
@@ -123,6 +132,11 @@ impl Verifier {
             self.next = (self.next + A_TICK.min(locks.len())) % locks.len();
         }
         self.doubted = doubted;
+        // Locks that have gone leave nothing behind.
+        if self.read.len() > locks.len() * 2 {
+            let known: HashSet<u64> = locks.iter().map(|lock| lock.address).collect();
+            self.read.retain(|address, _| known.contains(address));
+        }
         contradicted
     }
 
@@ -272,12 +286,45 @@ mod tests {
         }
     }
 
+    fn nobody(_: u32) -> bool {
+        false
+    }
+
+    /// The task_struct of the owner is another's by now, or nothing.
+    #[test]
+    fn a_thread_that_has_ended_keeps_its_lock() {
+        let mut memory = Words(BTreeMap::from([(LOCK, TASK | 1), (TASK + 8, 42)]));
+        let mut verifier = Verifier::default();
+        let mut live = recorded(42);
+        verifier.check(&memory, &PLACES, &locks(), &nobody, &mut live, 5);
+        memory.0.insert(TASK + 8, 43);
+        for now in 6..9 {
+            let mut live = recorded(42);
+            let ended = |tid| tid == 42;
+            assert_eq!(
+                verifier.check(&memory, &PLACES, &locks(), &ended, &mut live, now),
+                0
+            );
+            assert_eq!(live.tasks.len(), 1);
+            assert_eq!(live.tasks[0].holds[0].evidence, "probe,lock word");
+        }
+        // Somebody else owns it: another word.
+        memory.0.insert(LOCK, TASK * 2);
+        memory.0.insert(TASK * 2 + 8, 44);
+        let mut live = recorded(42);
+        verifier.check(&memory, &PLACES, &locks(), &|tid| tid == 42, &mut live, 9);
+        assert_eq!(live.tasks[1].tid, 44);
+    }
+
     #[test]
     fn the_word_confirms_a_record() {
         let memory = Words(BTreeMap::from([(LOCK, TASK | 1), (TASK + 8, 42)]));
         let mut live = recorded(42);
         let mut verifier = Verifier::default();
-        assert_eq!(verifier.check(&memory, &PLACES, &locks(), &mut live, 5), 0);
+        assert_eq!(
+            verifier.check(&memory, &PLACES, &locks(), &nobody, &mut live, 5),
+            0
+        );
         assert_eq!(live.tasks[0].holds[0].evidence, "probe,lock word");
         assert_eq!(live.tasks.len(), 1);
     }
@@ -288,7 +335,7 @@ mod tests {
         let mut verifier = Verifier::default();
         for (now, since) in [(5, 5), (9, 5)] {
             let mut live = frame::Live::default();
-            verifier.check(&memory, &PLACES, &locks(), &mut live, now);
+            verifier.check(&memory, &PLACES, &locks(), &nobody, &mut live, now);
             let holding = &live.tasks[0].holds[0];
             assert_eq!(holding.evidence, "lock word");
             assert!(holding.adopted);
@@ -301,10 +348,16 @@ mod tests {
         let memory = Words(BTreeMap::from([(LOCK, 0)]));
         let mut verifier = Verifier::default();
         let mut live = recorded(42);
-        assert_eq!(verifier.check(&memory, &PLACES, &locks(), &mut live, 5), 0);
+        assert_eq!(
+            verifier.check(&memory, &PLACES, &locks(), &nobody, &mut live, 5),
+            0
+        );
         assert_eq!(live.tasks[0].holds.len(), 1);
         let mut live = recorded(42);
-        assert_eq!(verifier.check(&memory, &PLACES, &locks(), &mut live, 6), 1);
+        assert_eq!(
+            verifier.check(&memory, &PLACES, &locks(), &nobody, &mut live, 6),
+            1
+        );
         assert!(live.tasks[0].holds.is_empty());
     }
 
@@ -314,7 +367,10 @@ mod tests {
         let mut verifier = Verifier::default();
         for _ in 0..3 {
             let mut live = recorded(42);
-            assert_eq!(verifier.check(&memory, &PLACES, &locks(), &mut live, 5), 0);
+            assert_eq!(
+                verifier.check(&memory, &PLACES, &locks(), &nobody, &mut live, 5),
+                0
+            );
             assert_eq!(live.tasks[0].holds.len(), 1);
         }
     }

@@ -167,6 +167,14 @@ impl Reader {
             .collect()
     }
 
+    /// The slot of a thread's record.
+    pub fn slot_of(&self, tid: u32) -> Option<u32> {
+        let mut tasks = self.memory.tasks.iter().zip(0..).take(self.tasks_used);
+        tasks
+            .find(|(task, _)| task.id.get() != 0 && task.id.get() as u32 == tid)
+            .map(|(_, slot)| slot)
+    }
+
     /// Stacks of waits that go on after this many nanoseconds.
     pub fn stacks_of_waits(
         &mut self,
