@@ -42,10 +42,10 @@ pub struct Frame {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Meta {
-    /// kernel, emulator, recording, remote.
+    /// kernel, emulator, recording, remote, stacks (a text that somebody saved).
     #[prost(string, tag = "1")]
     pub source: ::prost::alloc::string::String,
-    /// ebpf or in-process.
+    /// ebpf, in-process or none.
     #[prost(string, tag = "2")]
     pub probe: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
@@ -300,7 +300,7 @@ pub struct Holding {
     pub second_holder: bool,
     #[prost(bool, tag = "9")]
     pub adopted: bool,
-    /// probe, lock word, stack; several joined by a comma.
+    /// probe, lock word, stack, kernel (its own word on a blocker); several joined by a comma.
     #[prost(string, tag = "10")]
     pub evidence: ::prost::alloc::string::String,
 }

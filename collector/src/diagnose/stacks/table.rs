@@ -237,28 +237,22 @@ fn imply_one(reading: &Reading<'_>, generation: Generation) -> Implied {
         Mechanism::Running => Activity::Running,
         _ => Activity::SleepingIn(reading.innermost().to_owned()),
     };
-    match stays.pop() {
-        Some((rule, polls, held)) => {
-            implied.rule = rule.rule;
-            if polls && reading.mechanism == Mechanism::Msleep {
-                implied.activity = Activity::PollingHardware;
-            }
-            (implied.holds, implied.may_hold) = (held.sure, held.maybe);
+    if let Some((rule, polls, held)) = stays.pop() {
+        implied.rule = rule.rule;
+        if polls && reading.mechanism == Mechanism::Msleep {
+            implied.activity = Activity::PollingHardware;
         }
+        (implied.holds, implied.may_hold) = (held.sure, held.maybe);
+    } else {
         // It is in a function of the table, at a place that the table does not have.
-        None => {
-            for rule in &innermost.sequences {
-                for step in rule.steps {
-                    if let Act::Held(lock) = step.act {
-                        context.hold(lock);
-                    } else {
-                        break;
-                    }
-                }
+        for rule in &innermost.sequences {
+            for step in rule.steps {
+                let Act::Held(lock) = step.act else { break };
+                context.hold(lock);
             }
-            implied.certain = false;
-            (implied.holds, implied.may_hold) = (context.sure, context.maybe);
         }
+        implied.certain = false;
+        (implied.holds, implied.may_hold) = (context.sure, context.maybe);
     }
     implied
 }
@@ -305,7 +299,8 @@ fn merge(mut a: Implied, b: Implied) -> Implied {
     }
     let mut may: Vec<Lock> = a.may_hold.clone();
     for lock in a.holds.iter().chain(&b.holds).chain(&b.may_hold) {
-        if !may.contains(lock) && !(a.holds.contains(lock) && b.holds.contains(lock)) {
+        let in_both = a.holds.contains(lock) && b.holds.contains(lock);
+        if !in_both && !may.contains(lock) {
             may.push(*lock);
         }
     }

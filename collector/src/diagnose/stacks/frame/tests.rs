@@ -147,13 +147,13 @@ fn a_reset_that_never_ends() {
     }
 }
 
-fn report(tid: u32, tgid: u32, seconds: u64, frames: &[&str]) -> String {
+fn report(tid: u32, process: u32, seconds: u64, frames: &[&str]) -> String {
     let mut text = format!(
         "INFO: task CPU {tid}/KVM:{tid} blocked for more than {seconds} seconds.\n\
-         task:CPU {tid}/KVM state:D stack:0 pid:{tid} tgid:{tgid} ppid:1 flags:0x0\nCall Trace:\n"
+         task:CPU {tid}/KVM state:D stack:0 pid:{tid} tgid:{process} ppid:1 flags:0x0\nCall Trace:\n"
     );
     for frame in frames {
-        text += &format!(" [<0>] {frame}\n");
+        text.push_str(&[" [<0>] ", frame, "\n"].concat());
     }
     text
 }
@@ -258,7 +258,7 @@ fn frames_are_sane() {
         }
     }
     // More instances than a model takes, and a task that all others say is the owner.
-    let many: String = (1..=16_384)
+    let many: Vec<String> = (1..=16_384)
         .map(|tid| {
             format!(
                 "task:a state:D stack:0 pid:{tid} tgid:{tid} ppid:1\n[<0>] mutex_lock+0x1/0x2\n\
@@ -268,6 +268,7 @@ fn frames_are_sane() {
             )
         })
         .collect();
+    let many = many.concat();
     is_sane(&many, Some("v5.13"));
     let (_, notes) = frame(&parse(""), Some("v9"));
     assert!(notes[0].contains("v9"), "{notes:?}");
@@ -294,7 +295,8 @@ proptest::proptest! {
             let frames: Vec<String> = frames.iter().map(|f| format!("{f}+0x1/0x2")).collect();
             let frames: Vec<&str> = frames.iter().map(String::as_str).collect();
             text += &report(tid, tid / 3, u64::from(tid), &frames);
-            text += &format!("INFO: task x:{tid} is blocked on a mutex likely owned by task y:{}.\n", tid / 2);
+            let owner = format!("INFO: task x:{tid} is blocked on a mutex likely owned by task y:{}.\n", tid / 2);
+            text.push_str(&owner);
         }
         is_sane(&text, Generation::ALL.get(which).map(|g| g.name()));
     }

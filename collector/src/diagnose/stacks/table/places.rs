@@ -78,9 +78,13 @@ pub(super) fn places(rule: &Sequence, between: &[&Named<'_>], mechanism: Mechani
         .find(|name| is_marker(name));
     // Between the function and the primitive may stand what a compiler did not inline, and nothing else: an unknown
     // function in another module waits for a lock of its own.
-    let direct = between
-        .iter()
-        .all(|frame| is_marker(frame.name) || frame.module == Some("vfio_ap"));
+    let direct = between.iter().all(|frame| {
+        let driver = match frame.module {
+            Some(module) => module == "vfio_ap",
+            None => frame.name.starts_with("vfio_ap_"),
+        };
+        driver || is_marker(frame.name)
+    });
     let mut held = Held::default();
     let mut places = Vec::new();
     for step in rule.steps {
@@ -97,12 +101,12 @@ pub(super) fn places(rule: &Sequence, between: &[&Named<'_>], mechanism: Mechani
                 Act::Flush if mechanism == Mechanism::Flush => {
                     Some((Some((RESET_WORK, Mode::Exclusive)), false))
                 }
-                // In a reset whose work item is waited for, everything else is with the same locks held.
-                Act::Flush if marker.is_some() => Some((None, false)),
                 Act::Poll => Some((None, true)),
-                // A task that runs may be anywhere, unless a function says where.
-                Act::Stay if marker.is_some() || mechanism != Mechanism::Running => {
-                    Some((None, false))
+                // In a reset whose work item is waited for, everything else is with the same locks held.
+                Act::Flush | Act::Stay if marker.is_some() => Some((None, false)),
+                // Inlined: it sleeps in the function itself. Elsewhere it may be anywhere, and so is a task that runs.
+                Act::Stay if mechanism != Mechanism::Running => {
+                    (direct || step.within.is_empty()).then_some((None, false))
                 }
                 _ => None,
             };

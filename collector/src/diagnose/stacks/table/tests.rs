@@ -295,6 +295,16 @@ fn those_who_do_not_wait_for_a_lock() {
     let implied = imply(&spins, Generations::of(&[V6_0]));
     assert_eq!(said(&implied), " Running");
     assert!(!implied.certain);
+    // In a function that the table does not know: before, under or after the lock.
+    let other =
+        task("schedule synchronize_rcu vfio_unregister_iommu:vfio vfio_ap_mdev_release:vfio_ap");
+    let implied = imply(&other, Generations::of(&[V5_10]));
+    assert_eq!(said(&implied), " SleepingIn(\"synchronize_rcu\")");
+    assert!(!implied.certain);
+    assert_eq!(
+        says("msleep vfio_ap_mdev_release:vfio_ap", V5_10),
+        "matrix_dev->lock SleepingIn(\"vfio_ap_mdev_release\")"
+    );
     let guest = "schedule kvm_vcpu_block:kvm kvm_arch_vcpu_ioctl_run:kvm kvm_vcpu_ioctl:kvm";
     assert_eq!(
         says(guest, V6_6),

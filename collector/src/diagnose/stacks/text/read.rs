@@ -34,6 +34,19 @@ fn name(text: &str) -> String {
     clipped(text.trim(), MAX_NAME).to_owned()
 }
 
+/// What begins something that is no task's stack but has frames.
+const OTHER: [&str; 9] = [
+    "-> #",
+    "WARNING:",
+    "INFO:",
+    "BUG:",
+    "Showing ",
+    "stack backtrace:",
+    "other info that",
+    "Last Breaking-Event-Address:",
+    "Krnl PSW",
+];
+
 /// Where frames go.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Current {
@@ -92,18 +105,6 @@ impl Reader {
         if self.crash_line(text) || self.old_task_line(text) || self.cpu_line(text) {
             return;
         }
-        // What begins something that is no task's stack but has frames.
-        const OTHER: [&str; 9] = [
-            "-> #",
-            "WARNING:",
-            "INFO:",
-            "BUG:",
-            "Showing ",
-            "stack backtrace:",
-            "other info that",
-            "Last Breaking-Event-Address:",
-            "Krnl PSW",
-        ];
         if OTHER.iter().any(|start| text.starts_with(start)) {
             self.current = Current::None;
         }
@@ -180,9 +181,9 @@ impl Reader {
             return false;
         };
         let mut ids = ids.split('/');
-        let (pid, task, tid) = (ids.next(), ids.next(), ids.next());
+        let (pid, word, thread) = (ids.next(), ids.next(), ids.next());
         let pid: Option<u32> = pid.and_then(|pid| pid.parse().ok());
-        let (pid, tid, tgid) = match (pid, task, tid.map(str::parse)) {
+        let (pid, tid, group) = match (pid, word, thread.map(str::parse)) {
             (Some(pid), None, None) => (pid, pid, None),
             (Some(pid), Some("task"), Some(Ok(tid))) => (pid, tid, Some(pid)),
             _ => return false,
@@ -191,7 +192,7 @@ impl Reader {
             if let Some(at) = self.begin(tid, "") {
                 // /proc/PID is there for a thread's id too, though ls does not list it: only the long path is certain.
                 let known = self.tasks[at].tgid;
-                self.tasks[at].tgid = tgid.or(known).or((pid == tid).then_some(pid));
+                self.tasks[at].tgid = group.or(known).or((pid == tid).then_some(pid));
             }
             self.path = Some(tid);
         }

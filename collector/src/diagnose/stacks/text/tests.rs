@@ -78,10 +78,11 @@ fn saved_proc_stacks() {
         assert_eq!(task.frames.len(), 2, "{header}");
     }
     // As `grep . /proc/*/task/*/stack` writes it.
-    let grep = frames
+    let grep: Vec<String> = frames
         .lines()
-        .map(|line| format!("/proc/70/task/72/stack:{line}\n"))
-        .collect::<String>();
+        .map(|line| format!("/proc/70/task/72/stack:{line}"))
+        .collect();
+    let grep = grep.join("\n");
     let task = one(&grep);
     assert_eq!((task.tid, task.tgid, task.frames.len()), (72, Some(70), 2));
     assert_eq!(parse(&grep).notes, [""; 0]);
@@ -192,10 +193,10 @@ fn everything_is_bounded() {
         parse(&text).notes,
         ["left out: 6 frames beyond the limit of a stack"]
     );
-    let many: String = (1..=MAX_TASKS + 3)
-        .map(|tid| format!("PID {tid} a\n"))
+    let many: Vec<String> = (1..=MAX_TASKS + 3)
+        .map(|tid| format!("PID {tid} a"))
         .collect();
-    let parsed = parse(&many);
+    let parsed = parse(&many.join("\n"));
     assert_eq!(parsed.tasks.len(), MAX_TASKS);
     assert_eq!(
         parsed.notes,

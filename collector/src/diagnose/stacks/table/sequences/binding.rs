@@ -1,6 +1,12 @@
 //! Until v5.19: how a guest is bound to an mdev and unbound, which is what changed most.
 
-use super::*;
+use super::{
+    CLOSE, DEV_SET_LOCK, DRAFT_6, DRAFT_7, DRAFTS, G5_10, G5_11, G5_13, G5_15, G5_15RC, G5_19,
+    GROUP_NOTIFIER_RWSEM, GROUP_RWSEM, Generations, KVM_BUSY, KVM_LOCK, MASKS, MATRIX_DEV_LOCK,
+    NOTIFIER, OPEN, OPEN_CLOSE, PQAP_HOOK_RWSEM, REGISTER, RESETS, STAY, Sequence, UNREGISTER,
+    UNSET, V5_10, V5_11, V5_13, V5_15, V5_15Rc, call, driver, held, held_read, mutex, unlock,
+    wait_flag, write,
+};
 
 pub(super) const RULES: &[Sequence] = &[
     driver(NOTIFIER, G5_10, "the notifier drops matrix_dev->lock before the masks are set (v5.10)", &[

@@ -1,6 +1,11 @@
 //! From v6.0 on: dynamic configuration, with guests_lock and mdevs_lock.
 
-use super::*;
+use super::{
+    AP_ATTR_MUTEX, AP_PERMS_MUTEX, BEFORE_7_3, DEV_SET_LOCK, FLUSH, G6_0, G6_6, G7_3, GROUP_LOCK,
+    GUESTS_LOCK, HOT_PLUG, KVM_LOCK, MASKS, MDEVS_LOCK, OPEN_CLOSE, POLL, PQAP, PQAP_HOOK_RWSEM,
+    QUEUES, RESERVED_STORES, RESET_WORK, RESETS, SCANS, STAY, Sequence, UNREGISTER_DEVICE,
+    UNRESERVED_STORES, UNSET, UPDATE, WORK, driver, held, held_if, mutex, mutex_if, unlock, write,
+};
 
 pub(super) const RULES: &[Sequence] = &[
     driver(RESERVED_STORES, G6_0, "ap_perms_mutex, guests_lock, the guest's kvm->lock, mdevs_lock (v6.0)", &[

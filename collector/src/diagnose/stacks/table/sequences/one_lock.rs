@@ -1,6 +1,10 @@
 //! Until v5.19: one lock for all of the driver. All but binding a guest.
 
-use super::*;
+use super::{
+    BUSY, DRAFT_7, DRAFTS, G5_19, Generations, KVM_BUSY, MATRIX_DEV_LOCK, ONE_LOCK, PQAP, RESETS,
+    SHOWS, STAY, STORES, Sequence, UNREGISTER_DEVICE, V5_10, V5_13, V5_15, V5_15Rc, V5_19, driver,
+    mutex, wait_flag,
+};
 
 pub(super) const RULES: &[Sequence] = &[
     driver(
