@@ -41,9 +41,11 @@ pub struct Diagnosis {
     rules: Vec<Box<dyn Rule>>,
     standing: Standing,
     findings: BTreeMap<(Id, String), Remembered>,
-    /// Findings that there was no room for.
+    /// Findings that there was no room for: the most in one tick.
     omitted: u64,
     verdict: Verdict,
+    /// What tells a run from another one: its start, by both clocks, and the traced process.
+    run: Option<(u64, u64, u32)>,
 }
 
 struct Remembered {
@@ -65,7 +67,7 @@ pub struct Report {
     pub verdict: Verdict,
     /// Findings: those that stand first, then the worst, then by id and time.
     pub findings: Vec<Finding>,
-    /// Findings that there was no room for.
+    /// Findings that there was no room for: the most in one tick.
     pub omitted: u64,
 }
 
@@ -80,6 +82,7 @@ impl Diagnosis {
             findings: BTreeMap::new(),
             omitted: 0,
             verdict: Verdict::default(),
+            run: None,
         }
     }
 
@@ -90,6 +93,7 @@ impl Diagnosis {
 
     /// Looks at a model that `frame` has just been folded into. Every frame of a run must be shown, in order.
     pub fn observe(&mut self, model: &Model, frame: &Frame) {
+        self.begin_anew(model);
         self.standing.read(&model.live);
         let waits = Waits::of(&model.live);
         let generations = generations(model);
@@ -103,21 +107,27 @@ impl Diagnosis {
             asked: self.asked,
         };
         let now = look.now();
+        let mut omitted = 0_u64;
         for rule in &mut self.rules {
             let id = rule.doc().id;
             let mut seen = Vec::new();
             rule.look(&look, &mut seen);
             for sighting in seen {
                 let key = (id, sighting.key.clone());
+                let since_ns = match sighting.since_ns {
+                    0 => now,
+                    since => since,
+                };
                 if let Some(known) = self.findings.get_mut(&key) {
+                    if !known.finding.active() {
+                        // It is back.
+                        known.finding.since_ns = since_ns;
+                        known.finding.found_ns = now;
+                    }
                     known.finding.seen = sighting;
                     known.finding.until_ns = None;
                     known.seen_ns = now;
-                } else if self.findings.len() < MAX_FINDINGS {
-                    let since_ns = match sighting.since_ns {
-                        0 => now,
-                        since => since,
-                    };
+                } else if make_room(&mut self.findings, sighting.severity) {
                     let upstream = upstream::history(id.0, &sighting.key, &generations);
                     let finding = Finding {
                         id,
@@ -130,10 +140,11 @@ impl Diagnosis {
                     let seen_ns = now;
                     self.findings.insert(key, Remembered { finding, seen_ns });
                 } else {
-                    self.omitted = self.omitted.saturating_add(1);
+                    omitted = omitted.saturating_add(1);
                 }
             }
         }
+        self.omitted = self.omitted.max(omitted);
         let stays = u64::try_from(self.thresholds.stays.as_nanos()).unwrap_or(u64::MAX);
         for known in self.findings.values_mut() {
             let gone = now.saturating_sub(known.seen_ns) > stays;
@@ -143,6 +154,18 @@ impl Diagnosis {
         }
         let standing: Vec<&Finding> = self.standing_findings().collect();
         self.verdict = verdict::verdict(&look, &standing);
+    }
+
+    /// The model begins anew with another run, and so does this.
+    fn begin_anew(&mut self, model: &Model) {
+        let meta = model.meta.as_ref();
+        let run = meta.map(|meta| (meta.start_ns, meta.start_unix_ns, meta.pid));
+        if self.run.is_some() && self.run != run {
+            let asked = self.asked;
+            *self = Self::new(self.thresholds.clone());
+            self.asked = asked;
+        }
+        self.run = run;
     }
 
     fn standing_findings(&self) -> impl Iterator<Item = &Finding> {
@@ -185,6 +208,23 @@ impl Diagnosis {
         ids.dedup();
         ids
     }
+}
+
+/// Whether there is room for a finding of this severity. Those that are over go first, the oldest of them; then one that
+/// is less severe.
+fn make_room(findings: &mut BTreeMap<(Id, String), Remembered>, severity: Severity) -> bool {
+    if findings.len() < MAX_FINDINGS {
+        return true;
+    }
+    let least = findings
+        .iter()
+        .filter(|(_, known)| !known.finding.active() || known.finding.seen.severity < severity)
+        .min_by_key(|(_, known)| {
+            let finding = &known.finding;
+            (finding.active(), finding.seen.severity, known.seen_ns)
+        })
+        .map(|(key, _)| key.clone());
+    least.is_some_and(|key| findings.remove(&key).is_some())
 }
 
 /// Candidates of the driver's generation; all of them where nothing is known.

@@ -79,11 +79,7 @@ fn sighting(
     let task = &look.waits.tasks[place];
     let name = guest.map_or_else(|| "a guest".to_owned(), |guest| look.guest_label(guest));
     let chain = Chain::of(look, place)?;
-    let root = chain
-        .roots()
-        .into_iter()
-        .next()
-        .map(|(at, root)| (at.clone(), root.clone()));
+    let root = chain.root().map(|(at, root)| (at.clone(), root.clone()));
     let ends = matches!(
         root,
         Some((_, Root::Running { .. } | Root::Sleeping { .. }))
