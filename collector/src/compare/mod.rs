@@ -210,19 +210,7 @@ impl Column {
                 .collect(),
             refused_busy: busy(model, &stores),
             writes,
-            cycles: order::cycles(model)
-                .iter()
-                .map(|cycle| Cycle {
-                    classes: cycle
-                        .steps
-                        .iter()
-                        .map(|step| query::class_name(step.held))
-                        .collect(),
-                    lockdep_visible: cycle.lockdep_visible(),
-                    guarded_by: order::guard(model, cycle)
-                        .map(|class| query::class_name(class << 1)),
-                })
-                .collect(),
+            cycles: cycles(model),
             deadlocks: report
                 .findings
                 .iter()
@@ -235,6 +223,24 @@ impl Column {
             verdict: report.verdict.to_string(),
         }
     }
+}
+
+fn cycles(model: &Model) -> Vec<Cycle> {
+    let cycles = order::cycles(model);
+    let guards = order::guards(model, &cycles);
+    cycles
+        .iter()
+        .zip(guards)
+        .map(|(cycle, guard)| Cycle {
+            classes: cycle
+                .classes()
+                .into_iter()
+                .map(|class| query::class_name(class << 1))
+                .collect(),
+            lockdep_visible: cycle.lockdep_visible(),
+            guarded_by: guard.map(|class| query::class_name(class << 1)),
+        })
+        .collect()
 }
 
 fn completed(model: &Model, entries: &[u8]) -> u64 {

@@ -102,6 +102,20 @@ pub enum Root {
 }
 
 impl Root {
+    /// How far it is from going on by itself: the largest never does.
+    const fn rank(&self) -> u8 {
+        match self {
+            Self::SeenAbove => 0,
+            Self::Running { .. } => 1,
+            Self::Sleeping { .. } => 2,
+            Self::NotRunning => 3,
+            Self::Unknown { .. } => 4,
+            Self::PollingHardware { .. } => 5,
+            Self::Exited => 6,
+            Self::Cycle(_) => 7,
+        }
+    }
+
     /// One word for JSON.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -164,6 +178,24 @@ impl Chain {
             stack.extend(chain.below.iter().rev());
         }
         roots
+    }
+
+    /// The root that decides: whoever waits for several tasks goes on when the slowest of them lets it, and whoever
+    /// waits for an open-coded lock with several holders when the first does. `None` if all that is shown of it was
+    /// above in another branch.
+    pub fn root(&self) -> Option<(&TaskRef, &Root)> {
+        let own = self.root.as_ref().filter(|root| **root != Root::SeenAbove);
+        if let Some(root) = own {
+            return Some((&self.task, root));
+        }
+        let below = self.below.iter().filter_map(Self::root);
+        // Of equals the first, which holds longest.
+        let rank = |(_, root): &(&TaskRef, &Root)| root.rank();
+        if self.waits.as_ref().is_some_and(|waits| waits.open_coded) {
+            below.min_by_key(rank)
+        } else {
+            below.rev().max_by_key(rank)
+        }
     }
 
     /// Lines of text, indented by depth; ASCII.

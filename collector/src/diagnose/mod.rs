@@ -43,9 +43,11 @@ pub struct Diagnosis {
     rules: Vec<Box<dyn Rule>>,
     standing: Standing,
     findings: BTreeMap<(Id, String), Remembered>,
-    /// Findings that there was no room for.
+    /// Findings that there was no room for: the most in one tick.
     omitted: u64,
     verdict: Verdict,
+    /// What tells a run from another one: its start, by both clocks, and the traced process.
+    run: Option<(u64, u64, u32)>,
 }
 
 struct Remembered {
@@ -67,7 +69,7 @@ pub struct Report {
     pub verdict: Verdict,
     /// Findings: those that stand first, then the worst, then by id and time.
     pub findings: Vec<Finding>,
-    /// Findings that there was no room for.
+    /// Findings that there was no room for: the most in one tick.
     pub omitted: u64,
 }
 
@@ -82,14 +84,8 @@ impl Diagnosis {
             findings: BTreeMap::new(),
             omitted: 0,
             verdict: Verdict::default(),
+            run: None,
         }
-    }
-
-    /// Forgets everything but what it was told to look for.
-    fn begin_anew(&mut self) {
-        let asked = self.asked;
-        *self = Self::new(self.thresholds.clone());
-        self.asked = asked;
     }
 
     /// Somebody asks about this guest: if nothing of it is stuck, that is a finding (AP000).
@@ -99,6 +95,7 @@ impl Diagnosis {
 
     /// Looks at a model that `frame` has just been folded into. Every frame of a run must be shown, in order.
     pub fn observe(&mut self, model: &Model, frame: &Frame) {
+        self.begin_anew(model);
         self.standing.read(&model.live);
         let waits = Waits::of(&model.live);
         let generations = generations(model);
@@ -112,21 +109,27 @@ impl Diagnosis {
             asked: self.asked,
         };
         let now = look.now();
+        let mut omitted = 0_u64;
         for rule in &mut self.rules {
             let id = rule.doc().id;
             let mut seen = Vec::new();
             rule.look(&look, &mut seen);
             for sighting in seen {
                 let key = (id, sighting.key.clone());
+                let since_ns = match sighting.since_ns {
+                    0 => now,
+                    since => since,
+                };
                 if let Some(known) = self.findings.get_mut(&key) {
+                    if !known.finding.active() {
+                        // It is back.
+                        known.finding.since_ns = since_ns;
+                        known.finding.found_ns = now;
+                    }
                     known.finding.seen = sighting;
                     known.finding.until_ns = None;
                     known.seen_ns = now;
-                } else if self.findings.len() < MAX_FINDINGS {
-                    let since_ns = match sighting.since_ns {
-                        0 => now,
-                        since => since,
-                    };
+                } else if make_room(&mut self.findings, sighting.severity) {
                     let upstream = upstream::history(id.0, &sighting.key, &generations);
                     let finding = Finding {
                         id,
@@ -139,10 +142,11 @@ impl Diagnosis {
                     let seen_ns = now;
                     self.findings.insert(key, Remembered { finding, seen_ns });
                 } else {
-                    self.omitted = self.omitted.saturating_add(1);
+                    omitted = omitted.saturating_add(1);
                 }
             }
         }
+        self.omitted = self.omitted.max(omitted);
         let stays = u64::try_from(self.thresholds.stays.as_nanos()).unwrap_or(u64::MAX);
         for known in self.findings.values_mut() {
             let gone = now.saturating_sub(known.seen_ns) > stays;
@@ -152,6 +156,18 @@ impl Diagnosis {
         }
         let standing: Vec<&Finding> = self.standing_findings().collect();
         self.verdict = verdict::verdict(&look, &standing);
+    }
+
+    /// The model begins anew with another run, and so does this.
+    fn begin_anew(&mut self, model: &Model) {
+        let meta = model.meta.as_ref();
+        let run = meta.map(|meta| (meta.start_ns, meta.start_unix_ns, meta.pid));
+        if self.run.is_some() && self.run != run {
+            let asked = self.asked;
+            *self = Self::new(self.thresholds.clone());
+            self.asked = asked;
+        }
+        self.run = run;
     }
 
     fn standing_findings(&self) -> impl Iterator<Item = &Finding> {
@@ -208,17 +224,7 @@ pub struct Case {
 impl Case {
     /// Folds a frame in, and looks at what has become of the run. A run that begins anew is diagnosed anew.
     pub fn apply(&mut self, frame: &Frame) {
-        let of = |model: &Model| {
-            model
-                .meta
-                .as_ref()
-                .map(|m| (m.start_ns, m.start_unix_ns, m.pid))
-        };
-        let before = of(&self.model);
         self.model.apply(frame);
-        if before.is_some() && before != of(&self.model) {
-            self.diagnosis.begin_anew();
-        }
         self.diagnosis.observe(&self.model, frame);
     }
 
@@ -226,6 +232,23 @@ impl Case {
     pub fn report(&self) -> Report {
         self.diagnosis.report()
     }
+}
+
+/// Whether there is room for a finding of this severity. Those that are over go first, the oldest of them; then one that
+/// is less severe.
+fn make_room(findings: &mut BTreeMap<(Id, String), Remembered>, severity: Severity) -> bool {
+    if findings.len() < MAX_FINDINGS {
+        return true;
+    }
+    let least = findings
+        .iter()
+        .filter(|(_, known)| !known.finding.active() || known.finding.seen.severity < severity)
+        .min_by_key(|(_, known)| {
+            let finding = &known.finding;
+            (finding.active(), finding.seen.severity, known.seen_ns)
+        })
+        .map(|(key, _)| key.clone());
+    least.is_some_and(|key| findings.remove(&key).is_some())
 }
 
 /// Candidates of the driver's generation; all of them where nothing is known.

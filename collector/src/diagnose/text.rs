@@ -135,7 +135,7 @@ fn summary(page: &mut Page, report: &Report) {
 
 /// The finding that shows the root of this one's chain already.
 fn explained(report: &Report, finding: &Finding) -> Option<Id> {
-    let root = finding.seen.chain.as_ref()?.roots().first()?.1.clone();
+    let root = finding.seen.chain.as_ref()?.root()?.1.clone();
     let by = match root {
         Root::Cycle(_) => Id(1),
         Root::PollingHardware { .. } => Id(7),

@@ -92,9 +92,8 @@ pub(super) fn verdict(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
 
 /// A stuck guest whose cause is no finding of its own.
 fn of_stuck(finding: &Finding, says: impl Fn(Kind, &Finding) -> Verdict) -> Verdict {
-    let roots = finding.seen.chain.as_ref().map(super::chain::Chain::roots);
-    let root = roots.as_ref().and_then(|roots| roots.first()).map(|r| r.1);
-    match root {
+    let chain = finding.seen.chain.as_ref();
+    match chain.and_then(super::chain::Chain::root).map(|r| r.1) {
         Some(Root::PollingHardware { .. }) => says(Kind::Hardware, finding),
         Some(Root::Unknown { why }) => Verdict {
             kind: Kind::CannotTell,

@@ -3,5 +3,7 @@
 //! Both know lock series and task ids; they know no sentences. [`scc`] has what they share.
 
 pub mod order;
+#[cfg(test)]
+mod reference;
 pub mod scc;
 pub mod waits;

@@ -5,9 +5,9 @@
 //! ever taken the lock for writing, readers do not exclude each other. A trylock makes no edge to the lock it tries,
 //! since it cannot wait; that is for whoever records edges to leave out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use probe_ebpf::abi::Mode;
+use probe_ebpf::abi::{Mode, NO_INSTANCE};
 
 use super::scc;
 use crate::model::{EdgeId, Model, query};
@@ -18,11 +18,11 @@ pub const MAX_CYCLES: usize = 256;
 /// One step of a cycle: while a lock of the class is held, the next one's is taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// Series held.
+    /// Series held: that of the edge which waits for most.
     pub held: u8,
     /// Series acquired: of the class that the next step holds.
     pub acquired: u8,
-    /// The edges that this step stands for, the most frequent first.
+    /// All edges between the two classes, the most frequent first.
     pub edges: Vec<EdgeId>,
 }
 
@@ -47,172 +47,167 @@ impl Cycle {
     }
 }
 
-/// An edge between series, with the edges of the model that make it up.
+/// The edges of the model between two classes.
 type Edges = BTreeMap<(u8, u8), Vec<EdgeId>>;
+
+/// Classes that have been taken in an exclusive mode: only there does anybody wait.
+pub fn written(model: &Model) -> BTreeSet<u8> {
+    let edges = model.edges.keys().flat_map(|id| [id.held, id.acquired]);
+    let taken = model.series.iter();
+    edges
+        .chain(
+            taken
+                .filter(|(_, series)| series.acquisitions > 0)
+                .map(|(&id, _)| id),
+        )
+        .filter(|&series| query::mode(series) != Mode::Read)
+        .map(|series| series >> 1)
+        .collect()
+}
 
 /// The cycles in the order of a model's locks: strongly connected components, and in each the shortest cycle through
 /// each back edge. Each sequence of classes once; the shortest first, then by class ids.
 pub fn cycles(model: &Model) -> Vec<Cycle> {
     let mut edges: Edges = BTreeMap::new();
     for edge in query::order_edges(model) {
-        let of = edges.entry((edge.id.held, edge.id.acquired)).or_default();
-        of.push(edge.id);
+        let between = (edge.id.held >> 1, edge.id.acquired >> 1);
+        edges.entry(between).or_default().push(edge.id);
     }
-    for ids in edges.values_mut() {
-        ids.sort_by_key(|id| {
-            let count = model.edges.get(id).map_or(0, |edge| edge.count_total);
-            (std::cmp::Reverse(count), *id)
-        });
-    }
-    let written: BTreeSet<u8> = edges
-        .keys()
-        .flat_map(|&(held, acquired)| [held, acquired])
-        .chain(
-            model
-                .series
-                .iter()
-                .filter(|(_, series)| series.acquisitions > 0)
-                .map(|(&id, _)| id),
-        )
-        .filter(|&series| query::mode(series) != Mode::Read)
-        .map(|series| series >> 1)
-        .collect();
-    let pairs: Vec<(u8, u8)> = edges.keys().copied().collect();
-    series_cycles(&pairs, &written)
+    let pairs: BTreeSet<(u8, u8)> = edges.keys().copied().collect();
+    class_cycles(&pairs, &written(model))
         .into_iter()
-        .map(|steps| Cycle {
-            steps: steps
-                .into_iter()
-                .map(|(held, acquired)| Step {
-                    held,
-                    acquired,
-                    edges: edges.get(&(held, acquired)).cloned().unwrap_or_default(),
+        .map(|classes| Cycle {
+            steps: (0..classes.len())
+                .filter_map(|place| {
+                    let next = classes[(place + 1) % classes.len()];
+                    step(model, edges.get(&(classes[place], next))?)
                 })
                 .collect(),
         })
         .collect()
 }
 
-/// The cycles that edges between series make. `written`: classes that have been taken in an exclusive mode. Each
-/// cycle is the list of its edges (held, acquired), the acquired one of the same class as the next held one.
-pub(super) fn series_cycles(edges: &[(u8, u8)], written: &BTreeSet<u8>) -> Vec<Vec<(u8, u8)>> {
-    // A node is a series that is held while something is taken.
-    let held: BTreeSet<u8> = edges.iter().map(|&(held, _)| held).collect();
-    let nodes: Vec<u8> = held.into_iter().collect();
-    let waits_for = |acquired: u8, held: u8| {
-        acquired >> 1 == held >> 1
-            && (query::mode(acquired) != Mode::Read
-                || query::mode(held) != Mode::Read
-                || written.contains(&(held >> 1)))
-    };
-    let successors: Vec<Vec<usize>> = nodes
+/// The step that all edges between two classes make, whatever their modes.
+fn step(model: &Model, edges: &[EdgeId]) -> Option<Step> {
+    // The exclusive acquisition waits for more: it is the one to name.
+    let named = edges
         .iter()
-        .map(|&from| {
-            (0..nodes.len())
-                .filter(|&to| {
-                    edges
-                        .iter()
-                        .any(|&(held, acquired)| held == from && waits_for(acquired, nodes[to]))
-                })
+        .min_by_key(|id| (query::mode(id.acquired) == Mode::Read, id.acquired, id.held))?;
+    let mut step = Step {
+        held: named.held,
+        acquired: named.acquired,
+        edges: edges.to_vec(),
+    };
+    sort(model, &mut step);
+    Some(step)
+}
+
+fn sort(model: &Model, step: &mut Step) {
+    step.edges.sort_by_cached_key(|id| {
+        let count = model.edges.get(id).map_or(0, |edge| edge.count_total);
+        (std::cmp::Reverse(count), *id)
+    });
+}
+
+/// Puts the edges of cycles in the order of their counts now.
+pub fn recount(model: &Model, cycles: &mut [Cycle]) {
+    for step in cycles.iter_mut().flat_map(|cycle| &mut cycle.steps) {
+        sort(model, step);
+    }
+}
+
+/// The cycles of edges (held, acquired) between classes, each from its smallest class on.
+///
+/// An acquisition of a class that nobody takes exclusively (`written` has it not) waits for nobody. In one that
+/// somebody does, each acquisition can wait for each holder, readers for readers included, so that the modes of single
+/// edges make no difference any more.
+pub(super) fn class_cycles(edges: &BTreeSet<(u8, u8)>, written: &BTreeSet<u8>) -> Vec<Vec<u8>> {
+    let classes: Vec<u8> = written.iter().copied().collect();
+    let successors: Vec<Vec<usize>> = classes
+        .iter()
+        .map(|&held| {
+            (0..classes.len())
+                .filter(|&to| edges.contains(&(held, classes[to])))
                 .collect()
         })
         .collect();
-    let mut found: BTreeMap<Vec<u8>, Vec<(u8, u8)>> = BTreeMap::new();
-    for component in scc::components(&successors) {
-        for cycle in scc::cycles(&successors, &component, MAX_CYCLES) {
-            let steps: Vec<(u8, u8)> = (0..cycle.len())
-                .filter_map(|place| {
-                    let from = nodes[cycle[place]];
-                    let to = nodes[cycle[(place + 1) % cycle.len()]];
-                    edges
-                        .iter()
-                        .copied()
-                        .filter(|&(held, acquired)| held == from && waits_for(acquired, to))
-                        // The exclusive acquisition waits for more.
-                        .min_by_key(|&(_, acquired)| {
-                            (query::mode(acquired) == Mode::Read, acquired)
-                        })
-                })
-                .collect();
-            let classes: Vec<u8> = steps.iter().map(|&(held, _)| held >> 1).collect();
-            // A class twice: both modes of one lock. There is a shorter cycle through it.
-            let distinct: BTreeSet<u8> = classes.iter().copied().collect();
-            if steps.len() == cycle.len() && distinct.len() == classes.len() {
-                found.entry(from_smallest(&classes)).or_insert(steps);
-            }
-        }
-    }
-    let mut all: Vec<Vec<(u8, u8)>> = found
-        .into_iter()
-        .map(|(classes, mut steps)| {
-            let first = classes.first().copied().unwrap_or(0);
-            if let Some(place) = steps.iter().position(|&(held, _)| held >> 1 == first) {
-                steps.rotate_left(place);
-            }
-            steps
-        })
+    let mut all: Vec<Vec<u8>> = scc::components(&successors)
+        .iter()
+        .flat_map(|component| scc::cycles(&successors, component, MAX_CYCLES))
+        .map(|cycle| cycle.into_iter().map(|node| classes[node]).collect())
         .collect();
     all.sort_by(|a, b| a.len().cmp(&b.len()).then_with(|| a.cmp(b)));
     all
 }
 
-fn from_smallest(classes: &[u8]) -> Vec<u8> {
-    let mut classes = classes.to_vec();
-    if let Some((place, _)) = classes.iter().enumerate().min_by_key(|(_, class)| **class) {
-        classes.rotate_left(place);
-    }
-    classes
-}
-
-/// The class whose lock is always held, by whoever waits, at every step of a cycle: two tasks cannot both be there, so
-/// that the cycle cannot close. `None` if there is none, or if that is not known for certain.
+/// For each cycle, the class whose lock is always held, by whoever waits, at every step of it: two tasks cannot both be
+/// there, so that the cycle cannot close. `None` if there is none, or if that is not known for certain.
 ///
 /// It is inferred from exact counts: every acquisition of a series in an entry point has an edge from each lock held,
 /// so where the edges from a lock with a single instance are as many as the acquisitions, it was held each time.
-pub fn guard(model: &Model, cycle: &Cycle) -> Option<u8> {
-    let classes = cycle.classes();
-    let candidates: BTreeSet<u8> = model
-        .edges
-        .keys()
-        .filter(|id| !id.annotated && query::mode(id.held) != Mode::Read)
-        .map(|id| id.held)
-        .filter(|held| !classes.contains(&(held >> 1)) && !query::open_coded(*held))
-        .filter(|held| single_instance(model, *held))
+pub fn guards(model: &Model, cycles: &[Cycle]) -> Vec<Option<u8>> {
+    if cycles.is_empty() {
+        return Vec::new();
+    }
+    let mut single: BTreeMap<u8, bool> = BTreeMap::new();
+    // Acquisitions of a series in an entry point, by the lock that was held.
+    let mut under: HashMap<(u8, u8, u8), u64> = HashMap::new();
+    for (id, edge) in &model.edges {
+        let exclusive = query::mode(id.held) != Mode::Read && !query::open_coded(id.held);
+        if id.annotated
+            || !exclusive
+            || !*single
+                .entry(id.held)
+                .or_insert_with(|| single_instance(model, id.held))
+        {
+            continue;
+        }
+        let sum = under
+            .entry((id.held, id.acquired, id.acquired_in))
+            .or_default();
+        *sum = sum.saturating_add(edge.count_total);
+    }
+    let candidates: Vec<u8> = single
+        .into_iter()
+        .filter_map(|(series, single)| single.then_some(series))
         .collect();
-    candidates.into_iter().find_map(|held| {
-        cycle
-            .steps
-            .iter()
-            .all(|step| {
-                step.edges
-                    .iter()
-                    .all(|edge| always_under(model, held, edge))
-            })
-            .then_some(held >> 1)
-    })
+    cycles
+        .iter()
+        .map(|cycle| {
+            let classes = cycle.classes();
+            let guard = candidates
+                .iter()
+                .filter(|&&held| !classes.contains(&(held >> 1)))
+                .find(|&&held| {
+                    let mut edges = cycle.steps.iter().flat_map(|step| &step.edges);
+                    edges.all(|edge| always_under(model, &under, held, edge))
+                });
+            guard.map(|held| held >> 1)
+        })
+        .collect()
 }
 
+/// There is one lock of the class: both modes of an rwsem have instances of their own, with one address.
 fn single_instance(model: &Model, series: u8) -> bool {
     let class = u32::from(series >> 1);
-    let mut instances = model.instances.values().filter(|i| i.series >> 1 == class);
-    instances.next().is_some() && instances.next().is_none()
+    let of = model.instances.values().filter(|i| i.series >> 1 == class);
+    let locks: BTreeSet<(u64, u32)> = of.map(|i| address(model, i.id)).collect();
+    locks.len() == 1
 }
 
-fn always_under(model: &Model, guard: u8, edge: &EdgeId) -> bool {
+fn always_under(
+    model: &Model,
+    under: &HashMap<(u8, u8, u8), u64>,
+    guard: u8,
+    edge: &EdgeId,
+) -> bool {
     if edge.annotated {
         return false;
     }
-    let under: u64 = model
-        .edges
-        .iter()
-        .filter(|(id, _)| {
-            id.held == guard
-                && id.acquired == edge.acquired
-                && id.acquired_in == edge.acquired_in
-                && !id.annotated
-        })
-        .map(|(_, edge)| edge.count_total)
-        .fold(0, u64::saturating_add);
+    let under = under
+        .get(&(guard, edge.acquired, edge.acquired_in))
+        .copied()
+        .unwrap_or(0);
     let all = model
         .series
         .get(&edge.acquired)
@@ -241,6 +236,7 @@ pub fn instances(model: &Model, cycle: &Cycle) -> Instances {
             .iter()
             .filter_map(|id| model.edges.get(id))
             .flat_map(|edge| edge.pairs.chunks_exact(2).map(|pair| (pair[0], pair[1])))
+            .filter(|&(held, acquired)| held != NO_INSTANCE && acquired != NO_INSTANCE)
             .collect();
         if pairs.is_empty() {
             return Instances::Unknown;

@@ -2,7 +2,7 @@
 //!
 //! Nothing is recursive: graphs come from files too, and may be one path of thousands of nodes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Strongly connected components (Tarjan 1972), each sorted, in the order of their smallest node. A single node is one
 /// only if it has an edge to itself. Successors out of range are ignored.
@@ -129,6 +129,76 @@ pub fn cycles(successors: &[Vec<usize>], component: &[usize], limit: usize) -> V
     found
 }
 
+/// The shortest cycle of one component, beginning with its smallest node; always the same one of several. `None` for
+/// what is no component.
+///
+/// Every cycle has a back edge, so that only those who begin one need be searched from; and never deeper than what has
+/// been found.
+pub fn shortest_cycle(successors: &[Vec<usize>], component: &[usize]) -> Option<Vec<usize>> {
+    // Ends of back edges by their beginnings: the paths to close.
+    let mut ends: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    for (from, to) in back_edges(successors, component) {
+        ends.entry(to).or_default().insert(from);
+    }
+    let mut best: Option<Vec<usize>> = None;
+    let mut scratch = Scratch {
+        before: vec![(0, 0); successors.len()],
+        round: 0,
+    };
+    for (&start, ends) in &ends {
+        let limit = best.as_ref().map_or(usize::MAX, Vec::len);
+        if let Some(path) = scratch.nearest(successors, component, start, ends, limit) {
+            best = Some(path);
+        }
+    }
+    best.map(rotated)
+}
+
+/// What searches have in common.
+struct Scratch {
+    /// For each node, the search that saw it last, and the node before it.
+    before: Vec<(u32, usize)>,
+    round: u32,
+}
+
+impl Scratch {
+    /// The shortest path of fewer than `limit` nodes from a node to one of `ends`, inside of a component.
+    fn nearest(
+        &mut self,
+        successors: &[Vec<usize>],
+        component: &[usize],
+        start: usize,
+        ends: &BTreeSet<usize>,
+        limit: usize,
+    ) -> Option<Vec<usize>> {
+        self.round += 1;
+        self.before[start] = (self.round, start);
+        let mut queue = VecDeque::from([(start, 1)]);
+        while let Some((node, length)) = queue.pop_front() {
+            if length >= limit {
+                return None;
+            }
+            if ends.contains(&node) {
+                let mut path = vec![node];
+                let mut at = node;
+                while at != start {
+                    at = self.before[at].1;
+                    path.push(at);
+                }
+                path.reverse();
+                return Some(path);
+            }
+            for &next in &successors[node] {
+                if component.binary_search(&next).is_ok() && self.before[next].0 != self.round {
+                    self.before[next] = (self.round, node);
+                    queue.push_back((next, length + 1));
+                }
+            }
+        }
+        None
+    }
+}
+
 /// The same cycle, beginning with its smallest node.
 fn rotated(mut cycle: Vec<usize>) -> Vec<usize> {
     let smallest = cycle.iter().enumerate().min_by_key(|(_, node)| **node);
@@ -200,6 +270,27 @@ mod tests {
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].len(), 200_000);
         assert_eq!(cycles(&graph, &all[0], 10).len(), 1);
+    }
+
+    #[test]
+    fn the_shortest_cycle_is_found_behind_hundreds_of_others() {
+        // 0 has 300 cycles of three nodes, and the last of them is on one of two.
+        let last = 600;
+        let mut graph: Vec<Vec<usize>> = vec![Vec::new(); last + 2];
+        for first in (1..=last).step_by(2) {
+            graph[0].push(first);
+            graph[first].push(first + 1);
+            graph[first + 1].push(0);
+        }
+        graph[last].push(last + 1);
+        graph[last + 1].push(last);
+        let component = &components(&graph)[0];
+        assert_eq!(
+            shortest_cycle(&graph, component),
+            Some(vec![last, last + 1])
+        );
+        assert_eq!(shortest_cycle(&[vec![0]], &[0]), Some(vec![0]));
+        assert_eq!(shortest_cycle(&[vec![1], vec![]], &[0]), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use probe_ebpf::abi::{LockKind, Mode};
+use probe_ebpf::abi::{LockKind, Mode, NO_INSTANCE};
 
 use super::scc;
 use crate::frame;
@@ -86,8 +86,18 @@ fn excludes(one: Mode, other: Mode) -> bool {
     one != Mode::Read || other != Mode::Read
 }
 
-/// Identity of a lock: its address where there is one, and its class (both modes of an rwsem are one lock).
-type Lock = (u64, u32);
+/// Identity of a lock: its class, and its address (both modes of an rwsem are one lock) or, where that is not known, its
+/// instance.
+type Lock = (u32, u64, u32);
+
+/// `None` where neither is known: two such records may be of two locks.
+fn lock_of(series: u32, address: u64, instance: u32) -> Option<Lock> {
+    match (address, instance) {
+        (0, NO_INSTANCE) => None,
+        (0, instance) => Some((class_of(series), 0, instance)),
+        (address, _) => Some((class_of(series), address, 0)),
+    }
+}
 
 impl<'a> Waits<'a> {
     /// Of live state. Cost is linear in tasks, holds and edges; a reader queued behind writers has one edge, to the
@@ -99,13 +109,14 @@ impl<'a> Waits<'a> {
         for (place, task) in tasks.iter().enumerate() {
             by_tid.entry(task.tid).or_insert(place);
             for (record, hold) in task.holds.iter().enumerate() {
-                let lock = (hold.lock, class_of(hold.series));
-                holders.entry(lock).or_default().push((place, record));
+                if let Some(lock) = lock_of(hold.series, hold.lock, hold.instance) {
+                    holders.entry(lock).or_default().push((place, record));
+                }
             }
             if let Some(wait) = innermost(task)
                 && mode_of(wait.series) == Mode::Write
+                && let Some(lock) = lock_of(wait.series, wait.lock, wait.instance)
             {
-                let lock = (wait.lock, class_of(wait.series));
                 let first = writers.entry(lock).or_insert((wait.since_ns, place));
                 *first = (*first).min((wait.since_ns, place));
             }
@@ -115,13 +126,13 @@ impl<'a> Waits<'a> {
             .enumerate()
             .map(|(place, task)| {
                 let wait = innermost(task)?;
-                let lock = (wait.lock, class_of(wait.series));
+                let lock = lock_of(wait.series, wait.lock, wait.instance);
                 Some(blockers(
                     tasks,
                     place,
                     wait,
-                    holders.get(&lock),
-                    writers.get(&lock),
+                    lock.and_then(|lock| holders.get(&lock)),
+                    lock.and_then(|lock| writers.get(&lock)),
                 ))
             })
             .collect();
@@ -168,9 +179,7 @@ impl<'a> Waits<'a> {
         scc::components(&successors)
             .into_iter()
             .filter_map(|component| {
-                let cycle = scc::cycles(&successors, &component, 64)
-                    .into_iter()
-                    .next()?;
+                let cycle = scc::shortest_cycle(&successors, &component)?;
                 Some(Knot {
                     members: component.iter().map(|&node| order[node]).collect(),
                     cycle: cycle.iter().map(|&node| order[node]).collect(),
@@ -226,11 +235,13 @@ fn blockers(
         .filter(|&&(task, record)| {
             let hold = &tasks[task].holds[record];
             excludes(mode, mode_of(hold.series))
-                // Whoever waits for a flag that it has set itself waits for the others who have set it.
-                && !(kind == LockKind::Flag && task == waiter)
         })
         .map(|&(task, record)| Blocker { task, by, record })
         .collect();
+    // Whoever waits for a flag that it has set itself waits for the others who have set it; if there are none, for itself.
+    if kind == LockKind::Flag && found.iter().any(|blocker| blocker.task != waiter) {
+        found.retain(|blocker| blocker.task != waiter);
+    }
     if mode == Mode::Read
         && let Some(&(since, task)) = first_writer
         && task != waiter

@@ -47,6 +47,14 @@ impl Rule for Deadlock {
     }
 
     fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
+        // A wait that is over does not come back: its number is given once.
+        self.known.retain(|known| {
+            known.waits.iter().all(|(tid, serial)| {
+                let task = look.waits.place(*tid).map(|place| &look.waits.tasks[place]);
+                task.and_then(innermost)
+                    .is_some_and(|wait| wait.serial == *serial)
+            })
+        });
         for knot in look.waits.knots() {
             if let Some(sighting) = self.knot(look, &knot) {
                 seen.push(sighting);
@@ -69,7 +77,9 @@ impl Deadlock {
                     })
                 })
                 .collect();
-            Some((places?, known.key.clone()))
+            // A reader may have released the lock for another one, which is not in the circle.
+            let places = places.filter(|places| closed(look, places))?;
+            Some((places, known.key.clone()))
         });
         let (cycle, key) = match known {
             Some(known) => known,
@@ -97,6 +107,15 @@ impl Deadlock {
 fn wait_key(look: &Look<'_>, task: usize) -> (u32, u64) {
     let task = &look.waits.tasks[task];
     (task.tid, innermost(task).map_or(0, |wait| wait.serial))
+}
+
+/// Each of these tasks waits for the next one, and the last for the first.
+fn closed(look: &Look<'_>, cycle: &[usize]) -> bool {
+    cycle.iter().enumerate().all(|(place, &task)| {
+        let next = cycle[(place + 1) % cycle.len()];
+        let mut blockers = look.waits.blockers(task).iter();
+        blockers.any(|blocker| blocker.task == next)
+    })
 }
 
 /// The waits of the circle, and the holds that they wait for, were there in the reading before. What is read from

@@ -1,5 +1,7 @@
 //! AP002: a deadlock is possible.
 
+use std::collections::BTreeSet;
+
 use probe_ebpf::names::entry_id;
 
 use super::{Doc, Rule};
@@ -29,8 +31,17 @@ history says which releases have it no more.
 ",
 };
 
+/// Counts in the texts are brought up to date so often; everything else at once.
+const REFRESH_NS: u64 = 1_000_000_000;
+
+/// The cycles so far: they change only when an edge is new, or a class is taken exclusively for the first time.
 #[derive(Default)]
-pub(super) struct PossibleDeadlock;
+pub(super) struct PossibleDeadlock {
+    edges: usize,
+    written: BTreeSet<u8>,
+    cycles: Vec<Cycle>,
+    told_ns: u64,
+}
 
 impl Rule for PossibleDeadlock {
     fn doc(&self) -> &'static Doc {
@@ -41,13 +52,28 @@ impl Rule for PossibleDeadlock {
         if look.frame.edges.is_empty() {
             return;
         }
-        for cycle in order::cycles(look.model) {
-            seen.push(sighting(look.model, &cycle));
+        let new_edges = look.model.edges.len() != self.edges;
+        let refresh = look.ago(self.told_ns) >= REFRESH_NS;
+        if !new_edges && (self.edges == 0 || !refresh) {
+            return;
+        }
+        let written = order::written(look.model);
+        if new_edges || written != self.written {
+            self.edges = look.model.edges.len();
+            self.written = written;
+            self.cycles = order::cycles(look.model);
+        } else {
+            order::recount(look.model, &mut self.cycles);
+        }
+        self.told_ns = look.now();
+        let guards = order::guards(look.model, &self.cycles);
+        for (cycle, guard) in self.cycles.iter().zip(guards) {
+            seen.push(sighting(look.model, cycle, guard));
         }
     }
 }
 
-fn sighting(model: &Model, cycle: &Cycle) -> Sighting {
+fn sighting(model: &Model, cycle: &Cycle, guard: Option<u8>) -> Sighting {
     let names: Vec<&str> = cycle
         .steps
         .iter()
@@ -56,7 +82,6 @@ fn sighting(model: &Model, cycle: &Cycle) -> Sighting {
     let first = names.first().copied().unwrap_or("?");
     let key = names.join(" > ");
     let round = format!("{} -> {first}", names.join(" -> "));
-    let guard = order::guard(model, cycle);
     let severity = if guard.is_some() {
         Severity::Info
     } else {
@@ -90,9 +115,7 @@ fn sighting(model: &Model, cycle: &Cycle) -> Sighting {
     sighting.details.push(
         match order::instances(model, cycle) {
             Instances::Same => "the very same locks were taken in this order",
-            Instances::ClassOnly => {
-                "other locks of the same classes at each step: the circle is one of classes"
-            }
+            Instances::ClassOnly => "no sampled locks close the circle: it is one of classes",
             Instances::Unknown => "which locks of each class is not known for every step",
         }
         .into(),

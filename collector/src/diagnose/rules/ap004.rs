@@ -54,14 +54,14 @@ impl Rule for LeakedLock {
                 let entry = query::entry_name(hold.entry as u8);
                 let who = query::task_name(task);
                 let how = if task.exited {
-                    "has ended"
+                    format!("has ended with {lock} held, which it took in {entry}")
                 } else {
-                    "has returned"
+                    format!("has returned from {entry} with {lock} held")
                 };
                 let mut sighting = Sighting::new(
                     format!("{lock} {}.{}", task.tid, hold.serial),
                     Severity::Critical,
-                    format!("{who} {how} from {entry} with {lock} held"),
+                    format!("{who} {how}"),
                 );
                 sighting.since_ns = hold.since_ns;
                 sighting.tasks = vec![look.task_ref(task)];

@@ -16,7 +16,7 @@ A lock was released in a mode in which it was not held (`up_read` of an rwsem he
 not own it. A reader may be released by another task; that is legal, and not reported.
 
 **How it is known.** A release without an acquisition was counted on the very lock that a task was on record as holding,
-before and after, in a mode that excludes the released one. At the beginning of a run releases whose acquisition was not
+before and after, in a mode that excludes the released one, and every invocation of a probe was seen. At the beginning of a run releases whose acquisition was not
 seen are normal: they are counted, and no finding.
 
 **What can help.** The word of the lock is wrong from now on: an rwsem's count no longer fits its holders. Who comes next
@@ -52,7 +52,12 @@ impl Rule for ForeignRelease {
 
     fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
         self.confirm(look, seen);
-        self.suspect(look);
+        if look.model.loss.exact() {
+            self.suspect(look);
+        } else {
+            // An acquisition that was not seen makes a release without one.
+            self.suspects.clear();
+        }
         self.last_ns = look.now();
     }
 }
@@ -62,7 +67,9 @@ impl ForeignRelease {
         self.suspects.retain_mut(|suspect| {
             let holding = look.waits.place(suspect.tid).and_then(|place| {
                 let holds = &look.waits.tasks[place].holds;
-                holds.iter().find(|hold| hold.serial == suspect.serial)
+                holds.iter().find(|hold| {
+                    (hold.serial, hold.series) == (suspect.serial, u32::from(suspect.held))
+                })
             });
             let Some(hold) = holding else { return false };
             suspect.readings += 1;

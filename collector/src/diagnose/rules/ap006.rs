@@ -117,7 +117,16 @@ impl Rule for SleepingUnderLock {
 
 impl SleepingUnderLock {
     fn follow(&mut self, look: &Look<'_>, task: &frame::TaskState) {
-        let Some(asleep) = asleep(task) else { return };
+        let Some(asleep) = asleep(task) else {
+            // A hold is not over because its holder's state was not read.
+            for hold in &task.holds {
+                let key = (task.tid, hold.series, hold.serial);
+                if let Some(followed) = self.followed.get_mut(&key) {
+                    followed.seen_ns = look.now();
+                }
+            }
+            return;
+        };
         let least = look.nanos(look.thresholds.slept_hold);
         for hold in &task.holds {
             let series = hold.series as u8;

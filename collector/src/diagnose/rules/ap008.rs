@@ -3,7 +3,6 @@
 use super::{Doc, Rule};
 use crate::diagnose::chain::Chain;
 use crate::diagnose::finding::{Id, Severity, Sighting};
-use crate::diagnose::graph::waits::innermost;
 use crate::diagnose::look::Look;
 use crate::diagnose::words::duration;
 use crate::model::query;
@@ -37,9 +36,6 @@ impl Rule for Starvation {
                 query::open_coded(wait.series as u8) && wait.rounds >= look.thresholds.rounds
             });
             let Some(wait) = starved else { continue };
-            if innermost(task).is_none() {
-                continue;
-            }
             let lock = look.lock_name(wait.series, wait.instance);
             let mut sighting = Sighting::new(
                 format!("{lock} {}.{}", task.tid, wait.serial),

@@ -1,13 +1,12 @@
 //! AP009: a convoy.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::{Doc, Rule};
 use crate::diagnose::finding::{Id, Severity, Sighting};
 use crate::diagnose::graph::waits::innermost;
 use crate::diagnose::look::Look;
 use crate::diagnose::words::duration;
-use crate::model::query;
 
 const DOC: Doc = Doc {
     id: Id(9),
@@ -36,7 +35,7 @@ struct Queue {
 
 #[derive(Default)]
 pub(super) struct Convoy {
-    queues: HashMap<(u64, u32), Queue>,
+    queues: BTreeMap<(u64, u32), Queue>,
 }
 
 impl Rule for Convoy {
@@ -46,7 +45,7 @@ impl Rule for Convoy {
 
     fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
         let now = look.now();
-        let mut waiting: HashMap<(u64, u32), Vec<usize>> = HashMap::new();
+        let mut waiting: BTreeMap<(u64, u32), Vec<usize>> = BTreeMap::new();
         for (place, task) in look.waits.tasks.iter().enumerate() {
             if let Some(wait) = innermost(task) {
                 waiting
@@ -123,20 +122,32 @@ impl Rule for Convoy {
     }
 }
 
-/// Acquisitions of a lock so far, both modes of an rwsem.
+/// Acquisitions of a lock so far, in both modes of an rwsem: they are instances with one address.
 fn acquisitions(look: &Look<'_>, class: u32, instance: u32) -> u64 {
-    let of = |series: u32| {
-        let series = look.model.series.get(&(series as u8))?;
-        Some(match series.by_instance.get(&instance) {
-            Some(by) => by.acquisitions,
-            // The only instance of its class may have no counts of its own.
-            None if query::kind((class << 1) as u8) != probe_ebpf::abi::LockKind::Rwsem => {
-                series.acquisitions
-            }
-            None => 0,
-        })
+    let address = look.model.instances.get(&instance).map_or(0, |i| i.address);
+    let same = |id: u32| {
+        id == instance
+            || address != 0
+                && look
+                    .model
+                    .instances
+                    .get(&id)
+                    .is_some_and(|other| (other.address, other.series >> 1) == (address, class))
     };
-    of(class << 1)
-        .unwrap_or(0)
-        .saturating_add(of((class << 1) | 1).unwrap_or(0))
+    let of = |series: u32| -> u64 {
+        let Some(series) = look.model.series.get(&(series as u8)) else {
+            return 0;
+        };
+        if series.by_instance.is_empty() {
+            // Nothing is counted by instance: the class may still be the lock.
+            return series.acquisitions;
+        }
+        series
+            .by_instance
+            .iter()
+            .filter(|(id, _)| same(**id))
+            .map(|(_, by)| by.acquisitions)
+            .fold(0, u64::saturating_add)
+    };
+    of(class << 1).saturating_add(of((class << 1) | 1))
 }

@@ -105,7 +105,7 @@ struct Stuck<'a> {
 /// What tells one root from another. A circle is one root wherever it is entered; a root that is not known is each
 /// guest's own.
 fn key(chain: &Chain, guest: Option<u32>) -> String {
-    match chain.roots().first() {
+    match chain.root() {
         Some((_, Root::Cycle(_))) => "circle".to_owned(),
         Some((_, Root::Unknown { .. })) | None => format!("guest {guest:?}"),
         Some((at, root)) => format!("{} {}", root.name(), at.tid),
@@ -125,11 +125,7 @@ fn sighting(look: &Look<'_>, key: String, chain: Chain, tasks: &[Stuck<'_>]) -> 
             )
         })
         .collect();
-    let root = chain
-        .roots()
-        .into_iter()
-        .next()
-        .map(|(at, root)| (at.clone(), root.clone()));
+    let root = chain.root().map(|(at, root)| (at.clone(), root.clone()));
     let ends = matches!(
         root,
         Some((_, Root::Running { .. } | Root::Sleeping { .. }))

@@ -1,5 +1,7 @@
 //! The lock-order graph as it is reported.
 
+use std::collections::BTreeMap;
+
 use super::open_coded;
 use crate::frame;
 use crate::model::{EdgeId, Model};
@@ -23,14 +25,16 @@ pub fn lockdep_visible(held: u8, acquired: u8) -> bool {
 /// All edges, sorted. An edge from a class to itself is reported only where its instances were taken in both orders:
 /// in one order alone it says nothing.
 pub fn order_edges(model: &Model) -> Vec<OrderEdge<'_>> {
-    let inverted = |class: u8| {
-        let seen = |direction| {
-            model.edges.keys().any(|id| {
-                id.held >> 1 == class && id.acquired >> 1 == class && id.direction == direction
-            })
-        };
-        seen(1) && seen(2)
-    };
+    // Bits: directions that the class was seen in.
+    let mut seen = BTreeMap::<u8, u8>::new();
+    for id in model
+        .edges
+        .keys()
+        .filter(|id| id.held >> 1 == id.acquired >> 1)
+    {
+        *seen.entry(id.held >> 1).or_default() |= id.direction;
+    }
+    let inverted = |class: u8| seen.get(&class).is_some_and(|&directions| directions == 3);
     model
         .edges
         .iter()
