@@ -135,7 +135,8 @@ impl Tasks {
         live.tasks.retain_mut(|task| {
             task.exited |= self.ended.contains_key(&task.tid);
             if task.exited {
-                (task.state.clear(), task.asleep_in.clear());
+                task.state.clear();
+                task.asleep_in.clear();
             }
             !(task.exited && task.holds.is_empty() && task.waits.is_empty())
         });

@@ -74,7 +74,7 @@ fn second(of: Of, state: &str, wchan: &str, inside: u8) -> frame::TaskState {
             ..frame::Inside::default()
         });
     }
-    tasks.fill(&mut live(&[task.clone()]), TICK_NS);
+    tasks.fill(&mut live(std::slice::from_ref(&task)), TICK_NS);
     let mut now = live(&[task]);
     tasks.fill(&mut now, 2 * TICK_NS);
     now.tasks.remove(0)
@@ -119,7 +119,7 @@ fn a_traced_wait_needs_no_place() {
     let mut tasks = proc.tasks(Of::Kernel);
     let mut waits = task(9, Vec::new());
     waits.waits.push(frame::Waiting::default());
-    let mut now = live(&[waits.clone()]);
+    let mut now = live(std::slice::from_ref(&waits));
     tasks.fill(&mut now, TICK_NS);
     let mut now = live(&[waits]);
     tasks.fill(&mut now, 2 * TICK_NS);
@@ -155,11 +155,11 @@ fn a_thread_that_ends_with_a_lock_stays() {
     let mut tasks = proc.tasks(Of::Kernel);
     let holder = task(9, vec![hold(0, 1)]);
     for tick in 1..3 {
-        tasks.fill(&mut live(&[holder.clone()]), tick * TICK_NS);
+        tasks.fill(&mut live(std::slice::from_ref(&holder)), tick * TICK_NS);
     }
     proc.gone(9);
     for tick in 3..40 {
-        let mut now = live(&[holder.clone()]);
+        let mut now = live(std::slice::from_ref(&holder));
         // Frames also come between ticks.
         tasks.fill(&mut now, tick * TICK_NS / 4 * 3);
         if tick > 5 {
@@ -168,7 +168,7 @@ fn a_thread_that_ends_with_a_lock_stays() {
         }
     }
     assert!(tasks.has_ended(9));
-    let now = live(&[holder.clone()]);
+    let now = live(std::slice::from_ref(&holder));
     assert!(tasks.forgotten(&now, KEPT_NS / 2).is_empty());
     assert_eq!(tasks.forgotten(&now, KEPT_NS * 2), [9]);
     let mut waiter = task(10, Vec::new());
@@ -192,7 +192,7 @@ fn a_call_of_a_thread_that_is_gone_is_over() {
     let mut inside = task(9, Vec::new());
     inside.inside.push(frame::Inside::default());
     for tick in 1..4 {
-        let mut now = live(&[inside.clone()]);
+        let mut now = live(std::slice::from_ref(&inside));
         tasks.fill(&mut now, tick * TICK_NS);
         assert_eq!(now.tasks.is_empty(), tick > 1, "{tick}");
     }
@@ -240,7 +240,9 @@ fn many_take_turns_and_who_waits_comes_sooner() {
             // The longest first, and the one that waits.
             assert!(asked.contains(&0) && asked.contains(&400) && !asked.contains(&499));
         }
-        asked.iter().for_each(|&n| times[n] += 1);
+        for n in asked {
+            times[n] += 1;
+        }
     }
     let turns = (TICKS - 1) as u32 * A_TICK as u32 / THREADS;
     assert!(times[400] >= turns * 3, "{}", times[400]);
@@ -278,7 +280,7 @@ fn this_process_is_seen_to_sleep_and_to_end() {
     let mut now = 0;
     let mut until = |done: &dyn Fn(&frame::TaskState) -> bool| {
         for _ in 0..200 {
-            let mut live = live(&[state.clone()]);
+            let mut live = live(std::slice::from_ref(&state));
             now += TICK_NS;
             tasks.fill(&mut live, now);
             if done(&live.tasks[0]) {
