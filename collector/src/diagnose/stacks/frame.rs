@@ -28,6 +28,9 @@ pub const AT_NS: u64 = 1 << 50;
 /// Entry points of one task, the innermost.
 const MAX_INSIDE: usize = 16;
 
+/// Notes on what was settled.
+const MAX_NOTES: usize = 64;
+
 /// Makes a frame of a text. `generation` is a name as in [`Generation::name`]; an unknown one is said in the notes and not
 /// used.
 #[must_use]
@@ -53,7 +56,11 @@ pub fn frame(parsed: &Parsed, generation: Option<&str>) -> (frame::Frame, Vec<St
         notes: settled,
         ..
     } = settling;
-    notes.extend(settled);
+    let more = settled.len().saturating_sub(MAX_NOTES);
+    notes.extend(settled.into_iter().take(MAX_NOTES));
+    if more > 0 {
+        notes.push(format!("and {more} more of that kind"));
+    }
     say_what_is_assumed(&actors, &mut notes);
     let mut live = frame::Live::default();
     let mut stacks = Vec::new();

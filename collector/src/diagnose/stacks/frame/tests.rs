@@ -132,6 +132,7 @@ fn a_reset_that_never_ends() {
     );
     for text in [
         fixture!("6.12-hung-task"),
+        fixture!("6.12-proc-stacks"),
         fixture!("7.2-hung-task"),
         fixture!("7.2-sysrq-w"),
         fixture!("7.2-proc-stacks"),
