@@ -1,5 +1,6 @@
 //! AP000: the stuck guest is not stuck here.
 
+use super::ap012::CALLS;
 use super::{Doc, Rule};
 use crate::diagnose::finding::{Id, Severity, Sighting};
 use crate::diagnose::look::Look;
@@ -15,7 +16,7 @@ exonerated as carefully as the other findings accuse it: the tasks are named, wi
 
 **How it is known.** From stacks: a text with stacks of blocked tasks was read, and none of them has a function of the
 driver, of the AP bus or of KVM's PQAP handling in it, or waits in a lock function below one. Live: `--guest` names a
-guest that is measured, and none of its tasks is in or behind the driver for longer than the threshold.
+guest that is measured, and none of its tasks is in or behind the driver for longer than half of the threshold.
 
 **What can help.** Look where the tasks are: the function above the scheduler's in each stack says for what they wait
 (storage, memory, the network, another driver). Tasks that are in no stack at all run: look at the guest itself.
@@ -99,10 +100,23 @@ fn of_guest(look: &Look<'_>, guest: u32) -> Option<Sighting> {
         .iter()
         .filter(|task| look.guest(task) == Some(guest))
         .collect();
-    let waits_long = tasks
+    // Half of the threshold: nobody is exonerated a moment before AP012 accuses. A task whose guest is not known may be
+    // of this one.
+    let long = |since_ns: u64| look.ago(since_ns) >= stuck_ns / 2;
+    let waits_long = look
+        .waits
+        .tasks
         .iter()
-        .flat_map(|task| &task.waits)
-        .any(|wait| look.ago(wait.since_ns) >= stuck_ns);
+        .filter(|task| look.guest(task).is_none_or(|of| of == guest))
+        .any(|task| {
+            let calls = |inside: &&frame::Inside| CALLS.contains(&(inside.entry as u8));
+            task.waits.iter().any(|wait| long(wait.since_ns))
+                || task
+                    .inside
+                    .iter()
+                    .filter(calls)
+                    .any(|inside| long(inside.since_ns))
+        });
     // The first moments show nothing yet.
     let measured = look
         .model

@@ -29,7 +29,7 @@ lock, AP007 a queue), or wait if the root runs or sleeps with an end.
 };
 
 /// Calls in which a guest waits for the driver.
-const CALLS: [u8; 9] = [
+pub(super) const CALLS: [u8; 9] = [
     entry_id::HANDLE_PQAP,
     entry_id::KVM_HANDLE_PQAP,
     entry_id::GROUP_NOTIFIER,

@@ -1,0 +1,397 @@
+//! AP000, AP010, AP011, AP012: guests, and what is done to them.
+
+use apscope_collector::diagnose::Severity;
+use apscope_collector::frame::{Frame, Stack};
+use probe_ebpf::names::entry_id::{
+    APMASK_STORE, APQ_RESET_CHECK, ASSIGN_ADAPTER, CLOSE_DEVICE, GROUP_NOTIFIER, HANDLE_PQAP,
+    KVM_S390_HANDLE_PV, MATRIX_SHOW, OPEN_DEVICE,
+};
+
+use crate::findings_run::*;
+
+#[test]
+fn a_guest_that_is_not_stuck_here_is_said_to_be_elsewhere() {
+    let vcpu = task(11, "CPU 0/KVM").on_cpu().asleep("S", "");
+    let mut run = Run::of("v5.13").asked(0);
+    run.ticks(19, std::slice::from_ref(&vcpu));
+    assert_eq!(run.kinds(), [0_u8; 0]);
+    run.tick(std::slice::from_ref(&vcpu));
+    let finding = run.one(0);
+    assert_eq!(
+        finding.seen.summary,
+        "no task of guest-0 is stuck in or behind vfio_ap"
+    );
+    assert!(text(&finding).contains("CPU 0/KVM (11): in kvm_vcpu_ioctl, state S"));
+    assert!(run.verdict().starts_with("NOT vfio_ap: no task of guest-0"));
+    // Not asked, not said.
+    let mut run = Run::of("v5.13");
+    run.ticks(30, &[vcpu]);
+    assert_eq!(run.kinds(), [0_u8; 0]);
+}
+
+#[test]
+fn a_guest_that_waits_here_is_not_exonerated() {
+    let waits = task(11, "CPU 0/KVM")
+        .inside(HANDLE_PQAP, 0)
+        .on_cpu()
+        .waits(MATRIX, HANDLE_PQAP, 1);
+    let mut run = Run::of("v5.13").asked(0);
+    run.ticks(30, std::slice::from_ref(&waits));
+    assert!(run.found(0).is_empty());
+    // It is in PQAP and waits for no lock: stuck here all the same.
+    let inside = task(11, "CPU 0/KVM").inside(HANDLE_PQAP, 0).on_cpu();
+    let mut run = Run::of("v5.13").asked(0);
+    run.ticks(30, &[inside]);
+    assert_eq!(run.kinds(), [12]);
+    // Another guest's wait says nothing about this one.
+    let mut run = Run::of("v5.13").asked(1);
+    run.ticks(30, &[waits]);
+    run.one(0);
+}
+
+#[test]
+fn stacks_elsewhere_exonerate_and_stacks_here_do_not() {
+    let stacks = || Frame {
+        stacks: vec![Stack {
+            tid: 4711,
+            comm: "CPU 0/KVM".into(),
+            frames: [
+                "__schedule+0x1",
+                "schedule+0x2",
+                "io_schedule+0x3",
+                "nfs_wait_bit+0x4 [nfs]",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            ..Stack::default()
+        }],
+        ..Frame::default()
+    };
+    let of_text = |meta: &mut apscope_collector::frame::Meta| meta.source = "stacks".into();
+    let mut run = Run::of("v5.13").described(of_text);
+    run.frame(&[], stacks());
+    let finding = run.one(0);
+    assert_eq!(
+        finding.seen.summary,
+        "none of 1 task is in or behind vfio_ap"
+    );
+    assert_eq!(
+        finding.seen.details,
+        ["CPU 0/KVM (4711): nfs_wait_bit+0x4 [nfs]"]
+    );
+    let mut run = Run::of("v5.13").described(of_text);
+    run.frame(&[task(11, "CPU 0/KVM").inside(HANDLE_PQAP, 0)], stacks());
+    assert!(run.found(0).is_empty());
+    // One reading is enough for a deadlock there.
+    let mut run = Run::of("v5.10").described(of_text);
+    run.tick(&[
+        task(11, "CPU 0/KVM").on_cpu().waits(MATRIX, HANDLE_PQAP, 1),
+        task(12, "qemu")
+            .holds(MATRIX, GROUP_NOTIFIER, 0)
+            .waits(VCPU, GROUP_NOTIFIER, 1),
+    ]);
+    run.one(1);
+}
+
+fn refusals(entry: u8, refused: u64, accepted: u64) -> Frame {
+    Frame {
+        entries: vec![returned(entry, &[(0, accepted), (16, refused)])],
+        ..Frame::default()
+    }
+}
+
+#[test]
+fn refusals_in_a_burst_are_found() {
+    let mut run = Run::of("v5.13");
+    let flux = task(12, "qemu")
+        .inside(GROUP_NOTIFIER, 0)
+        .holds(BUSY, GROUP_NOTIFIER, 0);
+    run.frame(std::slice::from_ref(&flux), refusals(ASSIGN_ADAPTER, 10, 0));
+    assert_eq!(run.kinds(), [0_u8; 0]);
+    run.frame(std::slice::from_ref(&flux), refusals(ASSIGN_ADAPTER, 10, 1));
+    let finding = run.one(10);
+    assert_eq!(finding.seen.severity, Severity::Info);
+    assert_eq!(
+        finding.seen.summary,
+        "20 of 21 writes to assign_adapter failed with -EBUSY within 5.00 s"
+    );
+    assert!(text(&finding).contains("in flux now: kvm_busy[mdev-0]"));
+    assert!(!finding.upstream.is_empty());
+    // Out of the window and a second more, it is over.
+    run.ticks(62, &[]);
+    assert!(run.found(10).is_empty());
+    let mut run = Run::of("v5.13");
+    run.frame(&[], refusals(APMASK_STORE, 20, 0));
+    assert!(text(&run.one(10)).contains("unassign it from its mdev first"));
+}
+
+#[test]
+fn refusals_among_others_are_not() {
+    for frame in [
+        refusals(ASSIGN_ADAPTER, 19, 0),
+        refusals(ASSIGN_ADAPTER, 20, 2),
+        refusals(MATRIX_SHOW, 100, 0),
+    ] {
+        let mut run = Run::of("v5.13");
+        run.frame(&[], frame);
+        run.ticks(3, &[]);
+        assert_eq!(run.kinds(), [0_u8; 0]);
+    }
+    // Two errors half and half, or few over a long time.
+    let mut run = Run::of("v5.13");
+    let frame = Frame {
+        entries: vec![returned(ASSIGN_ADAPTER, &[(16, 30), (98, 30)])],
+        ..Frame::default()
+    };
+    run.frame(&[], frame);
+    assert_eq!(run.kinds(), [0_u8; 0]);
+    let mut run = Run::of("v5.13");
+    for _ in 0..30 {
+        run.frame(&[], refusals(ASSIGN_ADAPTER, 3, 0));
+        run.ticks(9, &[]);
+        assert_eq!(run.kinds(), [0_u8; 0]);
+    }
+}
+
+#[test]
+fn a_stale_hook_needs_a_generation_that_leaves_it() {
+    let found = |generation: &str, entry, code| {
+        let mut run = Run::of(generation);
+        let frame = Frame {
+            entries: vec![returned(entry, &[(code, 2)])],
+            ..Frame::default()
+        };
+        run.frame(&[], frame);
+        run.ticks(20, &[]);
+        run.found(11).pop()
+    };
+    // NOTIFY_DONE, -EPERM.
+    for generation in ["v5.15-rc", "rfc-2021-06", "rfc-2021-07", "v5.15"] {
+        assert!(
+            found(generation, GROUP_NOTIFIER, 0).is_some(),
+            "{generation}"
+        );
+        assert!(
+            found(generation, GROUP_NOTIFIER, 1).is_none(),
+            "{generation}"
+        );
+    }
+    for generation in ["v5.19", "v6.0", "v6.6"] {
+        let finding = found(generation, OPEN_DEVICE, 1).expect(generation);
+        assert!(finding.seen.summary.contains("(-EPERM, 2 times)"));
+        assert!(!finding.upstream.is_empty());
+        assert!(found(generation, OPEN_DEVICE, 16).is_none());
+    }
+    for generation in ["v5.10", "v5.11", "v5.13", "v7.3"] {
+        assert!(
+            found(generation, GROUP_NOTIFIER, 0).is_none(),
+            "{generation}"
+        );
+        assert!(found(generation, OPEN_DEVICE, 1).is_none(), "{generation}");
+    }
+    let unsure = found("v6.6|v7.3", OPEN_DEVICE, 1).expect("v6.6 may have it");
+    assert!(text(&unsure).contains("if the driver is of v5.19, v6.0, v6.6"));
+}
+
+/// A vCPU in PQAP that waits for matrix_dev->lock, and these others; the finding about it after two seconds.
+fn stuck(others: &[Task]) -> (Run, Vec<String>) {
+    let mut tasks =
+        vec![
+            task(11, "CPU 0/KVM")
+                .inside(HANDLE_PQAP, 0)
+                .on_cpu()
+                .waits(MATRIX, HANDLE_PQAP, 0),
+        ];
+    tasks.extend_from_slice(others);
+    let mut run = Run::of("v5.13");
+    run.ticks(19, &tasks);
+    assert!(run.found(12).is_empty());
+    run.tick(&tasks);
+    let lines = chain(&run.one(12));
+    (run, lines)
+}
+
+#[test]
+fn every_kind_of_root_ends_a_chain() {
+    let holder = || {
+        task(12, "qemu")
+            .inside(GROUP_NOTIFIER, 1800)
+            .holds(MATRIX, GROUP_NOTIFIER, 1810)
+    };
+    let critical = Severity::Critical;
+    let warning = Severity::Warning;
+    let cases: Vec<(Vec<Task>, &str, Severity)> = vec![
+        (
+            vec![holder()],
+            "which runs in vfio_ap_mdev_group_notifier",
+            warning,
+        ),
+        (
+            vec![holder().asleep("R", "")],
+            "which runs in vfio_ap_mdev_group_notifier",
+            warning,
+        ),
+        (
+            vec![holder().asleep("D", "")],
+            "which sleeps in vfio_ap_mdev_group_notifier",
+            warning,
+        ),
+        (
+            vec![holder().asleep("D", "msleep")],
+            "which sleeps in msleep, called in vfio_ap_mdev_group_notifier",
+            warning,
+        ),
+        (vec![holder().exited()], "which has ended", critical),
+        (
+            vec![],
+            "nobody holds it at this moment, or it was taken before measuring began",
+            critical,
+        ),
+        (
+            vec![task(12, "qemu").holds(MATRIX, 0, 1810)],
+            "qemu (12) is in no traced function and waits for no traced lock",
+            critical,
+        ),
+        (
+            vec![task(12, "qemu").holds(MATRIX, 0, 1810).asleep("R", "")],
+            "which runs, outside of every traced function",
+            warning,
+        ),
+        (
+            vec![holder().waits(WORK, GROUP_NOTIFIER, 1820)],
+            "the work is queued and not running",
+            critical,
+        ),
+        (
+            vec![
+                holder().waits(WORK, GROUP_NOTIFIER, 1820),
+                task(900, "kworker").inside(APQ_RESET_CHECK, 1800).holds(
+                    WORK,
+                    APQ_RESET_CHECK,
+                    1800,
+                ),
+            ],
+            "which polls the hardware for the end of a reset (reset_work[05.0004])",
+            critical,
+        ),
+        (
+            vec![holder().waits(BUSY, GROUP_NOTIFIER, 1820)],
+            "its holder was never seen",
+            critical,
+        ),
+        (
+            vec![holder().waits(VCPU, GROUP_NOTIFIER, 1820)],
+            "which closes the cycle to task 11",
+            critical,
+        ),
+    ];
+    for (others, end, severity) in cases {
+        let (run, lines) = stuck(&others);
+        let last = lines.last().map_or("", String::as_str);
+        assert!(last.ends_with(end), "{end}: {lines:#?}");
+        let finding = run.one(12);
+        assert_eq!(finding.seen.severity, severity, "{end}");
+        assert_eq!(
+            finding.seen.summary,
+            "guest-0 is stuck: CPU 0/KVM (11) has been in handle_pqap for 2.00 s"
+        );
+        assert_eq!(finding.since_ns, at(0));
+        // The root is named in the details too.
+        assert!(
+            finding
+                .seen
+                .details
+                .iter()
+                .any(|line| line.starts_with("the root: ")),
+            "{end}"
+        );
+        // Each line of the chain is about one more task.
+        assert!(
+            lines[0].starts_with("CPU 0/KVM (11), vCPU of guest-0"),
+            "{lines:#?}"
+        );
+    }
+}
+
+#[test]
+fn of_several_readers_the_one_that_never_ends_decides() {
+    let mut run = Run::of("v5.15");
+    let tasks = [
+        task(11, "qemu")
+            .inside(CLOSE_DEVICE, 0)
+            .waits(HOOK_WRITE, CLOSE_DEVICE, 1),
+        task(12, "CPU 0/KVM")
+            .inside(HANDLE_PQAP, 1700)
+            .holds(HOOK_READ, HANDLE_PQAP, 1700),
+        task(13, "CPU 1/KVM")
+            .holds(HOOK_READ, HANDLE_PQAP, 1750)
+            .exited(),
+    ];
+    run.ticks(20, &tasks);
+    let finding = run.one(12);
+    assert_eq!(finding.seen.severity, Severity::Critical);
+    assert!(
+        text(&finding).contains("the root: CPU 1/KVM (13), which has ended"),
+        "{}",
+        text(&finding)
+    );
+    let lines = chain(&finding);
+    assert_eq!(lines.len(), 4, "{lines:#?}");
+    assert!(lines[2].ends_with("which runs in handle_pqap"));
+    assert!(lines[3].ends_with("which has ended"));
+}
+
+#[test]
+fn of_several_who_set_a_flag_the_one_that_goes_on_decides() {
+    let mut run = Run::of("v5.13");
+    let tasks = [
+        task(11, "CPU 0/KVM")
+            .inside(HANDLE_PQAP, 0)
+            .waits(BUSY, HANDLE_PQAP, 1),
+        task(12, "qemu").holds(BUSY, GROUP_NOTIFIER, 1).exited(),
+        task(13, "qemu")
+            .inside(GROUP_NOTIFIER, 1900)
+            .holds(BUSY, GROUP_NOTIFIER, 1900),
+    ];
+    run.ticks(20, &tasks);
+    let finding = run.one(12);
+    assert_eq!(finding.seen.severity, Severity::Warning);
+    assert!(
+        text(&finding).contains("the root: qemu (13), which runs"),
+        "{}",
+        text(&finding)
+    );
+}
+
+#[test]
+fn there_is_one_finding_a_guest() {
+    let mut run = Run::of("v5.13");
+    let tasks = [
+        task(11, "CPU 0/KVM")
+            .inside(HANDLE_PQAP, 100)
+            .waits(KVM, HANDLE_PQAP, 100),
+        task(12, "qemu")
+            .inside(KVM_S390_HANDLE_PV, 0)
+            .waits(KVM, KVM_S390_HANDLE_PV, 0),
+        task(21, "CPU 0/KVM")
+            .inside(HANDLE_PQAP, 0)
+            .waits(KVM_1, HANDLE_PQAP, 0),
+        // A write is no guest.
+        task(31, "bash")
+            .inside(ASSIGN_ADAPTER, 0)
+            .waits(MATRIX, ASSIGN_ADAPTER, 0),
+    ];
+    run.ticks(21, &tasks);
+    let mut summaries: Vec<String> = run.found(12).into_iter().map(|f| f.seen.summary).collect();
+    summaries.sort();
+    assert_eq!(
+        summaries,
+        [
+            "guest-0 is stuck: qemu (12) has been in kvm_s390_handle_pv for 2.10 s",
+            "guest-1 is stuck: CPU 0/KVM (21) has been in handle_pqap for 2.10 s",
+        ]
+    );
+    // It comes back, and goes on: over after a second.
+    run.ticks(12, &[]);
+    assert!(run.found(12).is_empty());
+}

@@ -1,0 +1,278 @@
+//! AP002.
+
+use apscope_collector::diagnose::Severity;
+use apscope_collector::frame::{Edge, Frame, Loss};
+
+use crate::findings_run::*;
+
+fn edges(edges: impl IntoIterator<Item = Edge>) -> Frame {
+    Frame {
+        edges: edges.into_iter().collect(),
+        ..Frame::default()
+    }
+}
+
+/// The splat of 2021: matrix_dev->lock > kvm->lock > vcpu->mutex > matrix_dev->lock.
+fn splat() -> [Edge; 3] {
+    [
+        edge(MATRIX, KVM, 21),
+        edge(KVM, VCPU, 13),
+        edge(VCPU, MATRIX, 11),
+    ]
+}
+
+#[test]
+fn the_splat_is_found_without_any_wait() {
+    let mut run = Run::of("v5.11");
+    run.frame(&[], edges(splat()));
+    let finding = run.one(2);
+    assert_eq!(run.kinds(), [2]);
+    assert_eq!(finding.seen.severity, Severity::Warning);
+    assert_eq!(
+        finding.seen.summary,
+        "locks are taken in a circle: matrix_dev->lock -> kvm->lock -> vcpu->mutex -> matrix_dev->lock"
+    );
+    let text = text(&finding);
+    assert!(text.contains("lockdep sees every edge of it"), "{text}");
+    assert!(
+        text.contains("the very same locks were taken in this order"),
+        "{text}"
+    );
+    assert!(text.contains("3 times, first by CPU 0/KVM (13)"), "{text}");
+    let commits: Vec<&str> = finding.upstream.iter().map(|h| h.commit).collect();
+    assert_eq!(commits, ["0cc00c8d4050", "86956e70761b"]);
+    // It stays, with nothing new.
+    run.ticks(30, &[]);
+    run.one(2);
+    assert!(
+        run.verdict().contains("a deadlock is possible (AP002)"),
+        "{}",
+        run.verdict()
+    );
+}
+
+#[test]
+fn the_order_in_which_edges_come_does_not_matter() {
+    let mut keys = std::collections::BTreeSet::new();
+    for first in 0..3 {
+        let mut run = Run::of("v5.11");
+        let mut all = splat();
+        all.rotate_left(first);
+        for edge in all {
+            run.frame(&[], edges([edge]));
+        }
+        keys.insert(run.one(2).seen.key);
+    }
+    assert_eq!(keys.len(), 1);
+}
+
+#[test]
+fn no_circle_is_no_finding() {
+    let mut run = Run::of("v5.11");
+    run.frame(
+        &[],
+        edges([
+            edge(MATRIX, KVM, 21),
+            edge(KVM, VCPU, 13),
+            edge(MATRIX, VCPU, 11),
+        ]),
+    );
+    assert_eq!(run.kinds(), [0_u8; 0]);
+}
+
+#[test]
+fn the_same_circle_through_the_flag_is_invisible_and_annotated() {
+    let mut run = Run::of("v5.13");
+    let tested = Edge {
+        annotated: true,
+        ..edge(VCPU, BUSY, 11)
+    };
+    run.frame(
+        &[],
+        edges([edge(BUSY, KVM, 12), edge(KVM, VCPU, 13), tested]),
+    );
+    let text = text(&run.one(2));
+    assert!(
+        text.contains("lockdep cannot see it: an open-coded lock is part of it"),
+        "{text}"
+    );
+    assert!(
+        text.contains("vcpu->mutex -> kvm_busy  (invisible to lockdep, annotated)"),
+        "{text}"
+    );
+    assert!(
+        text.contains("kvm_busy -> kvm->lock  (invisible to lockdep)"),
+        "{text}"
+    );
+    assert!(text.contains("kvm->lock -> vcpu->mutex\n"), "{text}");
+    assert!(text.contains("taken tested clear in"), "{text}");
+}
+
+/// kvm->lock and vcpu->mutex both ways, under guests_lock so many times of ten.
+fn under_guests_lock(times: u64) -> Frame {
+    let count = |edge: Edge, count_total| Edge {
+        count_total,
+        ..edge
+    };
+    let mut frame = edges([
+        count(edge(KVM, VCPU, 1), 10),
+        count(edge(VCPU, KVM, 2), 10),
+        count(edge(GUESTS, KVM, 1), 10),
+        count(edge(GUESTS, VCPU, 1), times),
+    ]);
+    frame.series = vec![acquired(KVM, 10), acquired(VCPU, 10), acquired(GUESTS, 20)];
+    frame
+}
+
+#[test]
+fn a_circle_under_a_common_lock_is_for_information() {
+    let mut run = Run::of("v6.0");
+    run.frame(&[], under_guests_lock(10));
+    let finding = run.one(2);
+    assert_eq!(finding.seen.severity, Severity::Info);
+    assert!(text(&finding).contains("matrix_dev->guests_lock was held at every step, by counts"));
+    // One acquisition without it, and it guards nothing.
+    run.frame(
+        &[],
+        Frame {
+            series: vec![acquired(VCPU, 1)],
+            edges: vec![Edge {
+                count_total: 11,
+                ..edge(KVM, VCPU, 1)
+            }],
+            ..Frame::default()
+        },
+    );
+    // Counts are looked at once a second.
+    run.ticks(10, &[]);
+    run.frame(
+        &[],
+        edges([Edge {
+            count_total: 12,
+            ..edge(KVM, VCPU, 1)
+        }]),
+    );
+    let finding = run.one(2);
+    assert_eq!(finding.seen.severity, Severity::Warning);
+    assert!(text(&finding).contains("12 times"));
+    let mut run = Run::of("v6.0");
+    run.frame(&[], under_guests_lock(9));
+    assert_eq!(run.one(2).seen.severity, Severity::Warning);
+}
+
+#[test]
+fn a_lock_of_many_guests_guards_nothing() {
+    // kvm->lock has an instance for each guest: two tasks under two of them meet.
+    let mut run = Run::of("v6.0");
+    let mut frame = edges([
+        edge(GUESTS, MDEVS, 1),
+        edge(MDEVS, GUESTS, 2),
+        edge(KVM, GUESTS, 1),
+        edge(KVM, MDEVS, 2),
+    ]);
+    frame.series = vec![acquired(GUESTS, 3), acquired(MDEVS, 3)];
+    run.frame(&[], frame);
+    assert_eq!(run.one(2).seen.severity, Severity::Warning);
+}
+
+#[test]
+fn a_reader_that_is_not_under_the_guard_counts_too() {
+    // The exclusive acquisition is always under guests_lock, that for reading is not.
+    let mut run = Run::of("v6.0");
+    let mut frame = edges([
+        edge(KVM, HOOK_WRITE, 1),
+        edge(KVM, HOOK_READ, 1),
+        edge(HOOK_WRITE, KVM, 2),
+        edge(GUESTS, HOOK_WRITE, 1),
+        edge(GUESTS, KVM, 2),
+    ]);
+    frame.series = vec![
+        acquired(KVM, 3),
+        acquired(HOOK_WRITE, 3),
+        acquired(HOOK_READ, 3),
+    ];
+    run.frame(&[], frame);
+    assert_eq!(run.one(2).seen.severity, Severity::Warning);
+}
+
+#[test]
+fn the_same_instances_and_only_the_classes_are_told_apart() {
+    let mut run = Run::of("v5.11");
+    let mut all = splat();
+    // kvm->lock of another guest.
+    all[1].pairs = vec![KVM_1.id, VCPU.id];
+    run.frame(&[], edges(all.clone()));
+    assert!(text(&run.one(2)).contains("it is one of classes"));
+    let mut run = Run::of("v5.11");
+    all[1].pairs.clear();
+    run.frame(&[], edges(all.clone()));
+    assert!(text(&run.one(2)).contains("which locks of each class is not known"));
+    let mut run = Run::of("v5.11");
+    all[1].pairs = vec![u32::MAX, u32::MAX];
+    run.frame(&[], edges(all));
+    assert!(text(&run.one(2)).contains("which locks of each class is not known"));
+}
+
+#[test]
+fn one_task_or_several_is_said() {
+    let mut run = Run::of("v5.11");
+    run.frame(&[], edges([edge(MATRIX, KVM, 21), edge(KVM, MATRIX, 21)]));
+    assert!(text(&run.one(2)).contains("all by one task (21)"));
+    let mut run = Run::of("v5.11");
+    run.frame(&[], edges([edge(MATRIX, KVM, 21), edge(KVM, MATRIX, 22)]));
+    assert!(!text(&run.one(2)).contains("all by one task"));
+}
+
+#[test]
+fn readers_are_in_each_others_way_only_where_somebody_writes() {
+    let both = [edge(KVM, HOOK_READ, 1), edge(HOOK_READ, KVM, 2)];
+    let mut run = Run::of("v5.15");
+    run.frame(&[], edges(both.clone()));
+    assert_eq!(run.kinds(), [0_u8; 0]);
+    // A writer, under no lock at all.
+    let mut frame = edges(both.clone());
+    frame.series = vec![acquired(HOOK_WRITE, 1)];
+    run.ticks(10, &[]);
+    run.frame(&[], frame);
+    run.one(2);
+    // Or with one, at once.
+    let mut run = Run::of("v5.15");
+    run.frame(
+        &[],
+        edges(both.into_iter().chain([edge(GUESTS, HOOK_WRITE, 3)])),
+    );
+    run.one(2);
+}
+
+#[test]
+fn locks_of_one_class_make_a_circle_only_in_both_orders() {
+    let ascending = Edge {
+        direction: 1,
+        ..edge(KVM, KVM_1, 21)
+    };
+    let descending = Edge {
+        direction: 2,
+        ..edge(KVM_1, KVM, 22)
+    };
+    let mut run = Run::of("v6.0");
+    run.frame(&[], edges([ascending]));
+    assert_eq!(run.kinds(), [0_u8; 0]);
+    run.frame(&[], edges([descending]));
+    let finding = run.one(2);
+    assert_eq!(
+        finding.seen.summary,
+        "locks are taken in a circle: kvm->lock -> kvm->lock"
+    );
+}
+
+#[test]
+fn edges_without_room_are_said() {
+    let mut run = Run::of("v5.11");
+    let mut frame = edges(splat());
+    frame.loss = Some(Loss {
+        no_edge_slot: 1,
+        ..Loss::default()
+    });
+    run.frame(&[], frame);
+    assert!(text(&run.one(2)).contains("incomplete"));
+}
