@@ -203,6 +203,49 @@ pub fn adopt(ebpf: &mut Ebpf, lock: &Adopted, tgid: u32, now_ns: u64) -> Result<
     Ok(true)
 }
 
+/// Takes a lock out of the table of traced addresses.
+pub fn forget_lock(ebpf: &mut Ebpf, address: u64) -> Result<(), ProbeError> {
+    let map = ebpf.map_mut("LOCKS").ok_or(ProbeError::Missing("LOCKS"))?;
+    let mut locks: HashMap<_, u64, [u8; size_of::<LockInfo>()]> =
+        HashMap::try_from(map).map_err(failed("LOCKS"))?;
+    match locks.remove(&address) {
+        // A program was faster.
+        Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+        Err(e) => Err(failed("LOCKS")(e)),
+    }
+}
+
+/// Takes an adopted lock out of the table, and says in its place that its object has ended.
+pub fn end_instance(ebpf: &mut Ebpf, slot: u32, now_ns: u64) -> Result<(), ProbeError> {
+    /// Place of `gone_ns` in `InstanceInfo`.
+    const GONE: usize = std::mem::offset_of!(InstanceInfo, gone_ns) / 8;
+    let map = ebpf
+        .map_mut("INSTANCE_INFO")
+        .ok_or(ProbeError::Missing("INSTANCE_INFO"))?;
+    let mut info: Array<_, [u64; size_of::<InstanceInfo>() / 8]> =
+        Array::try_from(map).map_err(failed("INSTANCE_INFO"))?;
+    let mut words = info.get(&slot, 0).map_err(failed("INSTANCE_INFO"))?;
+    words[GONE] = now_ns;
+    info.set(slot, words, 0).map_err(failed("INSTANCE_INFO"))?;
+    forget_lock(ebpf, words[0])
+}
+
+/// Gives the slot of a lock that has ended to others. Nobody finds it any more.
+pub fn free_instance(ebpf: &mut Ebpf, slot: u32) -> Result<(), ProbeError> {
+    let map = ebpf
+        .map_mut("INSTANCE_INFO")
+        .ok_or(ProbeError::Missing("INSTANCE_INFO"))?;
+    let mut info: Array<_, [u64; size_of::<InstanceInfo>() / 8]> =
+        Array::try_from(map).map_err(failed("INSTANCE_INFO"))?;
+    info.set(slot, [0; size_of::<InstanceInfo>() / 8], 0)
+        .map_err(failed("INSTANCE_INFO"))?;
+    let map = ebpf
+        .map_mut("FREE_INSTANCES")
+        .ok_or(ProbeError::Missing("FREE_INSTANCES"))?;
+    let mut free: Stack<_, u32> = Stack::try_from(map).map_err(failed("FREE_INSTANCES"))?;
+    free.push(slot, 0).map_err(failed("FREE_INSTANCES"))
+}
+
 /// Writes the attach-time facts of all entry points.
 pub fn set_entry_info(
     ebpf: &mut Ebpf,

@@ -4,6 +4,8 @@
 //! the locks that are there and attaches; [`run`] then reads a frame a tick, like the emulator's source. Nothing is
 //! pinned, and everything goes with the process.
 
+mod adopted;
+mod fixed;
 mod governor;
 mod kprobes;
 mod objects;
@@ -19,11 +21,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use aya::Ebpf;
-use probe_ebpf::abi::{
-    InstanceInfo, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LockInfo, LockKind, MAX_CLASSES, Mode,
-    gate, series,
-};
-use probe_ebpf::names::{CLASSES, class_id};
+use probe_ebpf::abi::{InstanceInfo, gate};
 
 use super::SourceError;
 use super::budget::Sizes;
@@ -33,18 +31,18 @@ use super::log_lines::LogLines;
 use super::reader::{self, Reader};
 use super::stacks::{Stacks, Whose};
 use crate::attach::generation::Detected;
-use crate::attach::offsets::Offsets;
 use crate::attach::plan::Plan;
-use crate::attach::points::Content;
 use crate::frame;
 use crate::machine::{Allowed, Facts, Others};
 use crate::options::{KernelOptions, RunOptions};
 use crate::survey::{GivenTypes, Survey};
+use adopted::Adopted;
+use fixed::Given;
 use governor::Governor;
-use objects::{FixedLock, Names};
+use objects::Names;
 use programs::Attached;
 pub(super) use run::KernelSource;
-use words::{Kernel, Memory as _};
+use words::Kernel;
 
 #[expect(
     clippy::needless_pass_by_value,
@@ -115,9 +113,10 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     let mut ebpf = object::load(&config, &sizes).map_err(|e| probe_failed(&e))?;
     let memory = Kernel::new(&mut ebpf).map_err(|e| probe_failed(&e))?;
     let has_flag = tables::has_flag(offsets);
-    let matrix_dev = matrix_dev(&memory, plan);
-    let fixed = fixed_locks(&memory, offsets, plan, kernel, matrix_dev, has_flag);
-    let instances = fixed_instances(&fixed);
+    let matrix_dev = fixed::matrix_dev(&memory, plan);
+    let fixed = fixed::locks(&memory, offsets, plan, kernel, matrix_dev, has_flag);
+    let given = Given::all(&fixed, kernel);
+    let instances = fixed::instances(&fixed, &given);
     let mut level = kernel.level;
     let tracefs: Option<PathBuf> = facts
         .tracing
@@ -150,7 +149,8 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
             Err(why) => warnings.push(format!("the cost of level 2 could not be sampled: {why}")),
         }
     }
-    object::add_locks(&mut ebpf, &lock_table(&fixed, &instances)).map_err(|e| probe_failed(&e))?;
+    object::add_locks(&mut ebpf, &fixed::table(&fixed, &instances))
+        .map_err(|e| probe_failed(&e))?;
     if let Some(matrix_dev) = matrix_dev {
         for (lock, tgid) in objects::guests_now(&memory, offsets, matrix_dev) {
             object::adopt(&mut ebpf, &lock, tgid, reader::monotonic_ns())
@@ -209,6 +209,9 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     let logger = log.attach(&mut ebpf).ok().map(Box::new);
     let mut reader = Reader::new(shared, sizes.shards, &instances);
     reader.tasks_end();
+    for (slot, series) in given.iter().flat_map(Given::series) {
+        reader.add_instance(slot, slot, series);
+    }
     if level < 2 {
         reader.ignore_holds();
     }
@@ -221,25 +224,16 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     );
     let places = verify::Places::new(&survey.offsets);
     let driver = !survey.plan.generation.candidates.is_empty();
-    // Whether a lock that was named is a mutex or an rwsem is not known, so its word says nothing.
-    let watched = fixed
-        .iter()
-        .zip(&instances.first_slots)
-        .filter(|(lock, _)| lock.class != class_id::GIVEN_LOCK)
-        .map(|(lock, slot)| verify::Watched {
-            address: lock.address,
-            class: lock.class,
-            kind: lock.kind,
-            slot: *slot,
-        })
-        .collect();
+    let watched = fixed::watched(&fixed, &instances, &given);
     Ok(KernelSource {
         names: Names::default(),
         offsets: survey.offsets,
         memory,
         info,
-        first_adopted: (sizes.instances - sizes.adopted) as usize,
-        adopted: Vec::new(),
+        adopted: Adopted::new(sizes.instances - sizes.adopted, sizes.instances),
+        ended: std::collections::VecDeque::new(),
+        given,
+        used: std::collections::HashSet::new(),
         watched,
         places,
         verifier: verify::Verifier::default(),
@@ -299,118 +293,6 @@ fn nothing_attached(attached: &Attached) -> SourceError {
         reasons.into_iter().collect::<Vec<_>>().join("; "),
         "run `apscope doctor`, which lists every point with its reason",
     )
-}
-
-/// The driver's `matrix_dev`.
-fn matrix_dev(memory: &Kernel, plan: &Plan) -> Option<u64> {
-    let variable = plan
-        .variables
-        .iter()
-        .find(|variable| variable.variable.content == Content::MatrixDev)?;
-    memory
-        .u64(variable.address?)
-        .filter(|address| *address != 0)
-}
-
-/// Locks that are known before anything is attached.
-fn fixed_locks(
-    memory: &Kernel,
-    offsets: &Offsets,
-    plan: &Plan,
-    options: &KernelOptions,
-    matrix_dev: Option<u64>,
-    has_flag: bool,
-) -> Vec<FixedLock> {
-    let mut fixed = matrix_dev.map_or_else(Vec::new, |matrix_dev| {
-        objects::driver_locks(memory, offsets, matrix_dev, has_flag)
-    });
-    for variable in &plan.variables {
-        let Some(address) = variable.address else {
-            continue;
-        };
-        match variable.variable.content {
-            Content::MatrixDev => {}
-            Content::Lock(class) => fixed.push(FixedLock {
-                address,
-                class,
-                kind: CLASSES
-                    .get(usize::from(class))
-                    .map_or(LockKind::Mutex, |class| class.kind),
-                name: variable.variable.name.to_owned(),
-                guards_flag: false,
-            }),
-        }
-    }
-    for lock in &options.locks {
-        fixed.push(FixedLock {
-            address: lock.address,
-            class: class_id::GIVEN_LOCK,
-            kind: LockKind::Rwsem,
-            name: lock.name.clone(),
-            guards_flag: false,
-        });
-    }
-    fixed
-}
-
-/// Slots of the fixed locks, two each.
-fn fixed_instances(fixed: &[FixedLock]) -> Instances {
-    let mut instances = Instances::default();
-    for (n, lock) in fixed.iter().enumerate() {
-        let first = n as u32 * 2;
-        instances.first_slots.push(first);
-        let alone = fixed
-            .iter()
-            .filter(|other| other.class == lock.class)
-            .count()
-            == 1;
-        if let Some(only) = instances
-            .only
-            .get_mut(usize::from(lock.class) & (MAX_CLASSES - 1))
-        {
-            *only = alone && lock.kind == LockKind::Mutex;
-        }
-        let modes: &[Mode] = if lock.kind == LockKind::Rwsem {
-            &[Mode::Write, Mode::Read]
-        } else {
-            &[Mode::Exclusive]
-        };
-        for (mode, id) in modes.iter().zip(first..) {
-            instances.all.push(frame::Instance {
-                id,
-                name: lock.name.clone(),
-                address: lock.address,
-                series: u32::from(series(lock.class, *mode)),
-                guest: 0,
-            });
-        }
-    }
-    instances
-}
-
-fn lock_table(fixed: &[FixedLock], instances: &Instances) -> Vec<(u64, LockInfo)> {
-    fixed
-        .iter()
-        .zip(&instances.first_slots)
-        .map(|(lock, slot)| {
-            let mut flags = 0;
-            if lock.guards_flag {
-                flags |= LOCK_GUARDS_FLAG;
-            }
-            if instances.only[usize::from(lock.class) & (MAX_CLASSES - 1)] {
-                flags |= LOCK_IS_ONLY_INSTANCE;
-            }
-            let info = LockInfo {
-                target: 0,
-                instance: *slot,
-                class: lock.class,
-                kind: lock.kind as u8,
-                flags,
-                reserved: 0,
-            };
-            (lock.address, info)
-        })
-        .collect()
 }
 
 /// Addresses at which a program sees the calls of entry points. On s390x a kprobe on a function's first instruction,

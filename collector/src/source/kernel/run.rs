@@ -1,7 +1,7 @@
 //! The loop of a kernel that is measured: ticks, early wake-ups of the ring, commands; once a second the governor, and a
 //! look whether the driver is still there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
-use probe_ebpf::abi::{InstanceInfo, LockKind, Mode, gate, series};
+use probe_ebpf::abi::{InstanceInfo, LockKind, Mode, SLOTS_PER_ADOPTED, gate, series};
 use probe_ebpf::names::{CLASSES, class_id};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+use super::adopted::{Adopted, Change, Record};
+use super::fixed::Given;
 use super::governor::{Drop as Dropped, Governor};
 use super::objects::Names;
 use super::programs::Attached;
@@ -22,7 +24,7 @@ use super::verify::{Places, Verifier, Watched};
 use super::words::Kernel;
 use crate::attach::generation::{Detected, Edge, Observed};
 use crate::attach::offsets::Offsets;
-use crate::frame::{End, Frame, Meta};
+use crate::frame::{End, Frame, Meta, TaskState};
 use crate::source::ebpf::{EbpfRing, Heartbeat, object, sys};
 use crate::source::log_lines::LogLines;
 use crate::source::memory::View;
@@ -34,15 +36,29 @@ const SILENCE_NS: u64 = 10_000_000_000;
 /// How long detaching may take before it is left to the end of the process.
 const DETACH_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Locks that are gone and stay in the description, with what was counted for them.
+const MOST_ENDED: usize = 1024;
+
+/// Instances that a task holds or waits for.
+fn instances_of(task: &TaskState) -> impl Iterator<Item = u32> {
+    let holds = task.holds.iter().map(|holding| holding.instance);
+    holds.chain(task.waits.iter().map(|waiting| waiting.instance))
+}
+
 /// A kernel that is being measured.
 pub(in crate::source) struct KernelSource {
     pub(super) names: Names,
     pub(super) offsets: Offsets,
     pub(super) memory: Kernel,
     pub(super) info: View<InstanceInfo>,
-    pub(super) first_adopted: usize,
-    /// By adopted place: the address that was seen there, and whether it has ended.
-    pub(super) adopted: Vec<(u64, bool)>,
+    /// Locks that come and go.
+    pub(super) adopted: Adopted,
+    /// Ids of those that are gone, the oldest first.
+    pub(super) ended: VecDeque<u32>,
+    /// Instances that live tasks hold or wait for, as last read.
+    pub(super) used: HashSet<u32>,
+    /// Locks that a person named.
+    pub(super) given: Vec<Given>,
     pub(super) watched: Vec<Watched>,
     pub(super) places: Option<Places>,
     pub(super) verifier: Verifier,
@@ -329,6 +345,10 @@ impl KernelSource {
             losses.tell(&self.log, loss, now);
         }
         self.observe(&frame);
+        self.settle_given(&frame);
+        if let Some(live) = &frame.live {
+            self.used = live.tasks.iter().flat_map(instances_of).collect();
+        }
         if std::mem::take(&mut self.meta_changed) {
             frame.meta = Some(self.meta.clone());
         }
@@ -336,48 +356,42 @@ impl KernelSource {
         frame
     }
 
-    /// Looks for locks that were adopted since the last tick, and for those that have ended.
+    /// Looks for locks that were adopted since the last tick, for those that have ended, and for places that are free.
     fn adopt(&mut self) {
-        let places = (self.first_adopted..self.info.len()).step_by(2);
-        for (n, slot) in places.enumerate() {
-            let Some(info) = self.info.get(slot) else {
-                break;
-            };
-            let (address, gone) = (info.address.get(), info.gone_ns.get() != 0);
-            if address == 0 {
-                // Slots are given out from the lowest on, but another CPU may be slower than this one.
-                if n > self.adopted.len() + 64 {
-                    break;
-                }
-                continue;
-            }
-            if self.adopted.len() <= n {
-                self.adopted.resize(n + 1, (0, false));
-            }
-            let known = self.adopted[n];
-            if known.0 == 0 {
-                self.adopted[n].0 = address;
-                self.new_instance(slot as u32);
-            }
-            if !known.1 && gone {
-                self.adopted[n].1 = true;
-                self.watched.retain(|watched| watched.slot != slot as u32);
+        let places = self.info.iter().skip(self.adopted.first() as usize);
+        let records = places
+            .step_by(SLOTS_PER_ADOPTED as usize)
+            .map(|info| Record {
+                address: info.address.get(),
+                class: info.class.get() as u8,
+                object: info.object.get(),
+                gone: info.gone_ns.get() != 0,
+            });
+        let used = &self.used;
+        let changes = self
+            .adopted
+            .look(SLOTS_PER_ADOPTED, reader::monotonic_ns(), records, |id| {
+                used.contains(&id)
+            });
+        for change in changes {
+            match change {
+                Change::New { slot, id } => self.new_instance(slot, id),
+                Change::Gone { id, record } => self.end_instance(id, record),
+                Change::Free { slot, id } => self.free_instance(slot, id),
             }
         }
     }
 
-    fn new_instance(&mut self, slot: u32) {
+    fn new_instance(&mut self, slot: u32, id: u32) {
         let Some(info) = self.info.get(slot as usize) else {
             return;
         };
-        let instances = self.names.describe(&self.memory, &self.offsets, slot, info);
+        let instances = self.names.describe(&self.memory, &self.offsets, id, info);
         let class = info.class.get() as u8;
         for instance in instances {
-            self.reader.add_instance(instance.id, instance.series as u8);
-            if !self.meta.series.contains(&instance.series) {
-                self.meta.series.push(instance.series);
-                self.meta.series.sort_unstable();
-            }
+            let slot = slot + (instance.id - id);
+            self.reader
+                .add_instance(slot, instance.id, instance.series as u8);
             self.meta.instances.push(instance);
         }
         let kind = CLASSES
@@ -387,9 +401,94 @@ impl KernelSource {
             address: info.address.get(),
             class,
             kind,
-            slot,
+            slot: id,
         });
         self.meta.guests = self.names.guests();
+        self.list_series();
+    }
+
+    /// The object of an adopted lock has ended.
+    fn end_instance(&mut self, id: u32, record: Record) {
+        self.watched.retain(|watched| watched.slot != id);
+        match record.class {
+            class_id::KVM_LOCK => {
+                self.names.forget(record.object);
+                self.end_devices(record.object);
+            }
+            class_id::KVM_BUSY | class_id::DEV_SET_LOCK => self.names.forget(record.object),
+            _ => {}
+        }
+    }
+
+    /// A guest has ended, and with it the kvm-vfio device that has it for its object: no function that ends such a device
+    /// is probed.
+    fn end_devices(&mut self, kvm: u64) {
+        let first = self.adopted.first();
+        for slot in (first..self.info.len() as u32).step_by(SLOTS_PER_ADOPTED as usize) {
+            let Some(info) = self.info.get(slot as usize) else {
+                break;
+            };
+            let address = info.address.get();
+            if address != 0
+                && info.class.get() as u8 == class_id::KV_LOCK
+                && info.object.get() == kvm
+                && info.gone_ns.get() == 0
+                && let Err(e) = object::end_instance(&mut self.ebpf, slot, reader::monotonic_ns())
+            {
+                self.log.push("error", &e.to_string());
+            }
+        }
+    }
+
+    /// What an ended lock has counted stays in the description, as far as there is room.
+    fn free_instance(&mut self, slot: u32, id: u32) {
+        if let Err(e) = object::free_instance(&mut self.ebpf, slot) {
+            self.log.push("error", &e.to_string());
+        }
+        self.ended.push_back(id);
+        if self.ended.len() > MOST_ENDED
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            let ids = oldest..oldest + SLOTS_PER_ADOPTED;
+            self.meta.instances.retain(|known| !ids.contains(&known.id));
+            self.meta_changed = true;
+        }
+    }
+
+    /// The kind of a lock that a person named may have shown itself.
+    fn settle_given(&mut self, frame: &Frame) {
+        for given in &mut self.given {
+            let Some((shown, said)) = given.look(frame) else {
+                continue;
+            };
+            self.meta
+                .instances
+                .retain(|known| known.address != given.address);
+            self.meta.instances.extend(shown);
+            if let Some(said) = said {
+                self.log.push("warn", &said);
+            }
+            self.meta_changed = true;
+        }
+        for given in &self.given {
+            let is = given.watched();
+            let was = self.watched.iter().any(|w| Some(*w) == is);
+            if !was {
+                self.watched.retain(|w| w.address != given.address);
+                self.watched.extend(is);
+            }
+        }
+        if self.meta_changed {
+            self.list_series();
+        }
+    }
+
+    /// Lists the series of the instances that there are.
+    fn list_series(&mut self) {
+        let mut series: Vec<u32> = self.meta.instances.iter().map(|i| i.series).collect();
+        series.sort_unstable();
+        series.dedup();
+        self.meta.series = series;
         self.meta_changed = true;
     }
 

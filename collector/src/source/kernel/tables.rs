@@ -101,6 +101,13 @@ pub fn config(plan: &Plan, offsets: &Offsets, symbols: Option<&Symbols>, sizes: 
         kvm_vfio_lock: at(Field::KvmVfioLock),
         work_func: at(Field::WorkFunc),
         mutex_owner: at(Field::MutexOwner),
+        kvm_device_kvm: at(Field::KvmDeviceKvm),
+        // The vfio_device is where the mdev is.
+        vdev_dev_set: match offsets.get(Field::MdevVdev) {
+            Some(0) => at(Field::VfioDeviceDevSet),
+            _ => NO_OFFSET,
+        },
+        dev_set_lock: at(Field::DevSetLock),
         queue_reset_work: reset_work.unwrap_or(0),
         reset_work_func: if reset_work.is_some() && offsets.get(Field::WorkFunc).is_some() {
             work
