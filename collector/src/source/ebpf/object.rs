@@ -1,8 +1,9 @@
 //! The object: its bytes, loading it with maps of the right sizes, and filling these.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf, Stack};
+use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use probe_ebpf::abi::{
     self, Adopted, Config, EntryInfo, InstanceInfo, LOCK_IS_WAIT_QUEUE, LockInfo, MAX_CPUS,
@@ -119,6 +120,35 @@ pub fn check_version() -> Result<(), ProbeError> {
     } else {
         Err(ProbeError::Version { found })
     }
+}
+
+/// Loads a program that needs no types, and returns a descriptor of its own.
+pub fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, ProbeError> {
+    let failed = |reason: String| ProbeError::Load(format!("{name}: {reason}"));
+    let program = ebpf.program_mut(name).ok_or(ProbeError::Missing(name))?;
+    match program {
+        Program::RawTracePoint(program) => program.load(),
+        Program::KProbe(program) => program.load(),
+        _ => return Err(failed("is of another type".into())),
+    }
+    .map_err(|e| failed(chain(&e)))?;
+    let fd = program.fd().map_err(|e| failed(chain(&e)))?;
+    fd.as_fd()
+        .try_clone_to_owned()
+        .map_err(|e| failed(e.to_string()))
+}
+
+/// The data of a map, through a descriptor of its own.
+pub fn own_map(ebpf: &Ebpf, name: &'static str) -> Result<MapData, ProbeError> {
+    let failed = |reason: String| ProbeError::Map { map: name, reason };
+    let (Map::Array(data) | Map::PerCpuArray(data)) =
+        ebpf.map(name).ok_or(ProbeError::Missing(name))?
+    else {
+        return Err(failed("is of another type".into()));
+    };
+    let fd = data.fd().as_fd().try_clone_to_owned();
+    let fd = fd.map_err(|e| failed(e.to_string()))?;
+    MapData::from_fd(fd).map_err(|e| failed(chain(&e)))
 }
 
 /// Adds locks to the table of traced addresses.

@@ -5,8 +5,13 @@
 //! pinned, and everything goes with the process.
 
 mod adopted;
+mod comings;
+mod deadline;
+mod driver;
 mod fixed;
 mod governor;
+mod guard;
+mod jobs;
 mod kprobes;
 mod objects;
 mod programs;
@@ -55,6 +60,9 @@ fn failed(what: &str, cause: impl ToString, hint: &str) -> SourceError {
         hint: hint.into(),
     }
 }
+
+const STALLED_HINT: &str = "something that loading programs needs is stuck: `apscope record --level 0` needs the least, and \
+                            /proc/PID/stack of this process says where it waits";
 
 fn probe_failed(error: &ProbeError) -> SourceError {
     failed(
@@ -111,7 +119,9 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     let symbols = tables.symbols.as_ref().ok();
     let config = tables::config(plan, offsets, symbols, &sizes);
     let mut ebpf = object::load(&config, &sizes).map_err(|e| probe_failed(&e))?;
-    let memory = Kernel::new(&mut ebpf).map_err(|e| probe_failed(&e))?;
+    let (back, memory) = within_deadline(ebpf, "what reads kernel memory", Kernel::new)?;
+    ebpf = back;
+    let memory = memory.map_err(|e| probe_failed(&e))?;
     let has_flag = tables::has_flag(offsets);
     let matrix_dev = fixed::matrix_dev(&memory, plan);
     let fixed = fixed::locks(&memory, offsets, plan, kernel, matrix_dev, has_flag);
@@ -129,24 +139,30 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         log.push(severity, &others);
         others_said = (severity == "warn").then_some(others);
     }
+    let stats = sys::enable_run_time_stats();
+    let measured = stats.is_ok() || facts.settings.bpf_stats_enabled == Some(1);
+    if let Err(e) = &stats
+        && !measured
+    {
+        warnings.push(format!(
+            "run times of programs are not measured ({e}), so nothing keeps them to --max-overhead: CAP_SYS_ADMIN is \
+             needed, or sysctl kernel.bpf_stats_enabled=1"
+        ));
+    }
+    let mut refused = None;
     if level == 2 {
-        let sampled = sample::expected(&mut ebpf, plan, tracefs.as_deref(), cpus);
-        match sampled {
-            Ok(expected) => {
-                notes.push(expected.text());
-                if expected.share * 100.0 > kernel.max_overhead {
-                    return Err(failed(
-                        "level 2 would cost too much",
-                        format!(
-                            "{}, and --max-overhead is {} %",
-                            expected.text(),
-                            kernel.max_overhead
-                        ),
-                        "--level 1, which measures contended waits only; or a larger --max-overhead",
-                    ));
-                }
+        let (back, sampler) = within_deadline(ebpf, "the sampling program", sample::load)?;
+        ebpf = back;
+        let sampled = sampler
+            .map_err(|e| e.to_string())
+            .and_then(|sampler| sampler.expected(plan, tracefs.as_deref(), cpus));
+        match judge(sampled, measured, kernel.max_overhead)? {
+            Judged::Known(note) => notes.push(note),
+            Judged::Governed(warning) => warnings.push(warning),
+            Judged::Refused(why) => {
+                level = 1;
+                refused = Some(why);
             }
-            Err(why) => warnings.push(format!("the cost of level 2 could not be sampled: {why}")),
         }
     }
     object::add_locks(&mut ebpf, &fixed::table(&fixed, &instances))
@@ -171,31 +187,30 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     let shared = object::map_memory(&ebpf, &sizes).map_err(|e| probe_failed(&e))?;
     let info = object::view::<InstanceInfo>(&ebpf, "INSTANCE_INFO", sizes.instances as usize)
         .map_err(|e| probe_failed(&e))?;
-    let stats = match sys::enable_run_time_stats() {
-        Ok(stats) => Some(stats),
-        Err(e) => {
-            warnings.push(format!(
-                "run times of programs are not measured ({e}), so nothing keeps them to --max-overhead: CAP_SYS_ADMIN is \
-                 needed, or sysctl kernel.bpf_stats_enabled=1"
-            ));
-            None
-        }
-    };
-    let attached = programs::attach(&mut ebpf, plan, tracefs);
-    if attached.level < level {
+    // Before anything is attached: what is loaded afterwards is another one.
+    let module = driver::Module::at(std::path::Path::new("/sys/module/vfio_ap"));
+    let (back, loaded) = programs::load_all(ebpf, plan)
+        .map_err(|e| failed("cannot measure the kernel", e, STALLED_HINT))?;
+    ebpf = back;
+    let over_level = refused.as_deref().unwrap_or_default();
+    let attached = programs::attach(loaded, plan, tracefs, level, over_level);
+    if attached.level < kernel.level {
         level = attached.level;
         set(&mut ebpf, gate::LEVEL, u64::from(level))?;
         let why = attached
             .stalled
             .clone()
-            .or_else(|| programs::why_not_level_2(plan))
+            .or(refused)
+            .or_else(|| jobs::why_not_level_2(plan))
             .unwrap_or_else(|| "nothing of it could be attached".to_owned());
         log.push("warn", &format!("level {level} was reached: {why}"));
     }
     if level > 0 && attached.points.iter().all(|p| p.mechanism == "none") {
         return Err(nothing_attached(&attached));
     }
-    let heartbeat = Heartbeat::start(&mut ebpf).map_err(|e| probe_failed(&e))?;
+    let (back, heartbeat) = within_deadline(ebpf, "the heartbeat", Heartbeat::start)?;
+    ebpf = back;
+    let heartbeat = heartbeat.map_err(|e| probe_failed(&e))?;
     let ring = EbpfRing {
         ring: object::take_ring(&mut ebpf).map_err(|e| probe_failed(&e))?,
         size: sizes.ring_bytes,
@@ -239,12 +254,17 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         verifier: verify::Verifier::default(),
         governor: Governor::new(kernel.max_overhead, cpus),
         programs: attached.programs.clone(),
+        misses: attached.misses(),
         attached: Arc::new(Mutex::new(Some(attached))),
-        missed: std::collections::BTreeMap::new(),
         level,
         stacks_over: over,
         detaches_at: Instant::now().checked_add(kernel.attached_for),
-        needs_driver: driver && kernel.locks.is_empty(),
+        module: if driver { module } else { None },
+        driver_locks: fixed
+            .iter()
+            .filter(|lock| objects::is_drivers(lock.class))
+            .map(|lock| lock.address)
+            .collect(),
         generation: survey.plan.generation,
         edges: Vec::new(),
         edges_complete: true,
@@ -253,7 +273,7 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         last_frame_ns: reader::monotonic_ns(),
         ebpf,
         heartbeat: Some(heartbeat),
-        _stats: stats,
+        _stats: stats.ok(),
         logger,
         ring,
         log,
@@ -261,6 +281,59 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         meta_changed: true,
         reader,
     })
+}
+
+/// Does something with the programs on a thread that may be given up, together with them.
+fn within_deadline<T: Send + 'static>(
+    mut ebpf: Ebpf,
+    what: &str,
+    work: impl FnOnce(&mut Ebpf) -> T + Send + 'static,
+) -> Result<(Ebpf, T), SourceError> {
+    deadline::within("load", deadline::LOAD, move || {
+        let result = work(&mut ebpf);
+        (ebpf, result)
+    })
+    .map_err(|why| {
+        let cause = format!("loading {what} {why}");
+        failed("cannot measure the kernel", cause, STALLED_HINT)
+    })
+}
+
+/// What the sample says of level 2.
+#[derive(Debug, PartialEq)]
+enum Judged {
+    /// Its cost is known, and allowed.
+    Known(String),
+    /// Its cost is not known, but will be measured, and kept to the limit.
+    Governed(String),
+    /// Nobody would know what it costs.
+    Refused(String),
+}
+
+/// Whether level 2 may be attached. `measured`: the programs' run times are.
+fn judge(
+    sampled: Result<sample::Expected, String>,
+    measured: bool,
+    max_overhead: f64,
+) -> Result<Judged, SourceError> {
+    match sampled {
+        Ok(expected) if expected.share * 100.0 > max_overhead => Err(failed(
+            "level 2 would cost too much",
+            format!(
+                "{}, and --max-overhead is {max_overhead} %",
+                expected.text()
+            ),
+            "--level 1, which measures contended waits only; or a larger --max-overhead",
+        )),
+        Ok(expected) => Ok(Judged::Known(expected.text())),
+        Err(why) if !measured && max_overhead < 100.0 => Ok(Judged::Refused(format!(
+            "what level 2 costs can neither be sampled ({why}) nor be measured while it runs; --max-overhead 100 takes \
+             it all the same"
+        ))),
+        Err(why) => Ok(Judged::Governed(format!(
+            "the cost of level 2 could not be sampled: {why}"
+        ))),
+    }
 }
 
 /// What is said of other collectors on this kernel, and how loud.
@@ -378,5 +451,19 @@ fn meta(
             .map(|spot| spot.text.to_owned())
             .collect(),
         ..frame::Meta::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn level_2_is_refused_where_nobody_would_know_what_it_costs() {
+        let no_sample = || Err("tracefs is not mounted".to_owned());
+        let judged = |measured, most| judge(no_sample(), measured, most).unwrap();
+        assert!(matches!(judged(false, 1.0), Judged::Refused(why) if why.contains("tracefs")));
+        assert!(matches!(judged(true, 1.0), Judged::Governed(_)));
+        assert!(matches!(judged(false, 100.0), Judged::Governed(_)));
     }
 }

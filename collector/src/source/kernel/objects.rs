@@ -72,6 +72,14 @@ pub fn driver_locks(
     .collect()
 }
 
+/// Whether locks of this class lie in the memory of the driver's module.
+pub const fn is_drivers(class: u8) -> bool {
+    matches!(
+        class,
+        class_id::MATRIX_DEV_LOCK | class_id::GUESTS_LOCK | class_id::MDEVS_LOCK
+    )
+}
+
 /// Addresses of all mdevs, from the driver's list: bounded, and safe against lists that change or have no end.
 pub fn mdevs(memory: &impl Memory, offsets: &Offsets, matrix_dev: u64) -> Vec<u64> {
     let (Some(list), Some(node)) = (

@@ -9,17 +9,16 @@ use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
-use probe_ebpf::abi::{InstanceInfo, LockKind, Mode, SLOTS_PER_ADOPTED, gate, series};
+use probe_ebpf::abi::{InstanceInfo, LockKind, Mode, gate, series};
 use probe_ebpf::names::{CLASSES, class_id};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
-use super::adopted::{Adopted, Change, Record};
+use super::adopted::Adopted;
+use super::driver::Module;
 use super::fixed::Given;
 use super::governor::{Drop as Dropped, Governor};
 use super::objects::Names;
-use super::programs::Attached;
+use super::programs::{Attached, Misses};
 use super::verify::{Places, Verifier, Watched};
 use super::words::Kernel;
 use crate::attach::generation::{Detected, Edge, Observed};
@@ -28,17 +27,16 @@ use crate::frame::{End, Frame, Meta, TaskState};
 use crate::source::ebpf::{EbpfRing, Heartbeat, object, sys};
 use crate::source::log_lines::LogLines;
 use crate::source::memory::View;
-use crate::source::reader::{self, Reader, SpanRing as _};
-use crate::source::run::{Command, Losses, readable, ticker};
+use crate::source::reader::{self, Reader};
+use crate::source::run::{Command, Losses, readable, ticker, wake_of};
 
 /// The programs fall silent after ten seconds; what was held then is not known.
 const SILENCE_NS: u64 = 10_000_000_000;
 /// How long detaching may take before it is left to the end of the process.
 const DETACH_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Locks that are gone and stay in the description, with what was counted for them.
-const MOST_ENDED: usize = 1024;
-
+/// How long the last frame waits for the misses to be read once more.
+const LAST_READING: Duration = Duration::from_secs(1);
 /// Instances that a task holds or waits for.
 fn instances_of(task: &TaskState) -> impl Iterator<Item = u32> {
     let holds = task.holds.iter().map(|holding| holding.instance);
@@ -66,14 +64,16 @@ pub(in crate::source) struct KernelSource {
     pub(super) programs: Vec<&'static str>,
     /// Shared with the thread that detaches.
     pub(super) attached: Arc<Mutex<Option<Attached>>>,
-    /// Hits of kprobes that were missed, by program, as last read.
-    pub(super) missed: BTreeMap<&'static str, u64>,
+    /// Hits of kprobes that were missed.
+    pub(super) misses: Misses,
     pub(super) level: u8,
     /// Waits and holds at least this long have their stack taken, in nanoseconds; 0: none.
     pub(super) stacks_over: u64,
     pub(super) detaches_at: Option<Instant>,
-    /// The run ends when the driver is unloaded.
-    pub(super) needs_driver: bool,
+    /// The driver's module, where it is measured.
+    pub(super) module: Option<Module>,
+    /// Addresses of its locks.
+    pub(super) driver_locks: Vec<u64>,
     /// Which generation it may be, and what was seen of the lock order.
     pub(super) generation: Detected,
     pub(super) edges: Vec<Edge>,
@@ -101,10 +101,7 @@ impl KernelSource {
         mut commands: mpsc::UnboundedReceiver<Command>,
         frames: &mpsc::Sender<Arc<Frame>>,
     ) {
-        let wake = self.ring.wake_fd().and_then(|fd| {
-            // SAFETY: the descriptor is owned by the `AsyncFd`, so it stays open and the same while registered.
-            unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.ok()
-        });
+        let wake = wake_of(&self.ring);
         let mut ticks = ticker(interval);
         let mut losses = Losses::default();
         loop {
@@ -140,10 +137,8 @@ impl KernelSource {
             return None;
         }
         self.next_second = now + 1_000_000_000;
-        if self.needs_driver && !Path::new("/sys/module/vfio_ap").exists() {
-            let detail =
-                "the module vfio_ap was unloaded; everything up to then was kept".to_owned();
-            return Some(("driver unloaded", detail));
+        if let Some(end) = self.driver_gone() {
+            return Some(end);
         }
         if self.detaches_at.is_some_and(|at| Instant::now() >= at) {
             let detail = "the time to be attached (--for) is over".to_owned();
@@ -166,6 +161,29 @@ impl KernelSource {
         None
     }
 
+    /// The driver's module may have been unloaded, and even be loaded again: what is attached was the old one's. Returns
+    /// how the run ends; where a person named locks, it goes on with those.
+    fn driver_gone(&mut self) -> Option<(&'static str, String)> {
+        let what = self.module.as_ref()?.gone()?;
+        self.module = None;
+        if self.given.is_empty() {
+            let detail = format!("the module vfio_ap was {what}; everything up to then was kept");
+            return Some(("driver unloaded", detail));
+        }
+        // Its memory is somebody else's now.
+        for address in std::mem::take(&mut self.driver_locks) {
+            self.watched.retain(|watched| watched.address != address);
+            if let Err(e) = object::forget_lock(&mut self.ebpf, address) {
+                self.log.push("error", &e.to_string());
+            }
+        }
+        let text = format!(
+            "the module vfio_ap was {what}: it is measured no more, the locks that were named are"
+        );
+        self.log.push("warn", &text);
+        None
+    }
+
     /// Gives back the records of threads that had an event after their end (a process that ends closes its files then).
     fn free_tasks(&mut self) {
         for (slot, tid) in self.reader.idle_tasks() {
@@ -176,15 +194,6 @@ impl KernelSource {
                 self.log.push("error", &e.to_string());
                 return;
             }
-        }
-    }
-
-    /// What kprobes have missed so far. While a thread detaches, what was known before.
-    fn read_missed(&mut self) {
-        if let Ok(attached) = self.attached.try_lock()
-            && let Some(attached) = attached.as_ref()
-        {
-            self.missed = attached.missed();
         }
     }
 
@@ -302,7 +311,7 @@ impl KernelSource {
     /// What the programs have cost, and what was missed: inside a program, and of kprobes.
     fn runs(&self) -> BTreeMap<&'static str, reader::ProgramRuns> {
         let mut runs = sys::runs_of(&self.ebpf, &self.programs);
-        for (program, missed) in &self.missed {
+        for (program, missed) in self.misses.now() {
             runs.entry(program).or_default().missed += missed;
         }
         runs
@@ -312,7 +321,6 @@ impl KernelSource {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-        self.read_missed();
         let runs = self.runs();
         self.adopt();
         let (now, unix) = (reader::monotonic_ns(), reader::unix_ns());
@@ -356,144 +364,10 @@ impl KernelSource {
         frame
     }
 
-    /// Looks for locks that were adopted since the last tick, for those that have ended, and for places that are free.
-    fn adopt(&mut self) {
-        let places = self.info.iter().skip(self.adopted.first() as usize);
-        let records = places
-            .step_by(SLOTS_PER_ADOPTED as usize)
-            .map(|info| Record {
-                address: info.address.get(),
-                class: info.class.get() as u8,
-                object: info.object.get(),
-                gone: info.gone_ns.get() != 0,
-            });
-        let used = &self.used;
-        let changes = self
-            .adopted
-            .look(SLOTS_PER_ADOPTED, reader::monotonic_ns(), records, |id| {
-                used.contains(&id)
-            });
-        for change in changes {
-            match change {
-                Change::New { slot, id } => self.new_instance(slot, id),
-                Change::Gone { id, record } => self.end_instance(id, record),
-                Change::Free { slot, id } => self.free_instance(slot, id),
-            }
-        }
-    }
-
-    fn new_instance(&mut self, slot: u32, id: u32) {
-        let Some(info) = self.info.get(slot as usize) else {
-            return;
-        };
-        let instances = self.names.describe(&self.memory, &self.offsets, id, info);
-        let class = info.class.get() as u8;
-        for instance in instances {
-            let slot = slot + (instance.id - id);
-            self.reader
-                .add_instance(slot, instance.id, instance.series as u8);
-            self.meta.instances.push(instance);
-        }
-        let kind = CLASSES
-            .get(usize::from(class))
-            .map_or(LockKind::Mutex, |class| class.kind);
-        self.watched.push(Watched {
-            address: info.address.get(),
-            class,
-            kind,
-            slot: id,
-        });
-        self.meta.guests = self.names.guests();
-        self.list_series();
-    }
-
-    /// The object of an adopted lock has ended.
-    fn end_instance(&mut self, id: u32, record: Record) {
-        self.watched.retain(|watched| watched.slot != id);
-        match record.class {
-            class_id::KVM_LOCK => {
-                self.names.forget(record.object);
-                self.end_devices(record.object);
-            }
-            class_id::KVM_BUSY | class_id::DEV_SET_LOCK => self.names.forget(record.object),
-            _ => {}
-        }
-    }
-
-    /// A guest has ended, and with it the kvm-vfio device that has it for its object: no function that ends such a device
-    /// is probed.
-    fn end_devices(&mut self, kvm: u64) {
-        let first = self.adopted.first();
-        for slot in (first..self.info.len() as u32).step_by(SLOTS_PER_ADOPTED as usize) {
-            let Some(info) = self.info.get(slot as usize) else {
-                break;
-            };
-            let address = info.address.get();
-            if address != 0
-                && info.class.get() as u8 == class_id::KV_LOCK
-                && info.object.get() == kvm
-                && info.gone_ns.get() == 0
-                && let Err(e) = object::end_instance(&mut self.ebpf, slot, reader::monotonic_ns())
-            {
-                self.log.push("error", &e.to_string());
-            }
-        }
-    }
-
-    /// What an ended lock has counted stays in the description, as far as there is room.
-    fn free_instance(&mut self, slot: u32, id: u32) {
-        if let Err(e) = object::free_instance(&mut self.ebpf, slot) {
-            self.log.push("error", &e.to_string());
-        }
-        self.ended.push_back(id);
-        if self.ended.len() > MOST_ENDED
-            && let Some(oldest) = self.ended.pop_front()
-        {
-            let ids = oldest..oldest + SLOTS_PER_ADOPTED;
-            self.meta.instances.retain(|known| !ids.contains(&known.id));
-            self.meta_changed = true;
-        }
-    }
-
-    /// The kind of a lock that a person named may have shown itself.
-    fn settle_given(&mut self, frame: &Frame) {
-        for given in &mut self.given {
-            let Some((shown, said)) = given.look(frame) else {
-                continue;
-            };
-            self.meta
-                .instances
-                .retain(|known| known.address != given.address);
-            self.meta.instances.extend(shown);
-            if let Some(said) = said {
-                self.log.push("warn", &said);
-            }
-            self.meta_changed = true;
-        }
-        for given in &self.given {
-            let is = given.watched();
-            let was = self.watched.iter().any(|w| Some(*w) == is);
-            if !was {
-                self.watched.retain(|w| w.address != given.address);
-                self.watched.extend(is);
-            }
-        }
-        if self.meta_changed {
-            self.list_series();
-        }
-    }
-
-    /// Lists the series of the instances that there are.
-    fn list_series(&mut self) {
-        let mut series: Vec<u32> = self.meta.instances.iter().map(|i| i.series).collect();
-        series.sort_unstable();
-        series.dedup();
-        self.meta.series = series;
-        self.meta_changed = true;
-    }
-
     /// Reads everything once more and sends it as the last frame.
     async fn finish(&mut self, frames: &mpsc::Sender<Arc<Frame>>, how: &str, detail: String) {
+        // What was missed in the last moments counts too.
+        self.misses.read_again(LAST_READING);
         let mut frame = self.frame(&mut Losses::default());
         frame.end = Some(End {
             how: how.into(),
