@@ -82,8 +82,30 @@ pub enum ProbeChoice {
 pub struct GivenLock {
     /// Address.
     pub address: u64,
+    /// What it is; `None` until its use shows it.
+    pub kind: Option<GivenKind>,
     /// Name in every output.
     pub name: String,
+}
+
+/// Kinds of lock that `--lock` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenKind {
+    /// `struct mutex`.
+    Mutex,
+    /// `struct rw_semaphore`.
+    Rwsem,
+}
+
+impl GivenKind {
+    /// Name, as in `--lock`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mutex => "mutex",
+            Self::Rwsem => "rwsem",
+        }
+    }
 }
 
 /// How a kernel is measured.

@@ -10,7 +10,7 @@ use crate::attach::offsets::Offsets;
 use crate::attach::plan::{self, Plan};
 use crate::attach::symbols::Symbols;
 use crate::machine::{Allowed, Facts, Mechanism, Tables};
-use crate::options::{KernelOptions, RunOptions, SourceChoice};
+use crate::options::{GivenKind, KernelOptions, RunOptions, SourceChoice};
 
 /// What is known of a machine.
 pub struct Survey {
@@ -131,7 +131,17 @@ fn make_plan(
         allowed: &for_plan(allowed, options.allow_stop_machine),
         level,
         forced: options.mechanism,
+        named: plan::Named {
+            mutexes: is_named(options, GivenKind::Mutex),
+            rwsems: is_named(options, GivenKind::Rwsem),
+        },
     })
+}
+
+/// Whether a lock was named that is, or may be, of this kind.
+fn is_named(options: &KernelOptions, kind: GivenKind) -> bool {
+    let mut locks = options.locks.iter();
+    locks.any(|lock| lock.kind.is_none_or(|known| known == kind))
 }
 
 /// kprobes are made through tracefs, on both sides of a function.

@@ -13,7 +13,7 @@ use apscope_collector::attach::functions::FilterFunctions;
 use apscope_collector::attach::generation::{Edge, Observed};
 use apscope_collector::attach::offsets::{BuildIds, Field, OffsetSource, Offsets, Types};
 use apscope_collector::attach::plan::{
-    Allowed, Forced, Instead, Machine, Mechanism, Plan, Planned, Status, Tracepoints,
+    Allowed, Forced, Instead, Machine, Mechanism, Named, Plan, Planned, Status, Tracepoints,
 };
 use apscope_collector::attach::points::{Role, Side};
 use apscope_collector::attach::symbols::Symbols;
@@ -108,6 +108,7 @@ impl Kernel {
             allowed: &self.allowed,
             level: self.level,
             forced: self.forced,
+            named: Named::default(),
         })
     }
 

@@ -235,3 +235,40 @@ fn a_model_without_frames_is_an_empty_document() {
     assert_eq!(value["locks"], serde_json::json!([]));
     assert_eq!(value["interval"]["start"], "1970-01-01T00:00:00Z");
 }
+
+#[test]
+fn a_kernel_says_what_its_level_does_not_count() {
+    use apscope_collector::frame;
+    use apscope_collector::model::query;
+    let of_level = |level| {
+        let mut model = Model::default();
+        model.apply(&frame::Frame {
+            meta: Some(frame::Meta {
+                source: "kernel".into(),
+                series: vec![0],
+                level,
+                ..frame::Meta::default()
+            }),
+            series: vec![frame::SeriesDelta {
+                series: 0,
+                acquisitions: 4,
+                contended: 4,
+                ..frame::SeriesDelta::default()
+            }],
+            ..frame::Frame::default()
+        });
+        model
+    };
+    // Nothing is counted at level 0, and of acquisitions only contended ones at level 1.
+    for (level, exact, percent) in [
+        (0, false, Some(100.0)),
+        (1, true, None),
+        (2, true, Some(100.0)),
+    ] {
+        let model = of_level(level);
+        let document = serde_json::to_value(Document::of(&model, Origin::Live)).unwrap();
+        assert_eq!(document["exact"], exact, "level {level}");
+        let rows = query::lock_rows(&model);
+        assert_eq!(rows[0].contended_percent, percent, "level {level}");
+    }
+}

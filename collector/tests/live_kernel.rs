@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -169,9 +169,14 @@ fn contended_rwsem(file: &File) -> u64 {
     let script = Script::start(&format!(
         "tracepoint:lock:contention_begin /pid == {pid} && args->flags == 4/ {{ printf(\"seen %llx\\n\", args->lock_addr); }}"
     ));
+    most_seen(&script, || contend(file, 10))
+}
+
+/// The address that the script sees most of, while the workload runs again and again.
+fn most_seen(script: &Script, mut workload: impl FnMut()) -> u64 {
     let mut counts = std::collections::BTreeMap::<u64, u32>::new();
     for _ in 0..200 {
-        contend(file, 10);
+        workload();
         while let Ok(line) = script.lines.recv_timeout(Duration::from_millis(100)) {
             let address = line
                 .strip_prefix("seen ")
@@ -186,7 +191,7 @@ fn contended_rwsem(file: &File) -> u64 {
             return address;
         }
     }
-    panic!("no rwsem stands out: {counts:x?}");
+    panic!("no lock stands out: {counts:x?}");
 }
 
 /// A number that the script prints: `@name: 12`.
@@ -226,6 +231,7 @@ fn waits_for_a_kernel_lock_agree_with_bpftrace() {
         kernel: KernelOptions {
             locks: vec![GivenLock {
                 address,
+                kind: None,
                 name: "inode".into(),
             }],
             stacks_over: Some(Duration::from_micros(100)),
@@ -276,6 +282,85 @@ fn waits_for_a_kernel_lock_agree_with_bpftrace() {
         .find(|stack| stack.frames.iter().any(|f| f.contains("write")));
     let named = named.unwrap_or_else(|| panic!("no stack through a write: {stacks:?}"));
     assert!(!named.hold && named.duration_ns >= 100_000, "{named:?}");
+}
+
+/// Threads write to one pipe and others read from it: all of them take the pipe's mutex, again and again.
+fn contend_for_a_pipe(reader: &PipeReader, writer: &PipeWriter) {
+    const PIECE: usize = 64 << 10;
+    const PIECES: usize = 100;
+    std::thread::scope(|scope| {
+        for _ in 0..WRITERS {
+            scope.spawn(|| {
+                for _ in 0..PIECES {
+                    (&*writer).write_all(&DATA[..PIECE]).unwrap();
+                }
+            });
+            scope.spawn(|| {
+                let mut buffer = vec![0; PIECE];
+                for _ in 0..PIECES {
+                    (&*reader).read_exact(&mut buffer).unwrap();
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_mutex_whose_address_alone_is_given_is_shown_as_a_mutex() {
+    let Some(_permit) = bpf::permitted() else {
+        return;
+    };
+    if bpftrace_works().is_none() {
+        return;
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    let pid = std::process::id();
+    // LCB_F_MUTEX, alone or with LCB_F_SPIN.
+    let script = Script::start(&format!(
+        "tracepoint:lock:contention_begin /pid == {pid} && (args->flags & 32)/ {{ printf(\"seen %llx\\n\", args->lock_addr); }}"
+    ));
+    let address = most_seen(&script, || contend_for_a_pipe(&reader, &writer));
+    let _ = script.end();
+    let options = RunOptions {
+        source: SourceChoice::Kernel,
+        kernel: KernelOptions {
+            locks: vec![GivenLock {
+                address,
+                kind: None,
+                name: "pipe".into(),
+            }],
+            max_overhead: 100.0,
+            ..KernelOptions::default()
+        },
+        ..RunOptions::default()
+    };
+    let mut session = Session::start(&options).expect("measures");
+    for _ in 0..10 {
+        contend_for_a_pipe(&reader, &writer);
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    session.stop();
+    let mut model = Model::default();
+    while let Some(frame) = session.frames.blocking_recv() {
+        model.apply(&frame);
+    }
+    session.detached();
+    let document = serde_json::to_value(Document::of(
+        &model,
+        Origin::Live,
+        &Diagnosis::default().report(),
+    ))
+    .unwrap();
+    let locks = document["locks"].as_array().unwrap();
+    assert_eq!(locks.len(), 1, "{locks:?}");
+    let lock = &locks[0];
+    assert_eq!(
+        (&lock["class"], &lock["mode"]),
+        (&"given mutex".into(), &"-".into())
+    );
+    assert_eq!(lock["by_instance"][0]["name"], "pipe");
+    assert!(lock["contended"].as_u64().unwrap() > 0, "{lock}");
+    assert_eq!(lock["by_instance"][0]["contended"], lock["contended"]);
 }
 
 #[test]

@@ -10,10 +10,10 @@ use core::mem::{offset_of, size_of};
 use crate::h2;
 
 /// Version of this ABI. An object built for another version is refused at load.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Lock classes at most.
-pub const MAX_CLASSES: usize = 16;
+pub const MAX_CLASSES: usize = 20;
 /// Lock series at most: a class, times two for the modes of an rwsem.
 pub const MAX_SERIES: usize = MAX_CLASSES * 2;
 /// Entry points at most.
@@ -192,7 +192,30 @@ pub struct LockInfo {
     pub reserved: u8,
 }
 
+/// Slots of a lock whose kind is not known before it is used: those of an rwsem (write, read), then that of a mutex, and
+/// one that keeps the number even.
+pub const SLOTS_PER_GIVEN: u32 = 4;
+/// The mutex's among them.
+pub const GIVEN_MUTEX_SLOT: u32 = 2;
+
 impl LockInfo {
+    /// What the lock is, now that a function takes it in this mode: only mutexes are taken exclusively, so that is how
+    /// the kind of a lock is learned of which a person has given nothing but the address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn taken(self, mode: Mode) -> Self {
+        use crate::names::class_id::{GIVEN_LOCK, GIVEN_MUTEX};
+        if self.class == GIVEN_LOCK && matches!(mode, Mode::Exclusive) {
+            return Self {
+                instance: self.instance + GIVEN_MUTEX_SLOT,
+                class: GIVEN_MUTEX,
+                kind: LockKind::Mutex as u8,
+                ..self
+            };
+        }
+        self
+    }
+
     /// All but the target as one word.
     #[inline(always)]
     #[must_use]
@@ -263,7 +286,8 @@ pub enum Resolve {
     Kvm = 5,
     /// As `Device`, but argument 3 is the page to be filled.
     Show = 6,
-    /// Argument 1 is `struct ap_device *` of a queue, whose APQN is the argument for display.
+    /// Argument 1 is `struct ap_device *` of a queue, whose APQN is the argument for display. In a kernel with
+    /// `reset_work` the object is the driver's `struct vfio_ap_queue`.
     ApDevice = 7,
     /// Argument 2 is `struct mdev_device *`, whose driver data is the mdev, if it has one yet.
     NewMdev = 8,
@@ -275,8 +299,6 @@ pub enum Resolve {
     Action = 11,
     /// Argument 1 is `struct file *`, whose `private_data` is a vCPU. Argument 2 is the ioctl command.
     VcpuFile = 12,
-    /// Argument 1 is `struct file *`, whose `private_data` is a kvm. Argument 2 is the ioctl command.
-    KvmFile = 13,
     /// As `Vcpu`, and only calls that handle a PQAP instruction count: kvm's own handler is inlined into the handler of
     /// a whole opcode group.
     VcpuB2 = 14,
@@ -284,8 +306,8 @@ pub enum Resolve {
     KvmDevice = 15,
     /// Argument 1 is the `struct vfio_device` that a matrix mdev begins with. Argument 2 is shown.
     VfioDevice = 16,
-    /// As `KvmFile`, and only calls with the command [`KVM_S390_PV_COMMAND`] count: its handler is inlined into that of
-    /// all ioctls of a guest.
+    /// Argument 1 is `struct file *`, whose `private_data` is a kvm. Argument 2 is the ioctl command, and only calls with
+    /// the command [`KVM_S390_PV_COMMAND`] count: its handler is inlined into that of all ioctls of a guest.
     KvmFilePv = 17,
 }
 
@@ -388,6 +410,12 @@ pub struct Config {
     pub queue_reset_work: u32,
     /// `owner` in `struct mutex`.
     pub mutex_owner: u32,
+    /// `kvm` in `struct kvm_device`.
+    pub kvm_device_kvm: u32,
+    /// `dev_set`, a pointer, in `struct vfio_device`.
+    pub vdev_dev_set: u32,
+    /// `lock` in `struct vfio_device_set`.
+    pub dev_set_lock: u32,
     /// Address of the function of a queue's `reset_work`; 0 where the generation has none.
     pub reset_work_func: u64,
 }
@@ -428,6 +456,9 @@ impl Config {
         work_func: 0,
         queue_reset_work: 0,
         mutex_owner: 0,
+        kvm_device_kvm: 0,
+        vdev_dev_set: 0,
+        dev_set_lock: 0,
         reset_work_func: 0,
     };
 }
@@ -657,7 +688,8 @@ pub struct Inside {
     pub entry: Word,
     /// Call time, CLOCK_MONOTONIC nanoseconds.
     pub since: Word,
-    /// Address of the matrix mdev (or vCPU, for [`Resolve::Vcpu`]; or kvm); 0 if none.
+    /// Address of the matrix mdev (or vCPU, for [`Resolve::Vcpu`]; or kvm; or queue, for [`Resolve::ApDevice`]); 0 if
+    /// none.
     pub object: Word,
     /// First argument of the call.
     pub first: Word,
@@ -966,7 +998,7 @@ const _: () = {
     assert!(offset_of!(EntryInfo, flags) == 0);
     assert!(offset_of!(EntryInfo, resolve) == 1);
     assert!(offset_of!(EntryInfo, reserved) == 2);
-    assert!(size_of::<Config>() == 144);
+    assert!(size_of::<Config>() == 152);
     assert!(offset_of!(Config, version) == 0);
     assert!(offset_of!(Config, shard_mask) == 4);
     assert!(offset_of!(Config, user_memory) == 8);
@@ -1000,7 +1032,10 @@ const _: () = {
     assert!(offset_of!(Config, work_func) == 120);
     assert!(offset_of!(Config, queue_reset_work) == 124);
     assert!(offset_of!(Config, mutex_owner) == 128);
-    assert!(offset_of!(Config, reset_work_func) == 136);
+    assert!(offset_of!(Config, kvm_device_kvm) == 132);
+    assert!(offset_of!(Config, vdev_dev_set) == 136);
+    assert!(offset_of!(Config, dev_set_lock) == 140);
+    assert!(offset_of!(Config, reset_work_func) == 144);
     assert!(size_of::<SeriesStats>() == 48 + 16 * h2::BUCKETS);
     assert!(offset_of!(SeriesStats, acquisitions) == 0);
     assert!(offset_of!(SeriesStats, contended) == 8);

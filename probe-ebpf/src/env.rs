@@ -15,8 +15,8 @@ use core::ffi::c_void;
 use probe_ebpf::abi::{
     Adopted, Coarse, Config, Counters, Edge, EntryInfo, EntryStats, InstanceInfo,
     LOCK_IS_WAIT_QUEUE, LockInfo, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES, NO_INSTANCE, PEEK_BYTES,
-    PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAMS, Program, SeriesStats, Span, Task, TaskExtremes,
-    VERSION, Word, gate,
+    PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAMS, Program, SLOTS_PER_ADOPTED, SeriesStats, Span, Task,
+    TaskExtremes, VERSION, Word, gate,
 };
 use probe_ebpf::body::order::{self, Acquired};
 use probe_ebpf::body::{Env, Note};
@@ -97,6 +97,9 @@ static PEEK: Array<[u8; PEEK_BYTES]> = Array::with_max_entries(1, MMAPABLE);
 /// By CPU: calls of the functions whose rate is sampled.
 #[map]
 static CALLS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+/// [`Env::waiting`].
+#[map]
+static WAITING: Array<Word> = Array::with_max_entries(1, 0);
 #[map]
 static NOTES: Array<Word> = Array::with_max_entries(8, 0);
 #[map]
@@ -141,6 +144,15 @@ pub fn untyped_argument(ctx: &impl EbpfContext, n: usize) -> Option<u64> {
     let arguments = ctx.as_ptr().cast::<u64>();
     // SAFETY: the context is an array of at least `n` + 1 arguments; the helper checks the address.
     unsafe { bpf_probe_read_kernel(arguments.add(n)).ok() }
+}
+
+/// Whether the end of a wait for this lock may be one that counts. Most ends are those of spin locks, and tell nothing
+/// else: while nobody waits for a traced lock, all of them cost a load.
+#[inline(always)]
+pub fn may_end_wait(lock: u64) -> bool {
+    // SAFETY: only tested for presence.
+    element(&WAITING, 0).is_some_and(|waiting| waiting.get() != 0)
+        && unsafe { LOCKS.get(lock) }.is_some()
 }
 
 /// A word of [`GATE`]; 0 beyond its end.
@@ -497,6 +509,11 @@ impl Env for Maps {
     }
 
     #[inline(always)]
+    fn waiting(&self) -> Option<&Word> {
+        element(&WAITING, 0)
+    }
+
+    #[inline(always)]
     fn level(&self) -> u64 {
         if self.config().adopts == 0 {
             return 2;
@@ -547,6 +564,12 @@ pub extern "C" fn adopt_lock(address: u64, facts: u64, object: u64, wait_queue: 
         }
         // SAFETY: only tested for presence.
         return u64::from(unsafe { LOCKS.get(address) }.is_some());
+    }
+    // The slot may have been another lock's, whose last value means nothing here.
+    for n in 0..SLOTS_PER_ADOPTED {
+        if let Some(stats) = element(&INSTANCES, instance.wrapping_add(n)) {
+            stats.value.set(0);
+        }
     }
     if let Some(record) = element(&INSTANCE_INFO, instance) {
         record.class.set(facts & 0xffff);

@@ -286,7 +286,9 @@ macro_rules! contention_begin {
 
 macro_rules! contention_end {
     ($ctx:ident) => {{
-        if let Some(maps) = Maps::open(&$ctx) {
+        if env::may_end_wait($ctx.arg(0))
+            && let Some(maps) = Maps::open(&$ctx)
+        {
             contention::ends(&maps, $ctx.arg(0), $ctx.arg::<u64>(1) as i32);
         }
         0

@@ -24,7 +24,7 @@ const fn class(name: &'static str, kind: LockKind) -> Class {
 }
 
 /// Lock classes; the index is the class id.
-pub const CLASSES: [Class; 16] = [
+pub const CLASSES: [Class; 17] = [
     class("matrix_dev->lock", LockKind::Mutex),
     class("matrix_dev->guests_lock", LockKind::Mutex),
     class("matrix_dev->mdevs_lock", LockKind::Mutex),
@@ -45,6 +45,7 @@ pub const CLASSES: [Class; 16] = [
     class("group_lock", LockKind::Mutex),
     class("group_rwsem", LockKind::Rwsem),
     class("given lock", LockKind::Rwsem),
+    class("given mutex", LockKind::Mutex),
 ];
 
 /// Class ids by name, for code that must name one.
@@ -79,9 +80,10 @@ pub mod class_id {
     pub const GROUP_LOCK: u8 = 13;
     /// `vfio_group->group_rwsem`, which `group_lock` was before.
     pub const GROUP_RWSEM: u8 = 14;
-    /// Any lock of the kernel that a person gives the address of. Its mode `write` is exclusive: the only mode of a
-    /// mutex.
+    /// Any lock of the kernel that a person gives the address of, as long as no mutex function is called on it.
     pub const GIVEN_LOCK: u8 = 15;
+    /// The same, once a mutex function is called on it: see [`crate::abi::LockInfo::taken`].
+    pub const GIVEN_MUTEX: u8 = 16;
 }
 
 /// Spelling of a mode.
@@ -359,6 +361,8 @@ mod tests {
         );
         assert_eq!(CLASSES[class_id::GROUP_RWSEM as usize].name, "group_rwsem");
         assert_eq!(CLASSES[class_id::RESET_WORK as usize].name, "reset_work");
+        assert_eq!(CLASSES[class_id::GIVEN_LOCK as usize].name, "given lock");
+        assert_eq!(CLASSES[class_id::GIVEN_MUTEX as usize].name, "given mutex");
     }
 
     #[test]

@@ -153,6 +153,12 @@ fields! {
     PtRegsPsw: "vmlinux", "pt_regs", "psw";
     /// What a device of a guest is, for the kvm-vfio device a `struct kvm_vfio`.
     KvmDevicePrivate: "kvm", "kvm_device", "private";
+    /// The guest of a device of KVM.
+    KvmDeviceKvm: "kvm", "kvm_device", "kvm";
+    /// The set that a vfio device belongs to, since v5.15.
+    VfioDeviceDevSet: "vfio", "vfio_device", "dev_set";
+    /// `dev_set->lock`.
+    DevSetLock: "vfio", "vfio_device_set", "lock";
     /// `kv->lock`.
     KvmVfioLock: "kvm", "kvm_vfio", "lock";
 }

@@ -161,6 +161,17 @@ pub struct Machine<'a> {
     pub level: u8,
     /// The mechanism asked for.
     pub forced: Option<Forced>,
+    /// Locks that were named, besides the driver's.
+    pub named: Named,
+}
+
+/// Kinds of the locks that a person named. One whose kind is not known counts as both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Named {
+    /// There are mutexes.
+    pub mutexes: bool,
+    /// There are rwsems.
+    pub rwsems: bool,
 }
 
 /// Where a point is.

@@ -78,7 +78,7 @@ pub struct Globals {
     #[arg(long = "for", global = true, value_name = "D", allow_negative_numbers = true, value_parser = duration, default_value = "15m")]
     pub attached_for: Duration,
 
-    /// Measure this lock of the kernel too: its address, or NAME=ADDRESS. May be given several times
+    /// Measure this lock of the kernel too: [mutex:|rwsem:]ADDRESS[=NAME]. Without its kind, that shows when it is used. May be given several times
     #[arg(long = "lock", global = true, value_name = "ADDR", value_parser = given_lock)]
     pub locks: Vec<GivenLock>,
 

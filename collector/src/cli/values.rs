@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::emulator::MAX_RATE;
-use crate::options::{GivenLock, MAX_GUESTS, MAX_VCPUS};
+use crate::options::{GivenKind, GivenLock, MAX_GUESTS, MAX_VCPUS};
 
 /// Why a value cannot be used, and one that can.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,10 +67,29 @@ pub fn percent(text: &str) -> Result<f64, BadValue> {
     }
 }
 
-/// A lock's address, or its name and address.
+/// A lock: `[mutex:|rwsem:]ADDRESS[=NAME]`, or `NAME=ADDRESS`.
 pub fn given_lock(text: &str) -> Result<GivenLock, BadValue> {
-    let hint = "--lock ffff888012345678, or --lock pipe=ffff888012345678";
-    let (name, address) = text.rsplit_once('=').unwrap_or(("", text));
+    let hint = "--lock ffff888012345678, --lock mutex:ffff888012345678, or --lock rwsem:ffff888012345678=pipe";
+    let kinds = [GivenKind::Mutex, GivenKind::Rwsem];
+    let prefixed = kinds.iter().find_map(|kind| {
+        let rest = text.strip_prefix(kind.name())?.strip_prefix(':')?;
+        Some((*kind, rest))
+    });
+    let (kind, rest) = match prefixed {
+        Some((kind, rest)) => (Some(kind), rest),
+        None => (None, text),
+    };
+    let is_address = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).is_ok();
+    // NAME=ADDRESS is taken too, and is what is meant where both sides could be an address and no kind stands before.
+    let (name, address) = match (rest.split_once('='), rest.rsplit_once('=')) {
+        (Some((address, name)), _)
+            if is_address(address) && (kind.is_some() || !is_address(name)) =>
+        {
+            (name, address)
+        }
+        (_, Some((name, address))) => (name, address),
+        _ => ("", rest),
+    };
     let digits = address.trim_start_matches("0x");
     let address = u64::from_str_radix(digits, 16)
         .map_err(|_| BadValue::new("it must be an address in hexadecimal digits", hint))?;
@@ -85,7 +104,11 @@ pub fn given_lock(text: &str) -> Result<GivenLock, BadValue> {
     } else {
         name.to_owned()
     };
-    Ok(GivenLock { address, name })
+    Ok(GivenLock {
+        address,
+        kind,
+        name,
+    })
 }
 
 /// The speed of a scenario.
@@ -132,4 +155,48 @@ pub fn bytes(text: &str) -> Result<u64, BadValue> {
                 "a number of bytes, for example 65536, 64k or 8m",
             )
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_has_a_kind_and_a_name_if_they_are_given() {
+        let lock = |text: &str| {
+            let lock = given_lock(text).expect(text);
+            (lock.kind, lock.address, lock.name)
+        };
+        let address = 0xffff_8880_1234_5678;
+        for (text, kind, name) in [
+            ("ffff888012345678", None, "0xffff888012345678"),
+            ("0xffff888012345678=pipe", None, "pipe"),
+            ("pipe=ffff888012345678", None, "pipe"),
+            ("add=ffff888012345678", None, "add"),
+            (
+                "mutex:ffff888012345678",
+                Some(GivenKind::Mutex),
+                "0xffff888012345678",
+            ),
+            ("mutex:ffff888012345678=add", Some(GivenKind::Mutex), "add"),
+            ("rwsem:ffff888012345678=a=b", Some(GivenKind::Rwsem), "a=b"),
+            (
+                "rwsem:pipe=ffff888012345678",
+                Some(GivenKind::Rwsem),
+                "pipe",
+            ),
+        ] {
+            assert_eq!(lock(text), (kind, address, name.to_owned()), "{text}");
+        }
+        for text in [
+            "",
+            "mutex:",
+            "mutex:pipe",
+            "flag:ffff888012345678",
+            "0",
+            "rwsem:4",
+        ] {
+            assert!(given_lock(text).is_err(), "{text}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use super::{AttachRow, Chosen, Examined, Kind, Probe, Problem, RowStatus, Severi
 use crate::attach;
 use crate::emulator::points;
 use crate::machine::{Allowed, Basis, Facts, Mechanism, against};
-use crate::options::{ProbeChoice, RunOptions};
+use crate::options::{KernelOptions, ProbeChoice, RunOptions};
 use crate::source::ebpf::{has_object, replaces_nops};
 
 /// Mechanisms without which it is not measured over eBPF.
@@ -62,6 +62,7 @@ pub(super) fn examine(
         ));
     }
     problems.push(no_driver(facts));
+    problems.extend(of_kernels(&options.kernel));
     let (probe, subject) = if over_ebpf {
         (Probe::Ebpf, "the emulated driver can be measured over eBPF")
     } else {
@@ -146,6 +147,30 @@ pub(super) fn merged(problems: Vec<Problem>) -> Vec<Problem> {
         }
     }
     all
+}
+
+/// Options of a kernel's measurement, which the emulated driver has no use for.
+fn of_kernels(options: &KernelOptions) -> Option<Problem> {
+    let given = [
+        ("--btf", !options.btf.is_empty()),
+        ("--lock", !options.locks.is_empty()),
+        ("--mechanism", options.mechanism.is_some()),
+    ];
+    let names: Vec<&str> = given
+        .into_iter()
+        .filter_map(|(name, given)| given.then_some(name))
+        .collect();
+    (!names.is_empty()).then(|| Problem {
+        severity: Severity::Note,
+        what: format!("{} do not apply to the emulated driver", names.join(", ")).replacen(
+            " do ",
+            if names.len() == 1 { " does " } else { " do " },
+            1,
+        ),
+        lost: "nothing: it names its locks and members itself, and uprobes or hooks measure it"
+            .into(),
+        remedy: "--source kernel, which they are for".into(),
+    })
 }
 
 fn no_driver(facts: &Facts) -> Problem {

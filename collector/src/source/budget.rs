@@ -7,8 +7,8 @@ use std::mem::size_of;
 
 use probe_ebpf::abi::{
     Coarse, Counters, Edge, EntryStats, InstanceInfo, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES,
-    PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAMS, SLOTS_PER_ADOPTED, SeriesStats, Task, TaskExtremes,
-    Word,
+    PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAMS, SLOTS_PER_ADOPTED, SLOTS_PER_GIVEN, SeriesStats,
+    Task, TaskExtremes, Word,
 };
 
 use crate::options::KernelOptions;
@@ -103,7 +103,9 @@ impl Sizes {
     ) -> Result<Self, OverBudget> {
         // The fixed locks are few: the driver's, the bus's and those that were named.
         let given = u32::try_from(options.locks.len()).unwrap_or(u32::MAX);
-        let fixed_slots = given.saturating_add(8).saturating_mul(2);
+        let fixed_slots = given
+            .saturating_mul(SLOTS_PER_GIVEN)
+            .saturating_add(8 * SLOTS_PER_ADOPTED);
         let adopted = KERNEL_ADOPTED * SLOTS_PER_ADOPTED;
         let mut sizes = Self::new(
             cpus,

@@ -113,10 +113,7 @@ impl Source {
         mut commands: mpsc::UnboundedReceiver<Command>,
         frames: &mpsc::Sender<Arc<Frame>>,
     ) -> Option<Truth> {
-        let wake = self.ring.wake_fd().and_then(|fd| {
-            // SAFETY: the descriptor is owned by the `AsyncFd`, so it stays open and the same while registered.
-            unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.ok()
-        });
+        let wake = wake_of(self.ring.as_ref());
         let mut ticks = ticker(interval);
         let mut stopping: Option<Instant> = None;
         let mut first = true;
@@ -232,6 +229,13 @@ pub(super) fn ticker(interval: Duration) -> tokio::time::Interval {
     let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+/// What becomes readable when a ring asks to be drained, if it can.
+pub(super) fn wake_of(ring: &dyn SpanRing) -> Option<AsyncFd<OwnedFd>> {
+    let fd = ring.wake_fd()?;
+    // SAFETY: the descriptor is owned by the `AsyncFd`, so it stays open and the same while registered.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.ok()
 }
 
 /// Waits until the ring asks to be drained; forever if it never does.

@@ -1,7 +1,7 @@
 //! What both kinds of probes are told of an emulated driver before it starts.
 
 use probe_ebpf::abi::{
-    Config, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LOCK_IS_WAIT_QUEUE, LockInfo, MAX_CLASSES,
+    Config, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LOCK_IS_WAIT_QUEUE, LockInfo,
 };
 use probe_ebpf::names::CLASSES;
 
@@ -52,7 +52,7 @@ pub fn addresses(hello: &Hello, instances: &Instances) -> Vec<(u64, LockInfo)> {
         } else {
             0
         };
-        if instances.only[lock.class as usize & (MAX_CLASSES - 1)] {
+        if instances.only.get(lock.class as usize) == Some(&true) {
             flags |= LOCK_IS_ONLY_INSTANCE;
         }
         let info = LockInfo {

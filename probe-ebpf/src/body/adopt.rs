@@ -3,7 +3,7 @@
 
 use super::Env;
 use crate::abi::{Adopted, EntryInfo, LockKind, NO_OFFSET, Resolve};
-use crate::names::class_id;
+use crate::names::{class_id, entry_id};
 
 /// The address of a member; 0 where the object or the offset is not known.
 #[inline(always)]
@@ -53,17 +53,19 @@ pub(super) fn from_call<E: Env>(env: &E, info: EntryInfo, args: &[u64; 6], objec
             number,
         );
         kvm(env, kvm_of);
-    } else if resolve == Resolve::KvmFile as u8 || resolve == Resolve::KvmFilePv as u8 {
+    } else if resolve == Resolve::KvmFilePv as u8 {
         kvm(env, pointer(env, args[0], config.file_private_data));
     } else if resolve == Resolve::Kvm as u8 {
         kvm(env, args[0]);
     } else if resolve == Resolve::KvmDevice as u8 {
         let vfio = pointer(env, args[0], config.kvm_device_private);
+        let kvm_of = pointer(env, args[0], config.kvm_device_kvm);
+        kvm(env, kvm_of);
         lock(
             env,
             member(vfio, config.kvm_vfio_lock),
             class_id::KV_LOCK,
-            vfio,
+            if kvm_of == 0 { vfio } else { kvm_of },
             0,
         );
     } else if resolve == Resolve::Notifier as u8 {
@@ -115,13 +117,37 @@ pub fn vcpu_gone<E: Env>(env: &E, vcpu: u64) {
     forget(env, member(vcpu, env.config().vcpu_mutex));
 }
 
-/// A matrix mdev ends: its flag and wait queue are forgotten.
+/// A call has returned this value: what it has ended is forgotten. A removal that is refused (until Linux 5.15 that of
+/// an mdev in use) ends nothing.
 #[inline(always)]
-pub fn mdev_gone<E: Env>(env: &E, mdev: u64) {
+pub(super) fn from_return<E: Env>(env: &E, entry: u8, object: u64, refused: bool) {
     let config = env.config();
-    if config.has_flag != 0 {
-        forget(env, member(mdev, config.mdev_flag));
-        forget(env, member(mdev, config.mdev_wait_queue));
+    if object == 0 || refused {
+        return;
+    }
+    if entry == entry_id::REMOVE && config.has_flag != 0 {
+        forget(env, member(object, config.mdev_flag));
+        forget(env, member(object, config.mdev_wait_queue));
+    }
+    if entry == entry_id::QUEUE_DEV_REMOVE || entry == entry_id::REMOVE_QUEUE {
+        forget(env, object + u64::from(config.queue_reset_work));
+    }
+}
+
+/// `device->dev_set->lock` of a vfio device, which a matrix mdev begins with: it comes when the device is opened, and goes
+/// when its removal begins. Not when it is closed, which a removal does too: what is adopted then would never be
+/// forgotten.
+///
+/// A function of its own: the eBPF programs that call it share its code.
+#[inline(never)]
+pub(super) fn dev_set<E: Env>(env: &E, device: u64, opened: u64) {
+    let config = env.config();
+    let set = pointer(env, device, config.vdev_dev_set);
+    let address = member(set, config.dev_set_lock);
+    if opened != 0 {
+        lock(env, address, class_id::DEV_SET_LOCK, device, 0);
+    } else {
+        forget(env, address);
     }
 }
 

@@ -12,7 +12,7 @@
 //! Functions that may return without the lock are settled by the owner word.
 
 use super::holds::{find_held, free_held, push_held};
-use super::locks::{place, traced};
+use super::locks::{place, taken};
 use super::order::Acquired;
 use super::stats::{Place, count_contended, count_failed, count_uncontended, count_wait};
 use super::{
@@ -46,7 +46,7 @@ const RWSEM_NOT_FOR_READERS: u64 = 7;
 /// A function of its own: the eBPF programs that call it share its code.
 #[inline(never)]
 pub fn attempt<E: Env>(env: &E, address: u64, mode: Mode, how: Attempt) {
-    let Some(info) = traced(env, address) else {
+    let Some(info) = taken(env, address, mode) else {
         return;
     };
     if env.level() < 2 {

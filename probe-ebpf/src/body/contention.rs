@@ -3,7 +3,7 @@
 
 use super::attempts::{convert, drop_holds, flags_of, guard, settle};
 use super::holds::push_held;
-use super::locks::{place, traced};
+use super::locks::{place, taken, traced};
 use super::order::Acquired;
 use super::stats::{Place, count_contended, count_failed, count_wait};
 use super::{
@@ -45,7 +45,7 @@ pub const fn mode_of(flags: u64) -> Option<Mode> {
 /// A function of its own: the eBPF programs that call it share its code.
 #[inline(never)]
 pub fn begins<E: Env>(env: &E, address: u64, mode: Mode) {
-    let Some(info) = traced(env, address) else {
+    let Some(info) = taken(env, address, mode) else {
         return;
     };
     let Some((task, extremes)) = env.task() else {
@@ -90,6 +90,9 @@ pub fn begins<E: Env>(env: &E, address: u64, mode: Mode) {
     }
     waits::push(env, Program::ContentionBegin, task, address, now, packed);
     end(task);
+    if let Some(waiting) = env.waiting() {
+        waiting.add(1);
+    }
 }
 
 /// `contention_end(lock, ret)`: the lock was obtained, or (`ret` is not 0) the wait was interrupted.
@@ -117,6 +120,10 @@ pub fn ends<E: Env>(env: &E, address: u64, ret: i32) {
     begin(task);
     pop_wait(task);
     end(task);
+    if let Some(waiting) = env.waiting() {
+        // Minus one: there is no other atomic operation in every kernel.
+        waiting.add(u64::MAX);
+    }
     if ret != 0 {
         count_failed(env, Place::of(info));
         return;

@@ -10,6 +10,7 @@ use crate::abi::{
     MAX_ERRNO, MAX_NESTED, NO_INSTANCE, NO_OFFSET, PQAP_RESPONDED, Program, RETURN_CODES, Resolve,
     SPAN_ENTRY, SPAN_WRITER, Span, Task,
 };
+use crate::names::entry_id;
 
 /// An entry point was called with these first six arguments. The last two matter only where [`ENTRY_HAS_WRITER`] says so.
 #[inline(always)]
@@ -76,6 +77,9 @@ pub fn enter_frame<E: Env>(env: &E, entry: u8, args: [u64; 6], frame: u64) {
     end(task);
     if env.config().adopts != 0 {
         adopt::from_call(env, info, &args, object);
+        if entry == entry_id::OPEN_DEVICE || entry == entry_id::REMOVE {
+            adopt::dev_set(env, object, u64::from(entry == entry_id::OPEN_DEVICE));
+        }
     }
 }
 
@@ -162,6 +166,7 @@ pub fn leave<E: Env>(env: &E, entry: u8, value: u64) {
     let since = inside.since.get();
     let first = inside.first.get();
     let arg = inside.arg.get();
+    let object = inside.object.get();
     let writer = inside.writer.get() as u32;
     let comm = [inside.writer_comm[0].get(), inside.writer_comm[1].get()];
     begin(task);
@@ -179,6 +184,10 @@ pub fn leave<E: Env>(env: &E, entry: u8, value: u64) {
         .get(entry as usize & (MAX_ENTRY_POINTS - 1))
     {
         extreme(extremes, latency);
+    }
+    if env.config().adopts != 0 {
+        let refused = info.flags & ENTRY_RETURNS_VOID == 0 && value as u32 != 0;
+        adopt::from_return(env, entry, object, refused);
     }
     let mut extra = arg;
     if info.flags & ENTRY_PQAP != 0 {
@@ -307,10 +316,7 @@ fn resolve<E: Env>(env: &E, info: EntryInfo, args: [u64; 6]) -> (u64, u64) {
         )
     } else if info.resolve == Resolve::VfioDevice as u8 {
         (args[0], args[1])
-    } else if info.resolve == Resolve::VcpuFile as u8
-        || info.resolve == Resolve::KvmFile as u8
-        || info.resolve == Resolve::KvmFilePv as u8
-    {
+    } else if info.resolve == Resolve::VcpuFile as u8 || info.resolve == Resolve::KvmFilePv as u8 {
         (0, args[1])
     } else if info.resolve == Resolve::Notifier as u8 {
         (args[0] - u64::from(config.mdev_notifier), args[2])
@@ -319,8 +325,14 @@ fn resolve<E: Env>(env: &E, info: EntryInfo, args: [u64; 6]) -> (u64, u64) {
     } else if info.resolve == Resolve::Kvm as u8 || info.resolve == Resolve::Mdev as u8 {
         (args[0], 0)
     } else if info.resolve == Resolve::ApDevice as u8 {
+        // `struct ap_device` begins with its `struct device` (drivers/s390/crypto/ap_bus.h, v5.10 to v7.2).
+        let queue = if config.reset_work_func == 0 {
+            0
+        } else {
+            adopt::pointer(env, args[0], config.device_driver_data)
+        };
         let qid = env.read_u32(args[0] + u64::from(config.ap_device_qid));
-        (0, u64::from(qid.unwrap_or(0) as u16))
+        (queue, u64::from(qid.unwrap_or(0) as u16))
     } else if info.resolve == Resolve::NewMdev as u8 {
         (
             read(args[1] + u64::from(config.mdev_device_driver_data)),

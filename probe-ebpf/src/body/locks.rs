@@ -20,6 +20,7 @@ pub fn acquired<E: Env>(env: &E, address: u64, mode: Mode) {
     let Some(info) = known(env, address) else {
         return;
     };
+    let info = info.taken(mode);
     let series = abi::series(info.class, mode);
     let instance = instance_of(&info, mode);
     let only = info.flags & LOCK_IS_ONLY_INSTANCE != 0;
@@ -108,7 +109,7 @@ pub fn downgraded<E: Env>(env: &E, address: u64) {
 /// The slow path was entered: the fast path has failed.
 #[inline(always)]
 pub fn contended<E: Env>(env: &E, address: u64, mode: Mode) {
-    let Some(info) = traced(env, address) else {
+    let Some(info) = taken(env, address, mode) else {
         return;
     };
     let series = abi::series(info.class, mode);
@@ -145,7 +146,7 @@ pub fn contended<E: Env>(env: &E, address: u64, mode: Mode) {
 /// An attempt ended without the lock: a failed trylock, or an interrupted wait.
 #[inline(always)]
 pub fn failed<E: Env>(env: &E, address: u64, mode: Mode) {
-    let Some(info) = traced(env, address) else {
+    let Some(info) = taken(env, address, mode) else {
         return;
     };
     let task = env.task();
@@ -210,6 +211,12 @@ pub(super) fn traced<E: Env>(env: &E, address: u64) -> Option<LockInfo> {
     (info.flags & LOCK_IS_WAIT_QUEUE == 0).then_some(info)
 }
 
+/// As [`traced`], for a function that takes or releases the lock in this mode.
+#[inline(always)]
+pub(super) fn taken<E: Env>(env: &E, address: u64, mode: Mode) -> Option<LockInfo> {
+    traced(env, address).map(|info| info.taken(mode))
+}
+
 /// What a lock's values are counted under: the only instance of a class has no statistics of its own.
 #[inline(always)]
 pub(super) fn place(info: &LockInfo, mode: Mode, entry: u8) -> Place {
@@ -250,7 +257,7 @@ fn known<E: Env>(env: &E, address: u64) -> Option<LockInfo> {
 /// A release by a task that is not known to hold the lock.
 #[inline(always)]
 pub(super) fn unmatched<E: Env>(env: &E, mode: Mode, address: u64) {
-    let Some(info) = traced(env, address) else {
+    let Some(info) = taken(env, address, mode) else {
         return;
     };
     if env.level() < 2 {

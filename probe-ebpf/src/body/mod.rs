@@ -110,6 +110,11 @@ pub trait Env {
     fn current(&self) -> u64 {
         0
     }
+    /// Waits that `contention_begin` has begun and `contention_end` has not ended: never fewer than there are, so that
+    /// 0 says that no end can be one of them. Waits whose end was not seen stay in it.
+    fn waiting(&self) -> Option<&Word> {
+        None
+    }
     /// The level that is attached: below 2, holds are not seen.
     fn level(&self) -> u64 {
         2

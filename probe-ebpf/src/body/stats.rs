@@ -1,9 +1,7 @@
 //! Counters and histograms of locks: each value is added by class and mode, by instance, and by entry point.
 
-use super::{Env, add_coarse, add_full, extreme};
-use crate::abi::{
-    Coarse, HELD_IS_ONLY_INSTANCE, Info, MAX_SERIES, NO_INSTANCE, SeriesStats, TaskExtremes,
-};
+use super::{Env, add_coarse, add_full, extreme, opaque};
+use crate::abi::{Coarse, HELD_IS_ONLY_INSTANCE, Info, NO_INSTANCE, SeriesStats, TaskExtremes};
 
 /// What a value is counted under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +116,7 @@ pub(super) fn count_wait<E: Env>(env: &E, extremes: &TaskExtremes, place: Place,
             stats.wait_sum.add(wait);
         },
     );
-    if let Some(extremes) = extremes.wait.get(place.series as usize & (MAX_SERIES - 1)) {
+    if let Some(extremes) = extremes.wait.get(opaque(place.series as usize)) {
         extreme(extremes, wait);
     }
 }
@@ -138,7 +136,7 @@ pub(super) fn count_hold<E: Env>(env: &E, extremes: &TaskExtremes, place: Place,
             stats.hold_sum.add(hold);
         },
     );
-    if let Some(extremes) = extremes.hold.get(place.series as usize & (MAX_SERIES - 1)) {
+    if let Some(extremes) = extremes.hold.get(opaque(place.series as usize)) {
         extreme(extremes, hold);
     }
 }

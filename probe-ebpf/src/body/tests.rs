@@ -49,6 +49,7 @@ struct Fake {
     level: Cell<u64>,
     stacks_over: Cell<u64>,
     epoch: Cell<u64>,
+    waiting: Word,
 }
 
 const GUARD: u64 = 0x1000;
@@ -182,6 +183,7 @@ impl Fake {
             level: Cell::new(2),
             stacks_over: Cell::new(u64::MAX),
             epoch: Cell::new(0),
+            waiting: Word::new(0),
         }
     }
 
@@ -326,6 +328,9 @@ impl Env for Fake {
     }
     fn forget(&self, address: u64) {
         self.forgotten.borrow_mut().push(address);
+    }
+    fn waiting(&self) -> Option<&Word> {
+        Some(&self.waiting)
     }
     fn epoch(&self) -> u64 {
         self.epoch.get()

@@ -1,6 +1,8 @@
 //! The choice for one point: which name, which mechanism.
 
-use super::{Arguments, Instead, Machine, Mechanism, Planned, Status, Target};
+use probe_ebpf::abi::Mode;
+
+use super::{Arguments, Instead, Machine, Mechanism, Named, Planned, Status, Target};
 use crate::attach::generation::Generations;
 use crate::attach::offsets::Field;
 use crate::attach::plan::Forced;
@@ -44,6 +46,11 @@ impl<'a> Chooser<'a> {
             };
             return Self::all(point, Status::NotNeeded, &reason, None);
         }
+        if let Role::Lock(call) = point.role
+            && let Some(reason) = self.not_traced(call)
+        {
+            return Self::all(point, Status::NotNeeded, reason, None);
+        }
         let resolved = match point.kind {
             Kind::Tracepoint => self.tracepoint(point),
             Kind::Function => self.function(point),
@@ -76,6 +83,29 @@ impl<'a> Chooser<'a> {
             self.settle_lock(call, &mut sides);
         }
         sides
+    }
+
+    /// Why the functions of a kind of lock are left alone: the whole system would pay for programs that find nothing. Where
+    /// there is nothing to trace at all, the plan says what could be.
+    fn not_traced(&self, call: LockCall) -> Option<&'static str> {
+        let named = self.machine.named;
+        let driver = !self.candidates.is_empty();
+        if !driver && named == Named::default() {
+            return None;
+        }
+        let of_mutex = match call {
+            LockCall::Acquire(mode)
+            | LockCall::AcquireInterruptible(mode)
+            | LockCall::Try(mode)
+            | LockCall::Release(mode) => mode == Mode::Exclusive,
+            LockCall::Downgrade => false,
+        };
+        if of_mutex {
+            return (!driver && !named.mutexes).then_some("no mutex is traced");
+        }
+        // The only rwsem of the driver's that is adopted.
+        let hook = driver && self.machine.offsets.get(Field::KvmPqapHookRwsem).is_some();
+        (!hook && !named.rwsems).then_some("no rwsem is traced")
     }
 
     fn all(

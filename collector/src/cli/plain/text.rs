@@ -179,7 +179,9 @@ fn lock_line(row: &LockRow) -> String {
         "{:<24}{:>8}{:>7}{:>8}{:>8}{:>8}{:>8}{:>8}",
         cut(&name, 23),
         rate(row.per_second, row.acquisitions),
+        // Tasks that only test an open-coded lock wait for it too, and are no share of those that take it.
         row.contended_percent
+            .filter(|percent| *percent <= 100.0)
             .map_or_else(|| "-".into(), |percent| format!("{percent:.1}")),
         optional(row.wait.p99_ns),
         optional(row.wait.max_ns),

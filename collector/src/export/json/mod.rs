@@ -287,7 +287,7 @@ impl Document {
             live: Live::of(model),
             writes: Write::all(model),
             stacks: Stack::all(model),
-            exact: model.loss.exact() && model.ignored == 0,
+            exact: model.loss.exact() && model.ignored == 0 && !query::counts_nothing(model),
             missed: model.loss.missed,
             events: Events::of(&model.loss),
             overhead: Overhead::of(&model.overhead),

@@ -33,6 +33,12 @@ pub fn contended_only(model: &Model) -> bool {
     meta.is_some_and(|meta| is_kernel(meta) && meta.level == 1)
 }
 
+/// Nothing is counted at all, so that no count means anything: a kernel at level 0.
+pub fn counts_nothing(model: &Model) -> bool {
+    let meta = model.meta.as_ref();
+    meta.is_some_and(|meta| is_kernel(meta) && meta.level == 0)
+}
+
 /// The latest stack of a long wait or hold of a lock class in one mode.
 pub fn latest_stack(model: &Model, series: u8) -> Option<&Stack> {
     let mut newest_first = model.stacks.iter().rev();

@@ -1,9 +1,9 @@
 //! Rows of the lock table, and the detail of one lock.
 
 use super::{
-    Holder, Summary, Waiter, class_name, contended_percent, entry_name, holders, kind, kind_name,
-    listed_series, lock_name, long_hold_is_normal, mode_name, open_coded, per_second, sparkline,
-    waiters,
+    Holder, Summary, Waiter, class_name, contended_only, contended_percent, entry_name, holders,
+    kind, kind_name, listed_series, lock_name, long_hold_is_normal, mode_name, open_coded,
+    per_second, sparkline, waiters,
 };
 use crate::model::histogram::Histogram;
 use crate::model::{CoarseSeries, Model, Series};
@@ -31,7 +31,7 @@ pub struct LockRow {
     pub per_second: f64,
     /// Slow paths entered since the start; for a flag, wait loops that slept.
     pub contended: u64,
-    /// The same in percent of the acquisitions, see [`contended_percent`].
+    /// The same in percent of the acquisitions, see [`contended_percent`]; `None` where not all of them are seen.
     pub contended_percent: Option<f64>,
     /// Waits.
     pub wait: Summary,
@@ -83,7 +83,7 @@ pub struct InstanceRow {
     pub acquisitions: u64,
     /// Slow paths entered since the start.
     pub contended: u64,
-    /// The same in percent of the acquisitions, see [`contended_percent`].
+    /// The same in percent of the acquisitions, see [`contended_percent`]; `None` where not all of them are seen.
     pub contended_percent: Option<f64>,
     /// Waits (powers of two).
     pub wait: Summary,
@@ -165,6 +165,14 @@ pub fn lock_detail(model: &Model, series: u8) -> Option<LockDetail<'_>> {
     })
 }
 
+/// As [`contended_percent`]; `None` too where not every acquisition is seen, so that there is nothing to be a share of.
+fn share_contended(model: &Model, contended: u64, acquisitions: u64) -> Option<f64> {
+    if contended_only(model) {
+        return None;
+    }
+    contended_percent(contended, acquisitions)
+}
+
 fn row(
     model: &Model,
     series: u8,
@@ -188,7 +196,7 @@ fn row(
         acquisitions: stats.acquisitions,
         per_second: per_second(model, &stats.rates),
         contended: stats.contended,
-        contended_percent: contended_percent(stats.contended, stats.acquisitions),
+        contended_percent: share_contended(model, stats.contended, stats.acquisitions),
         wait: Summary::from(&stats.wait),
         hold: Summary::from(&stats.hold),
         holder: own_holders().next().cloned(),
@@ -217,7 +225,7 @@ fn instance_row(
             .and_then(|i| i.guest.checked_sub(1)),
         acquisitions: coarse.acquisitions,
         contended: coarse.contended,
-        contended_percent: contended_percent(coarse.contended, coarse.acquisitions),
+        contended_percent: share_contended(model, coarse.contended, coarse.acquisitions),
         wait: Summary::of_coarse(&coarse.wait, stats.wait.max_ns),
         hold: Summary::of_coarse(&coarse.hold, stats.hold.max_ns),
         holder: holders.iter().find(|h| h.instance == id).cloned(),

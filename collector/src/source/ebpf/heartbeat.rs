@@ -3,14 +3,13 @@
 //! The programs look at the kernel's tick counter, which costs them a load. Only a program can read it, so the beat itself
 //! is a program that this process runs once a second, on a thread of its own: a slow reader of frames is not silence.
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::{Array, MapData};
-use aya::programs::RawTracePoint;
 use probe_ebpf::abi::gate;
 
 use super::{ProbeError, chain, object, sys};
@@ -32,21 +31,8 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// The first beat lets the programs work: call it when all are attached.
     pub fn start(ebpf: &mut Ebpf) -> Result<Self, ProbeError> {
-        let load =
-            |e: aya::programs::ProgramError| ProbeError::Load(format!("{PROGRAM}: {}", chain(&e)));
-        let program: &mut RawTracePoint = ebpf
-            .program_mut(PROGRAM)
-            .ok_or(ProbeError::Missing(PROGRAM))?
-            .try_into()
-            .map_err(load)?;
-        program.load().map_err(load)?;
+        let program = object::load_program(ebpf, PROGRAM)?;
         let failed = |e: std::io::Error| ProbeError::Load(format!("{PROGRAM}: {e}"));
-        let program = program
-            .fd()
-            .map_err(load)?
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(failed)?;
         // Until the rate is known, ten seconds at the highest: a lower one makes them longer, for a moment.
         object::set_gate(ebpf, gate::LIMIT, SILENCE * HIGHEST_RATE)?;
         let mut gate = Gate::new(ebpf)?;
@@ -101,19 +87,12 @@ struct Gate(Array<MapData, u64>);
 
 impl Gate {
     fn new(ebpf: &Ebpf) -> Result<Self, ProbeError> {
-        let failed = |reason: String| ProbeError::Map {
+        let data = object::own_map(ebpf, "GATE")?;
+        let map = Array::try_from(aya::maps::Map::Array(data));
+        map.map(Self).map_err(|e| ProbeError::Map {
             map: "GATE",
-            reason,
-        };
-        let Some(aya::maps::Map::Array(data)) = ebpf.map("GATE") else {
-            return Err(ProbeError::Missing("GATE"));
-        };
-        let fd: BorrowedFd<'_> = data.fd().as_fd();
-        let fd = fd.try_clone_to_owned().map_err(|e| failed(e.to_string()))?;
-        let data = MapData::from_fd(fd).map_err(|e| failed(chain(&e)))?;
-        Array::try_from(aya::maps::Map::Array(data))
-            .map(Self)
-            .map_err(|e| failed(chain(&e)))
+            reason: chain(&e),
+        })
     }
 
     /// Ticks and nanoseconds of the last beat.

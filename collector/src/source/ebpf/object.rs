@@ -1,8 +1,9 @@
 //! The object: its bytes, loading it with maps of the right sizes, and filling these.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::maps::{Array, HashMap, Map, MapData, RingBuf, Stack};
+use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 use probe_ebpf::abi::{
     self, Adopted, Config, EntryInfo, InstanceInfo, LOCK_IS_WAIT_QUEUE, LockInfo, MAX_CPUS,
@@ -121,6 +122,35 @@ pub fn check_version() -> Result<(), ProbeError> {
     }
 }
 
+/// Loads a program that needs no types, and returns a descriptor of its own.
+pub fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, ProbeError> {
+    let failed = |reason: String| ProbeError::Load(format!("{name}: {reason}"));
+    let program = ebpf.program_mut(name).ok_or(ProbeError::Missing(name))?;
+    match program {
+        Program::RawTracePoint(program) => program.load(),
+        Program::KProbe(program) => program.load(),
+        _ => return Err(failed("is of another type".into())),
+    }
+    .map_err(|e| failed(chain(&e)))?;
+    let fd = program.fd().map_err(|e| failed(chain(&e)))?;
+    fd.as_fd()
+        .try_clone_to_owned()
+        .map_err(|e| failed(e.to_string()))
+}
+
+/// The data of a map, through a descriptor of its own.
+pub fn own_map(ebpf: &Ebpf, name: &'static str) -> Result<MapData, ProbeError> {
+    let failed = |reason: String| ProbeError::Map { map: name, reason };
+    let (Map::Array(data) | Map::PerCpuArray(data)) =
+        ebpf.map(name).ok_or(ProbeError::Missing(name))?
+    else {
+        return Err(failed("is of another type".into()));
+    };
+    let fd = data.fd().as_fd().try_clone_to_owned();
+    let fd = fd.map_err(|e| failed(e.to_string()))?;
+    MapData::from_fd(fd).map_err(|e| failed(chain(&e)))
+}
+
 /// Adds locks to the table of traced addresses.
 pub fn add_locks(ebpf: &mut Ebpf, all: &[(u64, LockInfo)]) -> Result<(), ProbeError> {
     let map = ebpf.map_mut("LOCKS").ok_or(ProbeError::Missing("LOCKS"))?;
@@ -220,6 +250,49 @@ pub fn adopt(ebpf: &mut Ebpf, lock: &Adopted, tgid: u32, now_ns: u64) -> Result<
         add_locks(ebpf, &[(lock.wait_queue, queue)])?;
     }
     Ok(true)
+}
+
+/// Takes a lock out of the table of traced addresses.
+pub fn forget_lock(ebpf: &mut Ebpf, address: u64) -> Result<(), ProbeError> {
+    let map = ebpf.map_mut("LOCKS").ok_or(ProbeError::Missing("LOCKS"))?;
+    let mut locks: HashMap<_, u64, [u8; size_of::<LockInfo>()]> =
+        HashMap::try_from(map).map_err(failed("LOCKS"))?;
+    match locks.remove(&address) {
+        // A program was faster.
+        Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+        Err(e) => Err(failed("LOCKS")(e)),
+    }
+}
+
+/// Takes an adopted lock out of the table, and says in its place that its object has ended.
+pub fn end_instance(ebpf: &mut Ebpf, slot: u32, now_ns: u64) -> Result<(), ProbeError> {
+    /// Place of `gone_ns` in `InstanceInfo`.
+    const GONE: usize = std::mem::offset_of!(InstanceInfo, gone_ns) / 8;
+    let map = ebpf
+        .map_mut("INSTANCE_INFO")
+        .ok_or(ProbeError::Missing("INSTANCE_INFO"))?;
+    let mut info: Array<_, [u64; size_of::<InstanceInfo>() / 8]> =
+        Array::try_from(map).map_err(failed("INSTANCE_INFO"))?;
+    let mut words = info.get(&slot, 0).map_err(failed("INSTANCE_INFO"))?;
+    words[GONE] = now_ns;
+    info.set(slot, words, 0).map_err(failed("INSTANCE_INFO"))?;
+    forget_lock(ebpf, words[0])
+}
+
+/// Gives the slot of a lock that has ended to others. Nobody finds it any more.
+pub fn free_instance(ebpf: &mut Ebpf, slot: u32) -> Result<(), ProbeError> {
+    let map = ebpf
+        .map_mut("INSTANCE_INFO")
+        .ok_or(ProbeError::Missing("INSTANCE_INFO"))?;
+    let mut info: Array<_, [u64; size_of::<InstanceInfo>() / 8]> =
+        Array::try_from(map).map_err(failed("INSTANCE_INFO"))?;
+    info.set(slot, [0; size_of::<InstanceInfo>() / 8], 0)
+        .map_err(failed("INSTANCE_INFO"))?;
+    let map = ebpf
+        .map_mut("FREE_INSTANCES")
+        .ok_or(ProbeError::Missing("FREE_INSTANCES"))?;
+    let mut free: Stack<_, u32> = Stack::try_from(map).map_err(failed("FREE_INSTANCES"))?;
+    free.push(slot, 0).map_err(failed("FREE_INSTANCES"))
 }
 
 /// Writes the attach-time facts of all entry points.

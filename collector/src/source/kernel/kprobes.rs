@@ -7,28 +7,44 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::guard::Guard;
 
 /// Instances of a return probe: tasks that can be inside the function at once.
 const RETURN_INSTANCES: u32 = 2048;
 /// Most events of one process: their names are made before the first is.
 const MOST: usize = 256;
+/// Numbers from here on are for sampling, whose events may stay when it is given up.
+const SAMPLED_FROM: usize = 192;
 
-/// How often the guard waits for events that are busy, over all of them, and for how long each time.
-const RETRIES: u32 = 600;
-static PAUSE: libc::timespec = libc::timespec {
-    tv_sec: 0,
-    tv_nsec: 50_000_000,
-};
+/// How often misses are read.
+const READ_EVERY: Duration = Duration::from_millis(100);
 
-/// The events of this process.
+/// The events of this process. Several threads may use it: what the kernel is asked never happens under the lock, so that
+/// a thread that does not come back holds up no other.
 pub struct Kprobes {
     tracefs: PathBuf,
     group: String,
+    /// Numbers that events have.
+    numbers: Range<usize>,
+    events: Mutex<Events>,
+    /// Times that misses were read.
+    readings: AtomicU64,
     /// Its events end before the guard does.
-    events: Vec<Event>,
-    guard: Option<Guard>,
+    guard: Mutex<Option<Guard>>,
+}
+
+#[derive(Default)]
+struct Events {
+    all: Vec<Event>,
+    /// Misses of events that were removed, by program.
+    gone: BTreeMap<&'static str, u64>,
 }
 
 struct Event {
@@ -36,6 +52,17 @@ struct Event {
     /// Name of its program.
     program: &'static str,
     perf: Option<OwnedFd>,
+    /// Hits that the kernel missed, as last read.
+    missed: u64,
+}
+
+/// What events are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Measuring.
+    Measures,
+    /// Sampling, before.
+    Samples,
 }
 
 /// Where a kprobe goes.
@@ -58,16 +85,31 @@ pub enum Side {
 
 impl Kprobes {
     /// Prepares for events below this tracefs. Removes those that a process left behind that is gone.
-    pub fn new(tracefs: &Path) -> io::Result<Self> {
+    pub fn new(tracefs: &Path, what: What) -> io::Result<Self> {
         remove_stale(tracefs);
         let group = format!("apscope_{}", std::process::id());
-        let guard = Guard::start(tracefs, &group)?;
-        Ok(Self {
+        let names = (0..MOST).map(|n| event_name(std::process::id(), n));
+        let guard = Guard::start(tracefs, &group, names)?;
+        Ok(Self::with_guard(tracefs, group, what, Some(guard)))
+    }
+
+    fn with_guard(tracefs: &Path, group: String, what: What, guard: Option<Guard>) -> Self {
+        Self {
             tracefs: tracefs.to_owned(),
             group,
-            events: Vec::new(),
-            guard: Some(guard),
-        })
+            numbers: match what {
+                What::Measures => 0..SAMPLED_FROM,
+                What::Samples => SAMPLED_FROM..MOST,
+            },
+            events: Mutex::default(),
+            readings: AtomicU64::new(0),
+            guard: Mutex::new(guard),
+        }
+    }
+
+    /// Nothing panics with the lock in its hands; what it protects is whole after every statement.
+    fn events(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes an event and attaches a program to it.
@@ -76,15 +118,27 @@ impl Kprobes {
     ///
     /// The kernel's answer, with the step that failed.
     pub fn attach(
-        &mut self,
+        &self,
         place: &Place,
         side: Side,
         (program_name, program): (&'static str, BorrowedFd<'_>),
     ) -> Result<(), String> {
-        if self.events.len() >= MOST {
-            return Err(format!("more than {MOST} kprobes"));
-        }
-        let name = event_name(std::process::id(), self.events.len());
+        let (number, name) = {
+            let mut events = self.events();
+            let number = events.all.len();
+            if number >= self.numbers.len() {
+                return Err(format!("more than {number} kprobes"));
+            }
+            let name = event_name(std::process::id(), self.numbers.start + number);
+            // On record before it is made: it is removed even if what follows does not come back.
+            events.all.push(Event {
+                name: name.clone(),
+                program: program_name,
+                perf: None,
+                missed: 0,
+            });
+            (number, name)
+        };
         let kind = match side {
             Side::Entry => "p".to_owned(),
             Side::Return => format!("r{RETURN_INSTANCES}"),
@@ -96,11 +150,6 @@ impl Kprobes {
         let command = format!("{kind}:{}/{name} {place}\n", self.group);
         write_events(&self.tracefs, command.as_bytes())
             .map_err(|e| format!("kprobe_events: {e}"))?;
-        self.events.push(Event {
-            name: name.clone(),
-            program: program_name,
-            perf: None,
-        });
         let id = self
             .tracefs
             .join("events")
@@ -113,7 +162,8 @@ impl Kprobes {
             .parse()
             .map_err(|_| "id of the event is no number".to_owned())?;
         let perf = attach_perf(id, program).map_err(|(call, e)| format!("{call}: {e}"))?;
-        if let Some(event) = self.events.last_mut() {
+        // An event that was removed meanwhile is detached with `perf`.
+        if let Some(event) = self.events().all.get_mut(number) {
             event.perf = Some(perf);
         }
         Ok(())
@@ -121,12 +171,22 @@ impl Kprobes {
 
     /// Number of events.
     pub fn len(&self) -> usize {
-        self.events.len()
+        self.events().all.len()
     }
 
     /// Ends all events from this number on.
-    pub fn truncate(&mut self, len: usize) {
-        for event in self.events.drain(len.min(self.events.len())..).rev() {
+    pub fn truncate(&self, len: usize) {
+        self.read();
+        let gone: Vec<Event> = {
+            let mut events = self.events();
+            let len = len.min(events.all.len());
+            let gone = events.all.split_off(len);
+            for event in &gone {
+                *events.gone.entry(event.program).or_default() += event.missed;
+            }
+            gone
+        };
+        for event in gone.into_iter().rev() {
             drop(event.perf);
             let command = format!("-:{}/{}\n", self.group, event.name);
             // A module that was unloaded has taken its events along.
@@ -134,46 +194,86 @@ impl Kprobes {
         }
     }
 
-    /// Hits that the kernel missed, by program (`kprobe_profile`): a probe inside a probe, or a return probe out of
-    /// instances.
+    /// Ends all events, and the guard.
+    pub fn end(&self) {
+        self.truncate(0);
+        let guard = self.guard.lock().map(|mut guard| guard.take());
+        if let Ok(Some(guard)) = guard {
+            guard.end();
+        }
+    }
+
+    /// Hits that the kernel missed, by program, as last read. Waits for nothing.
     pub fn missed(&self) -> BTreeMap<&'static str, u64> {
-        let Ok(profile) = fs::read_to_string(self.tracefs.join("kprobe_profile")) else {
-            return BTreeMap::new();
-        };
-        // The profile has names without their groups, which is why ours have the process in them.
-        missed_in(&profile, |name| {
-            let number = name.strip_prefix(&self.group)?.strip_prefix('_')?;
-            let event = self.events.get(number.parse::<usize>().ok()?)?;
-            Some(event.program)
-        })
+        let events = self.events();
+        let mut missed = events.gone.clone();
+        for event in &events.all {
+            *missed.entry(event.program).or_default() += event.missed;
+        }
+        missed.retain(|_, missed| *missed != 0);
+        missed
+    }
+
+    /// Reads what was missed (`kprobe_profile`): a probe inside a probe, or a return probe out of instances. The kernel
+    /// takes its `event_mutex` for that (probes_profile_seq_op, kernel/trace/trace_kprobe.c), so it may not come back.
+    fn read(&self) {
+        // Without it, what was known stays.
+        let profile = fs::read_to_string(self.tracefs.join("kprobe_profile")).unwrap_or_default();
+        let mut events = self.events();
+        for (name, missed) in missed_in(&profile) {
+            // The profile has names without their groups, which is why ours have the process in them.
+            let number = name
+                .strip_prefix(&self.group)
+                .and_then(|rest| rest.strip_prefix('_'))
+                .and_then(|number| number.parse::<usize>().ok())
+                .and_then(|number| number.checked_sub(self.numbers.start));
+            if let Some(event) = number.and_then(|number| events.all.get_mut(number)) {
+                event.missed = event.missed.max(missed);
+            }
+        }
+        drop(events);
+        self.readings.fetch_add(1, Ordering::Release);
+    }
+
+    /// Reads what was missed, again and again, on a thread of its own, as long as the events are there.
+    pub fn keep_reading(this: &Arc<Self>) {
+        let events = Arc::downgrade(this);
+        let spawned = std::thread::Builder::new()
+            .name("misses".into())
+            .spawn(move || {
+                while let Some(kprobes) = events.upgrade() {
+                    kprobes.read();
+                    drop(kprobes);
+                    std::thread::sleep(READ_EVERY);
+                }
+            });
+        // Without a thread, misses are read at the end only.
+        drop(spawned);
+    }
+
+    /// Waits until misses were read from now on, at most this long.
+    pub fn read_again(&self, at_most: Duration) {
+        let deadline = Instant::now() + at_most;
+        // The reading that goes on may have begun before.
+        let enough = self.readings.load(Ordering::Acquire) + 2;
+        while self.readings.load(Ordering::Acquire) < enough && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
-/// Sums of the third column: `name hits misses`. Lines of events that are not ours are left out.
-fn missed_in(
-    profile: &str,
-    program: impl Fn(&str) -> Option<&'static str>,
-) -> BTreeMap<&'static str, u64> {
-    let mut all = BTreeMap::new();
-    for line in profile.lines() {
+/// Names, and the third column: `name hits misses`.
+fn missed_in(profile: &str) -> impl Iterator<Item = (&str, u64)> {
+    profile.lines().filter_map(|line| {
         let mut words = line.split_ascii_whitespace();
-        let (Some(name), Some(_hits), Some(missed)) = (words.next(), words.next(), words.next())
-        else {
-            continue;
-        };
-        if let (Some(program), Ok(missed)) = (program(name), missed.parse::<u64>()) {
-            *all.entry(program).or_default() += missed;
-        }
-    }
-    all
+        let (name, _hits, missed) = (words.next()?, words.next()?, words.next()?);
+        Some((name, missed.parse().ok()?))
+    })
 }
 
 impl Drop for Kprobes {
     fn drop(&mut self) {
-        self.truncate(0);
-        if let Some(guard) = self.guard.take() {
-            guard.end();
-        }
+        self.end();
     }
 }
 
@@ -258,100 +358,6 @@ fn attach_perf(id: u64, program: BorrowedFd<'_>) -> Result<OwnedFd, (&'static st
     Ok(fd)
 }
 
-/// A child that removes this process's events should it be killed.
-struct Guard {
-    child: libc::pid_t,
-    /// Its end is this process's end, for the child.
-    _alive: OwnedFd,
-}
-
-impl Guard {
-    fn start(tracefs: &Path, group: &str) -> io::Result<Self> {
-        use std::os::unix::ffi::OsStrExt as _;
-        // Everything that the child needs is made before the fork: afterwards it may only make system calls.
-        let mut path = tracefs
-            .join("kprobe_events")
-            .as_os_str()
-            .as_bytes()
-            .to_vec();
-        path.push(0);
-        let commands: Vec<Vec<u8>> = (0..MOST)
-            .map(|n| format!("-:{group}/{}\n", event_name(std::process::id(), n)).into_bytes())
-            .collect();
-        let (ours, theirs) = io::pipe().map(|(reader, writer)| (OwnedFd::from(writer), reader))?;
-        // SAFETY: the child makes async-signal-safe calls only.
-        let child = unsafe { libc::fork() };
-        if child < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if child == 0 {
-            // SAFETY: the data was made before the fork and is not shared with the parent.
-            unsafe { wait_and_remove(&path, &commands, &ours, theirs.as_raw_fd()) };
-        }
-        Ok(Self {
-            child,
-            _alive: ours,
-        })
-    }
-
-    /// Lets the child go: nothing is left to remove.
-    fn end(self) {
-        let child = self.child;
-        // Closes the pipe that the child waits at.
-        drop(self);
-        // SAFETY: waits for a child of this process; no status is asked for.
-        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
-    }
-}
-
-/// The child: waits for the parent's end, removes its events, and ends.
-///
-/// # Safety
-///
-/// To be called in a child that was forked from a process with threads: makes system calls only.
-unsafe fn wait_and_remove(path: &[u8], commands: &[Vec<u8>], parents: &OwnedFd, end: i32) -> ! {
-    // SAFETY: system calls on descriptors and memory of this process.
-    unsafe {
-        // A terminal's interrupt is for the parent.
-        libc::setsid();
-        libc::close(parents.as_raw_fd());
-        // No descriptor of the parent's may live on here: neither its probes nor its output.
-        for fd in 0..1024 {
-            if fd != end {
-                libc::close(fd);
-            }
-        }
-        let mut byte = [0_u8];
-        loop {
-            let read = libc::read(end, byte.as_mut_ptr().cast(), 1);
-            let interrupted = read < 0 && *libc::__errno_location() == libc::EINTR;
-            if read <= 0 && !interrupted {
-                break;
-            }
-        }
-        // The parent's descriptors close one after the other; until then an event is busy.
-        let mut retries = RETRIES;
-        for command in commands {
-            loop {
-                // A file each: an error on one command must not end the others.
-                let events = libc::open(path.as_ptr().cast(), libc::O_WRONLY | libc::O_APPEND);
-                if events < 0 {
-                    libc::_exit(1);
-                }
-                let written = libc::write(events, command.as_ptr().cast(), command.len());
-                let busy = written < 0 && *libc::__errno_location() == libc::EBUSY;
-                libc::close(events);
-                if !busy || retries == 0 {
-                    break;
-                }
-                retries -= 1;
-                libc::nanosleep(&raw const PAUSE, std::ptr::null_mut());
-            }
-        }
-        libc::_exit(0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -367,16 +373,76 @@ mod tests {
         assert_eq!(ours(""), None);
     }
 
+    fn made(folder: &Path) -> Arc<Kprobes> {
+        let group = format!("apscope_{}", std::process::id());
+        Arc::new(Kprobes::with_guard(folder, group, What::Measures, None))
+    }
+
     #[test]
-    fn misses_are_the_third_column_of_our_events() {
-        let profile = "  e0   100   3\n  e1  7  0\n  other 5 9\n  r12 1 4\n broken\n e2 3 1\n";
-        let program = |name: &str| match name.chars().next() {
-            Some('e') => Some("k_enter"),
-            Some('r') => Some("k_return"),
-            _ => None,
-        };
-        let missed: Vec<_> = missed_in(profile, program).into_iter().collect();
-        assert_eq!(missed, [("k_enter", 4), ("k_return", 4)]);
-        assert!(missed_in("", program).is_empty());
+    fn misses_are_the_third_column_of_the_profile() {
+        let profile = "  e0   100   3\n  e1  7  0\n broken\n e2 3 x\n";
+        let missed: Vec<_> = missed_in(profile).collect();
+        assert_eq!(missed, [("e0", 3), ("e1", 0)]);
+    }
+
+    #[test]
+    fn misses_are_read_while_an_attach_does_not_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        // Nobody reads from this: whoever opens it to write waits for ever.
+        let events = folder.path().join("kprobe_events");
+        let path = std::ffi::CString::new(events.to_str().unwrap()).unwrap();
+        // SAFETY: a path that ends with a NUL.
+        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+        let kprobes = made(folder.path());
+        Kprobes::keep_reading(&kprobes);
+        let attaching = Arc::clone(&kprobes);
+        let attach = std::thread::spawn(move || {
+            let program = fs::File::open("/dev/null").unwrap();
+            let program = ("k_enter", std::os::fd::AsFd::as_fd(&program));
+            let _ = attaching.attach(&Place::Address(8), Side::Entry, program);
+        });
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while kprobes.len() == 0 && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(kprobes.len(), 1, "the attach has begun");
+        for missed in [3, 5] {
+            let name = event_name(std::process::id(), 0);
+            let profile = format!("  {name} 100 {missed}\n  other_0 7 9\n");
+            fs::write(folder.path().join("kprobe_profile"), profile).unwrap();
+            kprobes.read_again(Duration::from_secs(10));
+            assert_eq!(kprobes.missed(), BTreeMap::from([("k_enter", missed)]));
+        }
+        // Lets the thread go: its write finds a reader, and what it does then fails.
+        let both = fs::OpenOptions::new().read(true).write(true).open(&events);
+        attach.join().unwrap();
+        drop(both);
+        // What follows writes to a file.
+        fs::remove_file(&events).unwrap();
+        fs::write(&events, "").unwrap();
+    }
+
+    #[test]
+    fn what_removed_events_have_missed_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("kprobe_events"), "").unwrap();
+        let kprobes = made(folder.path());
+        for (n, program) in ["k_enter", "k_return", "k_enter"].into_iter().enumerate() {
+            kprobes.events().all.push(Event {
+                name: event_name(std::process::id(), n),
+                program,
+                perf: None,
+                missed: 0,
+            });
+        }
+        let name = |n| event_name(std::process::id(), n);
+        let profile = format!("{} 1 2\n{} 1 4\n{} 1 8\n", name(0), name(1), name(2));
+        fs::write(folder.path().join("kprobe_profile"), profile).unwrap();
+        kprobes.truncate(1);
+        let expected = BTreeMap::from([("k_enter", 10), ("k_return", 4)]);
+        assert_eq!(kprobes.missed(), expected);
+        fs::write(folder.path().join("kprobe_profile"), "").unwrap();
+        kprobes.read();
+        assert_eq!(kprobes.missed(), expected);
     }
 }

@@ -4,7 +4,14 @@
 //! the locks that are there and attaches; [`run`] then reads a frame a tick, like the emulator's source. Nothing is
 //! pinned, and everything goes with the process.
 
+mod adopted;
+mod comings;
+mod deadline;
+mod driver;
+mod fixed;
 mod governor;
+mod guard;
+mod jobs;
 mod kprobes;
 mod objects;
 mod programs;
@@ -19,11 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use aya::Ebpf;
-use probe_ebpf::abi::{
-    InstanceInfo, LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LockInfo, LockKind, MAX_CLASSES, Mode,
-    gate, series,
-};
-use probe_ebpf::names::{CLASSES, class_id};
+use probe_ebpf::abi::{InstanceInfo, gate};
 
 use super::SourceError;
 use super::budget::Sizes;
@@ -34,18 +37,18 @@ use super::reader::{self, Reader};
 use super::stacks::{Stacks, Whose};
 use super::tasks::{Of, Tasks};
 use crate::attach::generation::Detected;
-use crate::attach::offsets::Offsets;
 use crate::attach::plan::Plan;
-use crate::attach::points::Content;
 use crate::frame;
 use crate::machine::{Allowed, Facts, Others};
 use crate::options::{KernelOptions, RunOptions};
 use crate::survey::{GivenTypes, Survey};
+use adopted::Adopted;
+use fixed::Given;
 use governor::Governor;
-use objects::{FixedLock, Names};
+use objects::Names;
 use programs::Attached;
 pub(super) use run::KernelSource;
-use words::{Kernel, Memory as _};
+use words::Kernel;
 
 #[expect(
     clippy::needless_pass_by_value,
@@ -58,6 +61,9 @@ fn failed(what: &str, cause: impl ToString, hint: &str) -> SourceError {
         hint: hint.into(),
     }
 }
+
+const STALLED_HINT: &str = "something that loading programs needs is stuck: `apscope record --level 0` needs the least, and \
+                            /proc/PID/stack of this process says where it waits";
 
 fn probe_failed(error: &ProbeError) -> SourceError {
     failed(
@@ -114,11 +120,14 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     let symbols = tables.symbols.as_ref().ok();
     let config = tables::config(plan, offsets, symbols, &sizes);
     let mut ebpf = object::load(&config, &sizes).map_err(|e| probe_failed(&e))?;
-    let memory = Kernel::new(&mut ebpf).map_err(|e| probe_failed(&e))?;
+    let (back, memory) = within_deadline(ebpf, "what reads kernel memory", Kernel::new)?;
+    ebpf = back;
+    let memory = memory.map_err(|e| probe_failed(&e))?;
     let has_flag = tables::has_flag(offsets);
-    let matrix_dev = matrix_dev(&memory, plan);
-    let fixed = fixed_locks(&memory, offsets, plan, kernel, matrix_dev, has_flag);
-    let instances = fixed_instances(&fixed);
+    let matrix_dev = fixed::matrix_dev(&memory, plan);
+    let fixed = fixed::locks(&memory, offsets, plan, kernel, matrix_dev, has_flag);
+    let given = Given::all(&fixed, kernel);
+    let instances = fixed::instances(&fixed, &given);
     let mut level = kernel.level;
     let tracefs: Option<PathBuf> = facts
         .tracing
@@ -131,27 +140,34 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         log.push(severity, &others);
         others_said = (severity == "warn").then_some(others);
     }
+    let stats = sys::enable_run_time_stats();
+    let measured = stats.is_ok() || facts.settings.bpf_stats_enabled == Some(1);
+    if let Err(e) = &stats
+        && !measured
+    {
+        warnings.push(format!(
+            "run times of programs are not measured ({e}), so nothing keeps them to --max-overhead: CAP_SYS_ADMIN is \
+             needed, or sysctl kernel.bpf_stats_enabled=1"
+        ));
+    }
+    let mut refused = None;
     if level == 2 {
-        let sampled = sample::expected(&mut ebpf, plan, tracefs.as_deref(), cpus);
-        match sampled {
-            Ok(expected) => {
-                notes.push(expected.text());
-                if expected.share * 100.0 > kernel.max_overhead {
-                    return Err(failed(
-                        "level 2 would cost too much",
-                        format!(
-                            "{}, and --max-overhead is {} %",
-                            expected.text(),
-                            kernel.max_overhead
-                        ),
-                        "--level 1, which measures contended waits only; or a larger --max-overhead",
-                    ));
-                }
+        let (back, sampler) = within_deadline(ebpf, "the sampling program", sample::load)?;
+        ebpf = back;
+        let sampled = sampler
+            .map_err(|e| e.to_string())
+            .and_then(|sampler| sampler.expected(plan, tracefs.as_deref(), cpus));
+        match judge(sampled, measured, kernel.max_overhead)? {
+            Judged::Known(note) => notes.push(note),
+            Judged::Governed(warning) => warnings.push(warning),
+            Judged::Refused(why) => {
+                level = 1;
+                refused = Some(why);
             }
-            Err(why) => warnings.push(format!("the cost of level 2 could not be sampled: {why}")),
         }
     }
-    object::add_locks(&mut ebpf, &lock_table(&fixed, &instances)).map_err(|e| probe_failed(&e))?;
+    object::add_locks(&mut ebpf, &fixed::table(&fixed, &instances))
+        .map_err(|e| probe_failed(&e))?;
     if let Some(matrix_dev) = matrix_dev {
         for (lock, tgid) in objects::guests_now(&memory, offsets, matrix_dev) {
             object::adopt(&mut ebpf, &lock, tgid, reader::monotonic_ns())
@@ -172,31 +188,30 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     let shared = object::map_memory(&ebpf, &sizes).map_err(|e| probe_failed(&e))?;
     let info = object::view::<InstanceInfo>(&ebpf, "INSTANCE_INFO", sizes.instances as usize)
         .map_err(|e| probe_failed(&e))?;
-    let stats = match sys::enable_run_time_stats() {
-        Ok(stats) => Some(stats),
-        Err(e) => {
-            warnings.push(format!(
-                "run times of programs are not measured ({e}), so nothing keeps them to --max-overhead: CAP_SYS_ADMIN is \
-                 needed, or sysctl kernel.bpf_stats_enabled=1"
-            ));
-            None
-        }
-    };
-    let attached = programs::attach(&mut ebpf, plan, tracefs);
-    if attached.level < level {
+    // Before anything is attached: what is loaded afterwards is another one.
+    let module = driver::Module::at(std::path::Path::new("/sys/module/vfio_ap"));
+    let (back, loaded) = programs::load_all(ebpf, plan)
+        .map_err(|e| failed("cannot measure the kernel", e, STALLED_HINT))?;
+    ebpf = back;
+    let over_level = refused.as_deref().unwrap_or_default();
+    let attached = programs::attach(loaded, plan, tracefs, level, over_level);
+    if attached.level < kernel.level {
         level = attached.level;
         set(&mut ebpf, gate::LEVEL, u64::from(level))?;
         let why = attached
             .stalled
             .clone()
-            .or_else(|| programs::why_not_level_2(plan))
+            .or(refused)
+            .or_else(|| jobs::why_not_level_2(plan))
             .unwrap_or_else(|| "nothing of it could be attached".to_owned());
         log.push("warn", &format!("level {level} was reached: {why}"));
     }
     if level > 0 && attached.points.iter().all(|p| p.mechanism == "none") {
         return Err(nothing_attached(&attached));
     }
-    let heartbeat = Heartbeat::start(&mut ebpf).map_err(|e| probe_failed(&e))?;
+    let (back, heartbeat) = within_deadline(ebpf, "the heartbeat", Heartbeat::start)?;
+    ebpf = back;
+    let heartbeat = heartbeat.map_err(|e| probe_failed(&e))?;
     let ring = EbpfRing {
         ring: object::take_ring(&mut ebpf).map_err(|e| probe_failed(&e))?,
         size: sizes.ring_bytes,
@@ -210,6 +225,9 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     let logger = log.attach(&mut ebpf).ok().map(Box::new);
     let mut reader = Reader::new(shared, sizes.shards, &instances);
     reader.tasks_end();
+    for (slot, series) in given.iter().flat_map(Given::series) {
+        reader.add_instance(slot, slot, series);
+    }
     if level < 2 {
         reader.ignore_holds();
     }
@@ -222,25 +240,16 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     );
     let places = verify::Places::new(&survey.offsets);
     let driver = !survey.plan.generation.candidates.is_empty();
-    // Whether a lock that was named is a mutex or an rwsem is not known, so its word says nothing.
-    let watched = fixed
-        .iter()
-        .zip(&instances.first_slots)
-        .filter(|(lock, _)| lock.class != class_id::GIVEN_LOCK)
-        .map(|(lock, slot)| verify::Watched {
-            address: lock.address,
-            class: lock.class,
-            kind: lock.kind,
-            slot: *slot,
-        })
-        .collect();
+    let watched = fixed::watched(&fixed, &instances, &given);
     Ok(KernelSource {
         names: Names::default(),
         offsets: survey.offsets,
         memory,
         info,
-        first_adopted: (sizes.instances - sizes.adopted) as usize,
-        adopted: Vec::new(),
+        adopted: Adopted::new(sizes.instances - sizes.adopted, sizes.instances),
+        ended: std::collections::VecDeque::new(),
+        given,
+        used: std::collections::HashSet::new(),
         watched,
         places,
         verifier: verify::Verifier::default(),
@@ -248,12 +257,17 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         forgotten: Vec::new(),
         governor: Governor::new(kernel.max_overhead, cpus),
         programs: attached.programs.clone(),
+        misses: attached.misses(),
         attached: Arc::new(Mutex::new(Some(attached))),
-        missed: std::collections::BTreeMap::new(),
         level,
         stacks_over: over,
         detaches_at: Instant::now().checked_add(kernel.attached_for),
-        needs_driver: driver && kernel.locks.is_empty(),
+        module: if driver { module } else { None },
+        driver_locks: fixed
+            .iter()
+            .filter(|lock| objects::is_drivers(lock.class))
+            .map(|lock| lock.address)
+            .collect(),
         generation: survey.plan.generation,
         edges: Vec::new(),
         edges_complete: true,
@@ -262,7 +276,7 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         last_frame_ns: reader::monotonic_ns(),
         ebpf,
         heartbeat: Some(heartbeat),
-        _stats: stats,
+        _stats: stats.ok(),
         logger,
         ring,
         log,
@@ -270,6 +284,59 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         meta_changed: true,
         reader,
     })
+}
+
+/// Does something with the programs on a thread that may be given up, together with them.
+fn within_deadline<T: Send + 'static>(
+    mut ebpf: Ebpf,
+    what: &str,
+    work: impl FnOnce(&mut Ebpf) -> T + Send + 'static,
+) -> Result<(Ebpf, T), SourceError> {
+    deadline::within("load", deadline::LOAD, move || {
+        let result = work(&mut ebpf);
+        (ebpf, result)
+    })
+    .map_err(|why| {
+        let cause = format!("loading {what} {why}");
+        failed("cannot measure the kernel", cause, STALLED_HINT)
+    })
+}
+
+/// What the sample says of level 2.
+#[derive(Debug, PartialEq)]
+enum Judged {
+    /// Its cost is known, and allowed.
+    Known(String),
+    /// Its cost is not known, but will be measured, and kept to the limit.
+    Governed(String),
+    /// Nobody would know what it costs.
+    Refused(String),
+}
+
+/// Whether level 2 may be attached. `measured`: the programs' run times are.
+fn judge(
+    sampled: Result<sample::Expected, String>,
+    measured: bool,
+    max_overhead: f64,
+) -> Result<Judged, SourceError> {
+    match sampled {
+        Ok(expected) if expected.share * 100.0 > max_overhead => Err(failed(
+            "level 2 would cost too much",
+            format!(
+                "{}, and --max-overhead is {max_overhead} %",
+                expected.text()
+            ),
+            "--level 1, which measures contended waits only; or a larger --max-overhead",
+        )),
+        Ok(expected) => Ok(Judged::Known(expected.text())),
+        Err(why) if !measured && max_overhead < 100.0 => Ok(Judged::Refused(format!(
+            "what level 2 costs can neither be sampled ({why}) nor be measured while it runs; --max-overhead 100 takes \
+             it all the same"
+        ))),
+        Err(why) => Ok(Judged::Governed(format!(
+            "the cost of level 2 could not be sampled: {why}"
+        ))),
+    }
 }
 
 /// What is said of other collectors on this kernel, and how loud.
@@ -302,118 +369,6 @@ fn nothing_attached(attached: &Attached) -> SourceError {
         reasons.into_iter().collect::<Vec<_>>().join("; "),
         "run `apscope doctor`, which lists every point with its reason",
     )
-}
-
-/// The driver's `matrix_dev`.
-fn matrix_dev(memory: &Kernel, plan: &Plan) -> Option<u64> {
-    let variable = plan
-        .variables
-        .iter()
-        .find(|variable| variable.variable.content == Content::MatrixDev)?;
-    memory
-        .u64(variable.address?)
-        .filter(|address| *address != 0)
-}
-
-/// Locks that are known before anything is attached.
-fn fixed_locks(
-    memory: &Kernel,
-    offsets: &Offsets,
-    plan: &Plan,
-    options: &KernelOptions,
-    matrix_dev: Option<u64>,
-    has_flag: bool,
-) -> Vec<FixedLock> {
-    let mut fixed = matrix_dev.map_or_else(Vec::new, |matrix_dev| {
-        objects::driver_locks(memory, offsets, matrix_dev, has_flag)
-    });
-    for variable in &plan.variables {
-        let Some(address) = variable.address else {
-            continue;
-        };
-        match variable.variable.content {
-            Content::MatrixDev => {}
-            Content::Lock(class) => fixed.push(FixedLock {
-                address,
-                class,
-                kind: CLASSES
-                    .get(usize::from(class))
-                    .map_or(LockKind::Mutex, |class| class.kind),
-                name: variable.variable.name.to_owned(),
-                guards_flag: false,
-            }),
-        }
-    }
-    for lock in &options.locks {
-        fixed.push(FixedLock {
-            address: lock.address,
-            class: class_id::GIVEN_LOCK,
-            kind: LockKind::Rwsem,
-            name: lock.name.clone(),
-            guards_flag: false,
-        });
-    }
-    fixed
-}
-
-/// Slots of the fixed locks, two each.
-fn fixed_instances(fixed: &[FixedLock]) -> Instances {
-    let mut instances = Instances::default();
-    for (n, lock) in fixed.iter().enumerate() {
-        let first = n as u32 * 2;
-        instances.first_slots.push(first);
-        let alone = fixed
-            .iter()
-            .filter(|other| other.class == lock.class)
-            .count()
-            == 1;
-        if let Some(only) = instances
-            .only
-            .get_mut(usize::from(lock.class) & (MAX_CLASSES - 1))
-        {
-            *only = alone && lock.kind == LockKind::Mutex;
-        }
-        let modes: &[Mode] = if lock.kind == LockKind::Rwsem {
-            &[Mode::Write, Mode::Read]
-        } else {
-            &[Mode::Exclusive]
-        };
-        for (mode, id) in modes.iter().zip(first..) {
-            instances.all.push(frame::Instance {
-                id,
-                name: lock.name.clone(),
-                address: lock.address,
-                series: u32::from(series(lock.class, *mode)),
-                guest: 0,
-            });
-        }
-    }
-    instances
-}
-
-fn lock_table(fixed: &[FixedLock], instances: &Instances) -> Vec<(u64, LockInfo)> {
-    fixed
-        .iter()
-        .zip(&instances.first_slots)
-        .map(|(lock, slot)| {
-            let mut flags = 0;
-            if lock.guards_flag {
-                flags |= LOCK_GUARDS_FLAG;
-            }
-            if instances.only[usize::from(lock.class) & (MAX_CLASSES - 1)] {
-                flags |= LOCK_IS_ONLY_INSTANCE;
-            }
-            let info = LockInfo {
-                target: 0,
-                instance: *slot,
-                class: lock.class,
-                kind: lock.kind as u8,
-                flags,
-                reserved: 0,
-            };
-            (lock.address, info)
-        })
-        .collect()
 }
 
 /// Addresses at which a program sees the calls of entry points. On s390x a kprobe on a function's first instruction,
@@ -499,5 +454,19 @@ fn meta(
             .map(|spot| spot.text.to_owned())
             .collect(),
         ..frame::Meta::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn level_2_is_refused_where_nobody_would_know_what_it_costs() {
+        let no_sample = || Err("tracefs is not mounted".to_owned());
+        let judged = |measured, most| judge(no_sample(), measured, most).unwrap();
+        assert!(matches!(judged(false, 1.0), Judged::Refused(why) if why.contains("tracefs")));
+        assert!(matches!(judged(true, 1.0), Judged::Governed(_)));
+        assert!(matches!(judged(false, 100.0), Judged::Governed(_)));
     }
 }

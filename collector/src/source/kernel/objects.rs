@@ -38,6 +38,8 @@ pub struct FixedLock {
 pub struct Names {
     /// Guests by the address of their `struct kvm`: number (from 1) and name.
     guests: BTreeMap<u64, (u32, String)>,
+    /// Guests named so far.
+    numbers: u32,
     /// mdevs by address.
     mdevs: BTreeMap<u64, String>,
 }
@@ -68,6 +70,14 @@ pub fn driver_locks(
         })
     })
     .collect()
+}
+
+/// Whether locks of this class lie in the memory of the driver's module.
+pub const fn is_drivers(class: u8) -> bool {
+    matches!(
+        class,
+        class_id::MATRIX_DEV_LOCK | class_id::GUESTS_LOCK | class_id::MDEVS_LOCK
+    )
 }
 
 /// Addresses of all mdevs, from the driver's list: bounded, and safe against lists that change or have no end.
@@ -114,6 +124,23 @@ pub fn guests_now(memory: &impl Memory, offsets: &Offsets, matrix_dev: u64) -> V
             };
             found.push((lock, 0));
         }
+        if let (Some(set_of), Some(lock)) = (
+            offsets.get(Field::VfioDeviceDevSet),
+            offsets.get(Field::DevSetLock),
+        ) && offsets.get(Field::MdevVdev) == Some(0)
+            && let Some(set) = memory.u64(mdev.wrapping_add(u64::from(set_of)))
+            && set != 0
+        {
+            let lock = Adopted {
+                address: set.wrapping_add(u64::from(lock)),
+                class: class_id::DEV_SET_LOCK,
+                kind: LockKind::Mutex as u8,
+                object: mdev,
+                number: 0,
+                wait_queue: 0,
+            };
+            found.push((lock, 0));
+        }
         let kvm = memory
             .u64(mdev.wrapping_add(u64::from(kvm_of)))
             .unwrap_or(0);
@@ -144,12 +171,13 @@ pub fn guests_now(memory: &impl Memory, offsets: &Offsets, matrix_dev: u64) -> V
 }
 
 impl Names {
-    /// Name of an adopted instance, its series (an rwsem has two: write, then read), and its guest's number.
+    /// Name of an adopted instance, its series (an rwsem has two: write, then read), and its guest's number. Ids are given
+    /// from `first_id` on.
     pub fn describe(
         &mut self,
         memory: &impl Memory,
         offsets: &Offsets,
-        slot: u32,
+        first_id: u32,
         info: &InstanceInfo,
     ) -> Vec<frame::Instance> {
         let address = info.address.get();
@@ -165,7 +193,8 @@ impl Names {
                 let (guest, name) = self.guest(object, tgid);
                 (guest, format!("{name}/{}", info.number.get()))
             }
-            class_id::KVM_BUSY => (0, self.mdev(memory, offsets, object)),
+            class_id::KV_LOCK if self.guests.contains_key(&object) => self.guest(object, tgid),
+            class_id::KVM_BUSY | class_id::DEV_SET_LOCK => (0, self.mdev(memory, offsets, object)),
             class_id::RESET_WORK => (0, queue(memory, offsets, object)),
             _ => (0, format!("{object:#x}")),
         };
@@ -176,7 +205,7 @@ impl Names {
         };
         modes
             .iter()
-            .zip(slot..)
+            .zip(first_id..)
             .map(|(mode, id)| frame::Instance {
                 id,
                 name: format!("{}[{what}]", known.name),
@@ -189,16 +218,25 @@ impl Names {
 
     /// Number and name of the guest whose `struct kvm` is at this address.
     fn guest(&mut self, kvm: u64, tgid: u32) -> (u32, String) {
-        let next = self.guests.len() as u32 + 1;
+        let numbers = &mut self.numbers;
         self.guests
             .entry(kvm)
-            .or_insert_with(|| (next, guest_name(tgid)))
+            .or_insert_with(|| {
+                *numbers += 1;
+                (*numbers, guest_name(tgid))
+            })
             .clone()
     }
 
     /// Guests seen so far.
     pub fn guests(&self) -> u32 {
-        self.guests.len() as u32
+        self.numbers
+    }
+
+    /// An object has ended: what has its address from now on is another one.
+    pub fn forget(&mut self, object: u64) {
+        self.guests.remove(&object);
+        self.mdevs.remove(&object);
     }
 
     /// Name of an mdev: its UUID, which is its device's name.

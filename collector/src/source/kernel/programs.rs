@@ -1,117 +1,44 @@
-//! Which program goes to which point of the plan, and attaching them: one point after another, each with a deadline.
+//! Loading the programs that the plan needs, and attaching them: one point after another, each with a deadline.
 
 use std::collections::BTreeMap;
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, RawTracePoint};
+use aya::programs::Program;
 use aya::{Btf, Ebpf};
 
-use super::kprobes::{Kprobes, Place, Side as ProbeSide};
-use crate::attach::plan::{Mechanism, Plan, Planned, Status};
-use crate::attach::points::{LockCall, Role, Side};
-use crate::attach::programs::program_of;
+use super::deadline::{self, GivenUp, steps, within};
+use super::jobs::{Job, Way, describe, jobs_of, matters};
+use super::kprobes::{Kprobes, What};
+use crate::attach::plan::Plan;
 use crate::frame::AttachPoint;
-use crate::source::ebpf::{chain, sys};
+use crate::source::ebpf::{chain, object, sys};
 
-/// Sees threads end.
+/// Sees threads end. It is no point of the plan: without it nothing is measured less.
 const TASK_EXIT: &str = "r_task_exit";
-/// How long one point may take to attach. Longer means that something that is needed for it is stuck.
-const DEADLINE: Duration = Duration::from_secs(10);
 
-/// How a program is attached.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Way {
-    /// Through tracefs.
-    Kprobe(Place, ProbeSide),
-    /// A raw tracepoint of this name.
-    Raw(CString),
-    /// What the program was loaded for.
-    Typed,
-}
-
-/// A program at a point.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Job {
+/// A program was being loaded and did not come back, and with it everything that was loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("loading {program} {why}")]
+pub struct NotLoaded {
     program: &'static str,
-    way: Way,
-    level: u8,
-    /// Index in the plan.
-    point: usize,
-    mechanism: Mechanism,
+    why: GivenUp,
 }
 
-/// Whether the plan settles acquisitions at a task's next event: lock functions are probed at their entry.
-pub fn is_tentative(plan: &Plan) -> bool {
-    jobs_of(plan).iter().any(|job| {
-        matches!(
-            job.program,
-            "k_mutex" | "k_mutex_may_fail" | "k_mutex_try" | "k_read" | "k_write"
-        )
-    })
-}
-
-/// Whether the plan attaches a program of this name.
-pub fn attaches(plan: &Plan, program: &str) -> bool {
-    jobs_of(plan).iter().any(|job| job.program == program)
-}
-
-fn jobs_of(plan: &Plan) -> Vec<Job> {
-    let mut jobs = Vec::new();
-    for (point, planned) in plan.points.iter().enumerate() {
-        let (Status::Planned, Some(target), Ok((program, mechanism))) =
-            (planned.status, &planned.target, program_of(planned))
-        else {
-            continue;
-        };
-        let way = match mechanism {
-            Mechanism::Kprobe | Mechanism::Kretprobe => {
-                let side = if mechanism == Mechanism::Kprobe {
-                    ProbeSide::Entry
-                } else {
-                    ProbeSide::Return
-                };
-                Way::Kprobe(place_of(target), side)
-            }
-            Mechanism::RawTracepoint => {
-                let event = target.symbol.rsplit(':').next().unwrap_or_default();
-                // No tracepoint has a NUL in its name.
-                Way::Raw(CString::new(event).unwrap_or_default())
-            }
-            Mechanism::BtfTracepoint | Mechanism::Fentry | Mechanism::Fexit => Way::Typed,
-        };
-        jobs.push(Job {
-            program,
-            way,
-            level: planned.point.level,
-            point,
-            mechanism,
-        });
-    }
-    // Level 2 last, so that it can go first. Return probes before entry probes: a call that is seen has its return seen.
-    jobs.sort_by_key(|job| (job.level, job.mechanism != Mechanism::Kretprobe));
-    jobs
-}
-
-fn place_of(target: &crate::attach::plan::Target) -> Place {
-    match (&target.module, target.unique, target.address) {
-        (Some(module), _, _) => Place::Symbol(format!("{module}:{}", target.symbol)),
-        (None, false, Some(address)) => Place::Address(address),
-        (None, _, _) => Place::Symbol(target.symbol.clone()),
-    }
-}
+/// Programs, by name: each one's descriptor, or why it is not there.
+#[derive(Debug, Default)]
+pub struct Loaded(BTreeMap<&'static str, Result<OwnedFd, String>>);
 
 /// What is attached. Dropping it detaches.
 pub struct Attached {
     links: Vec<(u8, OwnedFd)>,
-    /// Shared with the thread that attaches, so that what it has made stays when it does not come back.
-    kprobes: Arc<Mutex<Option<Kprobes>>>,
+    /// Shared with the threads that attach and that read misses; empty until tracefs has answered.
+    kprobes: Arc<OnceLock<Arc<Kprobes>>>,
     /// kprobes of level 1; those of level 2 come after.
     level_1: usize,
-    missed_before: BTreeMap<&'static str, u64>,
     /// Names of the programs that were loaded.
     pub programs: Vec<&'static str>,
     /// Every point, and what became of it.
@@ -124,18 +51,31 @@ pub struct Attached {
     pub level: u8,
 }
 
-impl Attached {
-    /// Hits of kprobes that the kernel missed, by program; those of events that were removed included.
-    pub fn missed(&self) -> BTreeMap<&'static str, u64> {
-        let mut all = self.missed_before.clone();
-        if let Ok(kprobes) = self.kprobes.try_lock()
-            && let Some(kprobes) = kprobes.as_ref()
-        {
-            for (program, missed) in kprobes.missed() {
-                *all.entry(program).or_default() += missed;
-            }
+/// Hits of kprobes that the kernel missed. Asking waits for nothing.
+#[derive(Clone)]
+pub struct Misses(Arc<OnceLock<Arc<Kprobes>>>);
+
+impl Misses {
+    /// By program, those of events that were removed included.
+    pub fn now(&self) -> BTreeMap<&'static str, u64> {
+        self.0
+            .get()
+            .map(|kprobes| kprobes.missed())
+            .unwrap_or_default()
+    }
+
+    /// Waits until they were read once more, at most this long.
+    pub fn read_again(&self, at_most: Duration) {
+        if let Some(kprobes) = self.0.get() {
+            kprobes.read_again(at_most);
         }
-        all
+    }
+}
+
+impl Attached {
+    /// What kprobes have missed, from now on.
+    pub fn misses(&self) -> Misses {
+        Misses(Arc::clone(&self.kprobes))
     }
 
     /// Detaches what belongs to level 2 only. It may take its time, and is done by a thread that may be abandoned.
@@ -144,170 +84,261 @@ impl Attached {
         self.links = stay;
         self.level = self.level.min(1);
         drop(go);
-        // A thread that attaches and does not come back has them.
-        if let Ok(mut kprobes) = self.kprobes.try_lock()
-            && let Some(kprobes) = kprobes.as_mut()
-        {
-            let before = kprobes.missed();
+        if let Some(kprobes) = self.kprobes.get() {
             kprobes.truncate(self.level_1);
-            let after = kprobes.missed();
-            for (program, missed) in before {
-                let kept = after.get(program).copied().unwrap_or(0);
-                *self.missed_before.entry(program).or_default() += missed.saturating_sub(kept);
-            }
         }
     }
 }
 
-/// Loads every program that the plan needs and attaches it to its points.
+impl Drop for Attached {
+    fn drop(&mut self) {
+        self.links.clear();
+        // A thread that attaches and does not come back has them too.
+        if let Some(kprobes) = self.kprobes.get() {
+            kprobes.end();
+        }
+    }
+}
+
+/// Loads every program that the plan needs, each on a thread that may be given up.
 ///
-/// What cannot be loaded or attached is in `points` with its reason. When a point takes longer than its deadline,
-/// attaching ends there.
-pub fn attach(ebpf: &mut Ebpf, plan: &Plan, tracefs: Option<PathBuf>) -> Attached {
+/// # Errors
+///
+/// If one does not come back. What the kernel refuses is in [`Loaded`] with its reason.
+pub fn load_all(ebpf: Ebpf, plan: &Plan) -> Result<(Ebpf, Loaded), NotLoaded> {
     let jobs = jobs_of(plan);
-    let mut loaded: BTreeMap<&'static str, Result<OwnedFd, String>> = BTreeMap::new();
     let btf = jobs
         .iter()
         .any(|job| job.way == Way::Typed)
         .then(|| Btf::from_sys_fs().map_err(|e| chain(&e)));
-    for job in &jobs {
-        if !loaded.contains_key(job.program) {
-            let symbol = plan.points[job.point]
-                .target
-                .as_ref()
-                .map_or("", |target| target.symbol.as_str());
-            let function = symbol.rsplit(':').next().unwrap_or(symbol);
-            loaded.insert(job.program, load(ebpf, job.program, function, btf.as_ref()));
+    let btf = Arc::new(btf);
+    let mut loaded = Loaded::default();
+    let mut ebpf = ebpf;
+    let of_jobs = jobs.iter().map(|job| {
+        let target = plan.points[job.point].target.as_ref();
+        let symbol = target.map_or("", |target| target.symbol.as_str());
+        let function = symbol.rsplit(':').next().unwrap_or(symbol);
+        (job.program, function.to_owned())
+    });
+    let exit = (!jobs.is_empty()).then(|| (TASK_EXIT, String::new()));
+    for (program, function) in of_jobs.chain(exit) {
+        if loaded.0.contains_key(program) {
+            continue;
         }
+        let types = Arc::clone(&btf);
+        let (back, result) = within("load", deadline::LOAD, move || {
+            let result = load(&mut ebpf, program, &function, types.as_ref().as_ref());
+            (ebpf, result)
+        })
+        .map_err(|why| NotLoaded { program, why })?;
+        ebpf = back;
+        loaded.0.insert(program, result);
+    }
+    Ok((ebpf, loaded))
+}
+
+/// Attaches programs to the points of the plan, up to this level. `over`: why not to a higher one.
+///
+/// What cannot be loaded or attached is in `points` with its reason. When a point takes longer than its deadline,
+/// attaching ends there.
+pub fn attach(
+    loaded: Loaded,
+    plan: &Plan,
+    tracefs: Option<PathBuf>,
+    level: u8,
+    over: &str,
+) -> Attached {
+    let (jobs, left): (Vec<Job>, Vec<Job>) = jobs_of(plan)
+        .into_iter()
+        .partition(|job| job.level <= level);
+    let mut points: Vec<AttachPoint> = plan.points.iter().map(describe).collect();
+    for job in left {
+        over.clone_into(&mut points[job.point].reason);
     }
     let programs = loaded
+        .0
         .iter()
         .filter(|(_, fd)| fd.is_ok())
         .map(|(name, _)| *name)
         .collect();
-    let mut points: Vec<AttachPoint> = Vec::new();
-    for planned in &plan.points {
-        points.push(describe(planned));
-    }
-    let needs_kprobes = jobs.iter().any(|job| matches!(job.way, Way::Kprobe(..)));
-    let (sender, receiver) = mpsc::channel();
-    let kprobes = Arc::new(Mutex::new(None));
+    let kprobes = Arc::new(OnceLock::new());
     let worker = Worker {
         kprobes: Arc::clone(&kprobes),
         jobs: jobs.clone(),
-        programs: loaded,
-        tracefs: needs_kprobes.then_some(tracefs).flatten(),
+        programs: loaded.0,
+        tracefs,
+        failed: None,
     };
-    let mut attached = Attached {
+    let attached = Attached {
         links: Vec::new(),
-        kprobes: Arc::clone(&kprobes),
+        kprobes,
         level_1: 0,
-        missed_before: BTreeMap::new(),
         programs,
         points,
         stalled: None,
         notes: Vec::new(),
         level: jobs.iter().map(|job| job.level).max().unwrap_or(0),
     };
-    if attached.level > 0 {
-        match attach_task_exit(ebpf) {
-            Ok(link) => {
-                attached.links.push((1, link));
-                attached.programs.push(TASK_EXIT);
-            }
-            Err(reason) => attached.notes.push(format!(
-                "records of threads that end are not given back ({TASK_EXIT}: {reason})"
-            )),
-        }
-    }
-    let spawned = std::thread::Builder::new()
-        .name("attach".into())
-        .spawn(move || worker.run(&sender));
-    if let Err(e) = spawned {
-        attached.stalled = Some(format!("no thread to attach with: {e}"));
-        attached.level = 0;
+    attach_jobs(attached, plan, &jobs, deadline::STEP, worker)
+}
+
+/// What one step of attaching gives: its link, and the number of kprobes then.
+type Step = (Result<Option<OwnedFd>, String>, usize);
+
+/// Does the jobs, and concludes which level was reached.
+fn attach_jobs(
+    mut attached: Attached,
+    plan: &Plan,
+    jobs: &[Job],
+    time: Duration,
+    mut worker: impl Attach,
+) -> Attached {
+    if jobs.is_empty() {
         return attached;
     }
-    let mut waiting_for = None;
+    // The first step is no point's: it sees threads end.
+    let outcome = steps("attach", time, jobs.len() + 1, move |n| match n {
+        0 => worker.task_exit(),
+        n => worker.job(n - 1),
+    });
+    let done = outcome.done.len();
     let mut incomplete = None;
-    loop {
-        match receiver.recv_timeout(DEADLINE) {
-            Ok(Event::Starts(job)) => waiting_for = Some(job),
-            Ok(Event::Done(job, result)) => {
-                let job = &jobs[job];
-                let point = &mut attached.points[job.point];
-                match result {
-                    Ok(link) => {
-                        attached.links.extend(link.map(|link| (job.level, link)));
-                        point.mechanism = job.mechanism.name().into();
-                    }
-                    Err(reason) => {
-                        if job.level == 2 && matters(plan.points[job.point].point.role) {
-                            incomplete.get_or_insert_with(|| format!("{}: {reason}", point.symbol));
-                        }
-                        point.mechanism = "none".into();
-                        point.reason = reason;
-                    }
-                }
+    for (n, (result, kprobes)) in outcome.done.into_iter().enumerate() {
+        let Some(n) = n.checked_sub(1) else {
+            match result {
+                Ok(link) => attached.links.extend(link.map(|link| (1, link))),
+                Err(reason) => attached.notes.push(format!(
+                    "records of threads that end are not given back ({TASK_EXIT}: {reason})"
+                )),
             }
-            Ok(Event::End { level_1 }) => {
-                attached.level_1 = level_1;
-                // Acquisitions without releases, or the other way round, would be worse than neither.
-                if attached.level == 2
-                    && let Some(missing) = incomplete
-                {
-                    attached.drop_level_2();
-                    attached.stalled = Some(missing);
-                }
-                return attached;
+            continue;
+        };
+        let job = &jobs[n];
+        let point = &mut attached.points[job.point];
+        if job.level < 2 {
+            attached.level_1 = kprobes;
+        }
+        match result {
+            Ok(link) => {
+                attached.links.extend(link.map(|link| (job.level, link)));
+                point.mechanism = job.mechanism.name().into();
             }
-            Err(_) => {
-                let job = waiting_for.map(|job: usize| &jobs[job]);
-                let name = job.map_or("the first", |job| plan.points[job.point].point.name);
-                attached.stalled = Some(format!(
-                    "{name} did not attach within {} s",
-                    DEADLINE.as_secs()
-                ));
-                // Whatever of this level is missing, the level is not complete.
-                attached.level = job.map_or(0, |job| job.level.saturating_sub(1));
-                // What is attached of a level that is not complete would only cost.
-                let level = attached.level;
-                attached.links.retain(|(of, _)| *of <= level.max(1));
-                return attached;
+            Err(reason) => {
+                if job.level == 2 && matters(plan.points[job.point].point.role) {
+                    incomplete.get_or_insert_with(|| format!("{}: {reason}", point.symbol));
+                }
+                point.mechanism = "none".into();
+                point.reason = reason;
             }
         }
     }
+    if let Some(why) = outcome.given_up {
+        // The step behind those that came back; the first one is no job.
+        let stuck = done.checked_sub(1).and_then(|n| jobs.get(n));
+        let name = stuck.map_or(TASK_EXIT, |job| plan.points[job.point].point.name);
+        attached.stalled = Some(format!("attaching {name} {why}"));
+        // Whatever of this level is missing, the level is not complete.
+        attached.level = stuck.map_or(0, |job| job.level.saturating_sub(1));
+        // What is attached of a level that is not complete would only cost.
+        let level = attached.level;
+        attached.links.retain(|(of, _)| *of <= level.max(1));
+        return attached;
+    }
+    // Acquisitions without releases, or the other way round, would be worse than neither.
+    if attached.level == 2
+        && let Some(missing) = incomplete
+    {
+        attached.drop_level_2();
+        attached.stalled = Some(missing);
+    }
+    attached
 }
 
-/// The first reason for which a point of level 2 is not planned.
-pub fn why_not_level_2(plan: &Plan) -> Option<String> {
-    let lost = plan
-        .points
-        .iter()
-        .find(|planned| matters(planned.point.role) && planned.status == Status::Lost)?;
-    Some(format!("{}: {}", lost.point.name, lost.reason))
+/// Attaches; may never come back from it.
+trait Attach: Send + 'static {
+    /// What sees threads end.
+    fn task_exit(&mut self) -> Step;
+    /// A job, by its number.
+    fn job(&mut self, number: usize) -> Step;
 }
 
-/// Without this point, level 2 would be wrong: it takes or releases locks of the driver.
-fn matters(role: Role) -> bool {
-    matches!(
-        role,
-        Role::Lock(LockCall::Acquire(_) | LockCall::AcquireInterruptible(_) | LockCall::Release(_))
-    )
+/// Attaches to the kernel.
+struct Worker {
+    jobs: Vec<Job>,
+    programs: BTreeMap<&'static str, Result<OwnedFd, String>>,
+    tracefs: Option<PathBuf>,
+    kprobes: Arc<OnceLock<Arc<Kprobes>>>,
+    /// Why there can be no kprobes.
+    failed: Option<String>,
 }
 
-fn describe(planned: &Planned) -> AttachPoint {
-    let side = match planned.side {
-        Side::Enter => "",
-        Side::Return => " return",
-    };
-    AttachPoint {
-        symbol: format!("{}{side}", planned.label()),
-        mechanism: "none".into(),
-        reason: match (planned.status, program_of(planned)) {
-            (Status::Planned, Err(why)) => why.to_owned(),
-            _ => planned.reason.clone(),
-        },
+impl Attach for Worker {
+    fn task_exit(&mut self) -> Step {
+        let link = self.program(TASK_EXIT).and_then(|program| {
+            sys::open_raw_tracepoint(program.as_fd(), Some(c"sched_process_exit"))
+                .map(Some)
+                .map_err(|e| e.to_string())
+        });
+        (link, 0)
+    }
+
+    fn job(&mut self, number: usize) -> Step {
+        let job = self.jobs[number].clone();
+        let result = match &job.way {
+            Way::Kprobe(place, side) => self.kprobes().and_then(|kprobes| {
+                let program = self.program(job.program)?;
+                kprobes.attach(place, *side, (job.program, program.as_fd()))?;
+                Ok(None)
+            }),
+            Way::Raw(name) => self.open(job.program, Some(name)),
+            Way::Typed => self.open(job.program, None),
+        };
+        (
+            result,
+            self.kprobes.get().map_or(0, |kprobes| kprobes.len()),
+        )
+    }
+}
+
+impl Worker {
+    fn program(&self, name: &str) -> Result<&OwnedFd, String> {
+        match self.programs.get(name) {
+            Some(Ok(program)) => Ok(program),
+            Some(Err(reason)) => Err(reason.clone()),
+            None => Err(format!("{name} was not loaded")),
+        }
+    }
+
+    fn open(&self, name: &str, tracepoint: Option<&CStr>) -> Result<Option<OwnedFd>, String> {
+        let program = self.program(name)?;
+        sys::open_raw_tracepoint(program.as_fd(), tracepoint)
+            .map(Some)
+            .map_err(|e| e.to_string())
+    }
+
+    /// The kprobes, prepared for the first of them.
+    fn kprobes(&mut self) -> Result<Arc<Kprobes>, String> {
+        if let Some(kprobes) = self.kprobes.get() {
+            return Ok(Arc::clone(kprobes));
+        }
+        if let Some(reason) = &self.failed {
+            return Err(reason.clone());
+        }
+        let made = match &self.tracefs {
+            Some(tracefs) => Kprobes::new(tracefs, What::Measures).map_err(|e| e.to_string()),
+            None => Err("tracefs is not mounted".to_owned()),
+        };
+        match made {
+            Ok(kprobes) => {
+                let kprobes = Arc::new(kprobes);
+                Kprobes::keep_reading(&kprobes);
+                Ok(Arc::clone(self.kprobes.get_or_init(|| kprobes)))
+            }
+            Err(reason) => {
+                self.failed = Some(reason.clone());
+                Err(reason)
+            }
+        }
     }
 }
 
@@ -327,86 +358,103 @@ fn load(
         None => Err("no BTF".to_owned()),
     };
     let result = match program {
-        Program::KProbe(program) => KProbe::load(program),
-        Program::RawTracePoint(program) => RawTracePoint::load(program),
-        Program::BtfTracePoint(program) => BtfTracePoint::load(program, function, btf()?),
-        Program::FEntry(program) => FEntry::load(program, function, btf()?),
-        Program::FExit(program) => FExit::load(program, function, btf()?),
-        _ => return Err(format!("{name} is of another type")),
+        Program::BtfTracePoint(program) => program.load(function, btf()?),
+        Program::FEntry(program) => program.load(function, btf()?),
+        Program::FExit(program) => program.load(function, btf()?),
+        _ => return object::load_program(ebpf, name).map_err(|e| e.to_string()),
     };
     result.map_err(|e| format!("load: {}", chain(&e)))?;
     let fd = program.fd().map_err(|e| chain(&e))?;
     fd.as_fd().try_clone_to_owned().map_err(|e| e.to_string())
 }
 
-/// Gives the records of threads that end to others. It is no point of the plan: without it nothing is measured less.
-fn attach_task_exit(ebpf: &mut Ebpf) -> Result<OwnedFd, String> {
-    let program = load(ebpf, TASK_EXIT, "", None)?;
-    sys::open_raw_tracepoint(program.as_fd(), Some(c"sched_process_exit"))
-        .map_err(|e| e.to_string())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attach::offsets::{BuildIds, Offsets, Types};
+    use crate::attach::plan::{Allowed, Machine, Mechanism, Named};
+    use crate::attach::symbols::Symbols;
 
-enum Event {
-    Starts(usize),
-    Done(usize, Result<Option<OwnedFd>, String>),
-    End { level_1: usize },
-}
+    const SHORT: Duration = Duration::from_millis(100);
 
-/// Attaches, on a thread of its own.
-struct Worker {
-    jobs: Vec<Job>,
-    programs: BTreeMap<&'static str, Result<OwnedFd, String>>,
-    tracefs: Option<PathBuf>,
-    kprobes: Arc<Mutex<Option<Kprobes>>>,
-}
+    /// Attaches everything at once, up to a job from which it never comes back.
+    struct Fake {
+        stuck_at: Option<usize>,
+    }
 
-impl Worker {
-    fn run(self, events: &mpsc::Sender<Event>) {
-        let mut failed = None;
-        if let Some(tracefs) = &self.tracefs {
-            match (Kprobes::new(tracefs), self.kprobes.lock()) {
-                (Ok(made), Ok(mut kprobes)) => *kprobes = Some(made),
-                (Err(e), _) => failed = Some(e.to_string()),
-                (Ok(_), Err(e)) => failed = Some(e.to_string()),
+    impl Attach for Fake {
+        fn task_exit(&mut self) -> Step {
+            (Ok(None), 0)
+        }
+
+        fn job(&mut self, number: usize) -> Step {
+            while self.stuck_at == Some(number) {
+                std::thread::park();
+            }
+            (Ok(None), number + 1)
+        }
+    }
+
+    /// Three jobs of level 1 and two of level 2, on a plan with as many points.
+    fn jobs() -> (Plan, Vec<Job>) {
+        let symbols = Symbols::default();
+        let types = Types::default();
+        let offsets = Offsets::resolve(&types, &BuildIds::default());
+        let plan = Plan::new(&Machine {
+            symbols: &symbols,
+            functions: None,
+            tracepoints: None,
+            types: &types,
+            offsets: &offsets,
+            allowed: &Allowed::everything(),
+            level: 2,
+            forced: None,
+            named: Named::default(),
+        });
+        let jobs = [1, 1, 1, 2, 2]
+            .into_iter()
+            .enumerate()
+            .map(|(point, level)| Job {
+                program: "k_enter",
+                way: Way::Typed,
+                level,
+                point,
+                mechanism: Mechanism::Kprobe,
+            })
+            .collect();
+        (plan, jobs)
+    }
+
+    fn attached(plan: &Plan) -> Attached {
+        Attached {
+            links: Vec::new(),
+            kprobes: Arc::new(OnceLock::new()),
+            level_1: 0,
+            programs: Vec::new(),
+            points: plan.points.iter().map(describe).collect(),
+            stalled: None,
+            notes: Vec::new(),
+            level: 2,
+        }
+    }
+
+    #[test]
+    fn when_attaching_stalls_the_level_that_is_complete_stays() {
+        let (plan, jobs) = jobs();
+        for (stuck_at, level, there) in [(Some(1), 0, 1), (Some(3), 1, 3), (None, 2, 5)] {
+            let fake = Fake { stuck_at };
+            let attached = attach_jobs(attached(&plan), &plan, &jobs, SHORT, fake);
+            assert_eq!(attached.level, level, "{stuck_at:?}");
+            let probed = attached.points.iter().filter(|p| p.mechanism == "kprobe");
+            assert_eq!(probed.count(), there);
+            let said = attached.stalled.clone().unwrap_or_default();
+            match stuck_at {
+                Some(n) => {
+                    assert!(said.contains(plan.points[n].point.name), "{said}");
+                    assert!(said.contains("did not end within"), "{said}");
+                }
+                None => assert_eq!(said, ""),
             }
         }
-        let mut level_1 = 0;
-        for (number, job) in self.jobs.iter().enumerate() {
-            if events.send(Event::Starts(number)).is_err() {
-                return;
-            }
-            let result = match &self.programs[job.program] {
-                Err(reason) => Err(reason.clone()),
-                Ok(program) => match &job.way {
-                    Way::Kprobe(place, side) => match (&failed, self.kprobes.lock()) {
-                        (Some(reason), _) => Err(reason.clone()),
-                        (None, Ok(mut kprobes)) => match kprobes.as_mut() {
-                            Some(kprobes) => kprobes
-                                .attach(place, *side, (job.program, program.as_fd()))
-                                .map(|()| None),
-                            None => Err("tracefs is not mounted".to_owned()),
-                        },
-                        (None, Err(e)) => Err(e.to_string()),
-                    },
-                    Way::Raw(name) => sys::open_raw_tracepoint(program.as_fd(), Some(name))
-                        .map(Some)
-                        .map_err(|e| e.to_string()),
-                    Way::Typed => sys::open_raw_tracepoint(program.as_fd(), None)
-                        .map(Some)
-                        .map_err(|e| e.to_string()),
-                },
-            };
-            if job.level < 2
-                && let Ok(kprobes) = self.kprobes.lock()
-                && let Some(kprobes) = kprobes.as_ref()
-            {
-                level_1 = kprobes.len();
-            }
-            if events.send(Event::Done(number, result)).is_err() {
-                return;
-            }
-        }
-        // A receiver that has given up does not want it.
-        let _ = events.send(Event::End { level_1 });
     }
 }

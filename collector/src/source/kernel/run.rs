@@ -1,7 +1,7 @@
 //! The loop of a kernel that is measured: ticks, early wake-ups of the ring, commands; once a second the governor, and a
 //! look whether the driver is still there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -11,23 +11,24 @@ use aya::Ebpf;
 use aya_log::EbpfLogger;
 use probe_ebpf::abi::{InstanceInfo, LockKind, Mode, gate, series};
 use probe_ebpf::names::{CLASSES, class_id};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
+use super::adopted::Adopted;
+use super::driver::Module;
+use super::fixed::Given;
 use super::governor::{Drop as Dropped, Governor};
 use super::objects::Names;
-use super::programs::Attached;
+use super::programs::{Attached, Misses};
 use super::verify::{Places, Verifier, Watched};
 use super::words::Kernel;
 use crate::attach::generation::{Detected, Edge, Observed};
 use crate::attach::offsets::Offsets;
-use crate::frame::{End, Frame, Meta};
+use crate::frame::{End, Frame, Meta, TaskState};
 use crate::source::ebpf::{EbpfRing, Heartbeat, object, sys};
 use crate::source::log_lines::LogLines;
 use crate::source::memory::View;
-use crate::source::reader::{self, Reader, SpanRing as _};
-use crate::source::run::{Command, Losses, readable, ticker};
+use crate::source::reader::{self, Reader};
+use crate::source::run::{Command, Losses, readable, ticker, wake_of};
 use crate::source::tasks::Tasks;
 
 /// The programs fall silent after ten seconds; what was held then is not known.
@@ -35,15 +36,28 @@ const SILENCE_NS: u64 = 10_000_000_000;
 /// How long detaching may take before it is left to the end of the process.
 const DETACH_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long the last frame waits for the misses to be read once more.
+const LAST_READING: Duration = Duration::from_secs(1);
+/// Instances that a task holds or waits for.
+fn instances_of(task: &TaskState) -> impl Iterator<Item = u32> {
+    let holds = task.holds.iter().map(|holding| holding.instance);
+    holds.chain(task.waits.iter().map(|waiting| waiting.instance))
+}
+
 /// A kernel that is being measured.
 pub(in crate::source) struct KernelSource {
     pub(super) names: Names,
     pub(super) offsets: Offsets,
     pub(super) memory: Kernel,
     pub(super) info: View<InstanceInfo>,
-    pub(super) first_adopted: usize,
-    /// By adopted place: the address that was seen there, and whether it has ended.
-    pub(super) adopted: Vec<(u64, bool)>,
+    /// Locks that come and go.
+    pub(super) adopted: Adopted,
+    /// Ids of those that are gone, the oldest first.
+    pub(super) ended: VecDeque<u32>,
+    /// Instances that live tasks hold or wait for, as last read.
+    pub(super) used: HashSet<u32>,
+    /// Locks that a person named.
+    pub(super) given: Vec<Given>,
     pub(super) watched: Vec<Watched>,
     pub(super) places: Option<Places>,
     pub(super) verifier: Verifier,
@@ -54,14 +68,16 @@ pub(in crate::source) struct KernelSource {
     pub(super) programs: Vec<&'static str>,
     /// Shared with the thread that detaches.
     pub(super) attached: Arc<Mutex<Option<Attached>>>,
-    /// Hits of kprobes that were missed, by program, as last read.
-    pub(super) missed: BTreeMap<&'static str, u64>,
+    /// Hits of kprobes that were missed.
+    pub(super) misses: Misses,
     pub(super) level: u8,
     /// Waits and holds at least this long have their stack taken, in nanoseconds; 0: none.
     pub(super) stacks_over: u64,
     pub(super) detaches_at: Option<Instant>,
-    /// The run ends when the driver is unloaded.
-    pub(super) needs_driver: bool,
+    /// The driver's module, where it is measured.
+    pub(super) module: Option<Module>,
+    /// Addresses of its locks.
+    pub(super) driver_locks: Vec<u64>,
     /// Which generation it may be, and what was seen of the lock order.
     pub(super) generation: Detected,
     pub(super) edges: Vec<Edge>,
@@ -89,10 +105,7 @@ impl KernelSource {
         mut commands: mpsc::UnboundedReceiver<Command>,
         frames: &mpsc::Sender<Arc<Frame>>,
     ) {
-        let wake = self.ring.wake_fd().and_then(|fd| {
-            // SAFETY: the descriptor is owned by the `AsyncFd`, so it stays open and the same while registered.
-            unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.ok()
-        });
+        let wake = wake_of(&self.ring);
         let mut ticks = ticker(interval);
         let mut losses = Losses::default();
         loop {
@@ -128,10 +141,8 @@ impl KernelSource {
             return None;
         }
         self.next_second = now + 1_000_000_000;
-        if self.needs_driver && !Path::new("/sys/module/vfio_ap").exists() {
-            let detail =
-                "the module vfio_ap was unloaded; everything up to then was kept".to_owned();
-            return Some(("driver unloaded", detail));
+        if let Some(end) = self.driver_gone() {
+            return Some(end);
         }
         if self.detaches_at.is_some_and(|at| Instant::now() >= at) {
             let detail = "the time to be attached (--for) is over".to_owned();
@@ -151,6 +162,29 @@ impl KernelSource {
         {
             self.drop(what, share);
         }
+        None
+    }
+
+    /// The driver's module may have been unloaded, and even be loaded again: what is attached was the old one's. Returns
+    /// how the run ends; where a person named locks, it goes on with those.
+    fn driver_gone(&mut self) -> Option<(&'static str, String)> {
+        let what = self.module.as_ref()?.gone()?;
+        self.module = None;
+        if self.given.is_empty() {
+            let detail = format!("the module vfio_ap was {what}; everything up to then was kept");
+            return Some(("driver unloaded", detail));
+        }
+        // Its memory is somebody else's now.
+        for address in std::mem::take(&mut self.driver_locks) {
+            self.watched.retain(|watched| watched.address != address);
+            if let Err(e) = object::forget_lock(&mut self.ebpf, address) {
+                self.log.push("error", &e.to_string());
+            }
+        }
+        let text = format!(
+            "the module vfio_ap was {what}: it is measured no more, the locks that were named are"
+        );
+        self.log.push("warn", &text);
         None
     }
 
@@ -174,15 +208,6 @@ impl KernelSource {
                 self.log.push("error", &e.to_string());
                 return;
             }
-        }
-    }
-
-    /// What kprobes have missed so far. While a thread detaches, what was known before.
-    fn read_missed(&mut self) {
-        if let Ok(attached) = self.attached.try_lock()
-            && let Some(attached) = attached.as_ref()
-        {
-            self.missed = attached.missed();
         }
     }
 
@@ -300,7 +325,7 @@ impl KernelSource {
     /// What the programs have cost, and what was missed: inside a program, and of kprobes.
     fn runs(&self) -> BTreeMap<&'static str, reader::ProgramRuns> {
         let mut runs = sys::runs_of(&self.ebpf, &self.programs);
-        for (program, missed) in &self.missed {
+        for (program, missed) in self.misses.now() {
             runs.entry(program).or_default().missed += missed;
         }
         runs
@@ -310,7 +335,6 @@ impl KernelSource {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-        self.read_missed();
         let runs = self.runs();
         self.adopt();
         let (now, unix) = (reader::monotonic_ns(), reader::unix_ns());
@@ -348,6 +372,10 @@ impl KernelSource {
             losses.tell(&self.log, loss, now);
         }
         self.observe(&frame);
+        self.settle_given(&frame);
+        if let Some(live) = &frame.live {
+            self.used = live.tasks.iter().flat_map(instances_of).collect();
+        }
         if std::mem::take(&mut self.meta_changed) {
             frame.meta = Some(self.meta.clone());
         }
@@ -355,65 +383,10 @@ impl KernelSource {
         frame
     }
 
-    /// Looks for locks that were adopted since the last tick, and for those that have ended.
-    fn adopt(&mut self) {
-        let places = (self.first_adopted..self.info.len()).step_by(2);
-        for (n, slot) in places.enumerate() {
-            let Some(info) = self.info.get(slot) else {
-                break;
-            };
-            let (address, gone) = (info.address.get(), info.gone_ns.get() != 0);
-            if address == 0 {
-                // Slots are given out from the lowest on, but another CPU may be slower than this one.
-                if n > self.adopted.len() + 64 {
-                    break;
-                }
-                continue;
-            }
-            if self.adopted.len() <= n {
-                self.adopted.resize(n + 1, (0, false));
-            }
-            let known = self.adopted[n];
-            if known.0 == 0 {
-                self.adopted[n].0 = address;
-                self.new_instance(slot as u32);
-            }
-            if !known.1 && gone {
-                self.adopted[n].1 = true;
-                self.watched.retain(|watched| watched.slot != slot as u32);
-            }
-        }
-    }
-
-    fn new_instance(&mut self, slot: u32) {
-        let Some(info) = self.info.get(slot as usize) else {
-            return;
-        };
-        let instances = self.names.describe(&self.memory, &self.offsets, slot, info);
-        let class = info.class.get() as u8;
-        for instance in instances {
-            self.reader.add_instance(instance.id, instance.series as u8);
-            if !self.meta.series.contains(&instance.series) {
-                self.meta.series.push(instance.series);
-                self.meta.series.sort_unstable();
-            }
-            self.meta.instances.push(instance);
-        }
-        let kind = CLASSES
-            .get(usize::from(class))
-            .map_or(LockKind::Mutex, |class| class.kind);
-        self.watched.push(Watched {
-            address: info.address.get(),
-            class,
-            kind,
-            slot,
-        });
-        self.meta.guests = self.names.guests();
-        self.meta_changed = true;
-    }
-
     /// Reads everything once more and sends it as the last frame.
     async fn finish(&mut self, frames: &mpsc::Sender<Arc<Frame>>, how: &str, detail: String) {
+        // What was missed in the last moments counts too.
+        self.misses.read_again(LAST_READING);
         let mut frame = self.frame(&mut Losses::default());
         frame.end = Some(End {
             how: how.into(),

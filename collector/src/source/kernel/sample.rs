@@ -1,19 +1,21 @@
 //! What level 2 would cost: the rate of lock operations in the whole system is sampled before anything is attached.
 
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
-use aya::maps::{MapData, PerCpuArray};
-use aya::programs::KProbe;
-use std::os::fd::AsFd as _;
+use aya::maps::{Map, MapData, PerCpuArray};
 
+use super::deadline::{self, steps, within};
 use super::governor;
-use super::kprobes::{Kprobes, Place, Side};
+use super::kprobes::{Kprobes, Place, Side, What};
 use crate::attach::plan::{Plan, Status};
 use crate::attach::points::{LockCall, Role};
-use crate::source::ebpf::{chain, sys};
+use crate::source::ebpf::{ProbeError, chain, object, sys};
 
+const CALLS: &str = "CALLS";
 /// How long is sampled.
 const TIME: Duration = Duration::from_millis(200);
 const PROGRAM: &str = "k_count";
@@ -45,28 +47,106 @@ impl Expected {
     }
 }
 
-/// Samples the functions that take locks, as the plan has found them.
-pub fn expected(
-    ebpf: &mut Ebpf,
-    plan: &Plan,
-    tracefs: Option<&Path>,
-    cpus: u32,
-) -> Result<Expected, String> {
-    let tracefs = tracefs.ok_or("tracefs is not mounted")?;
-    let program: &mut KProbe = ebpf
-        .program_mut(PROGRAM)
-        .ok_or("the object has no sampling program")?
-        .try_into()
-        .map_err(|e: aya::programs::ProgramError| chain(&e))?;
-    program.load().map_err(|e| chain(&e))?;
-    let fd = program
-        .fd()
-        .map_err(|e| chain(&e))?
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(|e| e.to_string())?;
-    // The function, and not its name: variants of one function are other functions.
-    let mut symbols: Vec<&str> = plan
+/// Loads the counting program.
+///
+/// # Errors
+///
+/// What the kernel says of it.
+pub fn load(ebpf: &mut Ebpf) -> Result<Sampler, ProbeError> {
+    let program = object::load_program(ebpf, PROGRAM)?;
+    let data = object::own_map(ebpf, CALLS)?;
+    let calls = PerCpuArray::try_from(Map::PerCpuArray(data)).map_err(|e| ProbeError::Map {
+        map: CALLS,
+        reason: chain(&e),
+    })?;
+    Ok(Sampler { program, calls })
+}
+
+/// The counting program, loaded, and its count.
+pub struct Sampler {
+    program: OwnedFd,
+    calls: PerCpuArray<MapData, u64>,
+}
+
+impl Sampler {
+    /// Samples the functions that take locks, as the plan has found them. What does not come back is given up.
+    pub fn expected(
+        self,
+        plan: &Plan,
+        tracefs: Option<&Path>,
+        cpus: u32,
+    ) -> Result<Expected, String> {
+        let tracefs = tracefs.ok_or("tracefs is not mounted")?.to_owned();
+        let symbols = symbols(plan);
+        if symbols.is_empty() {
+            return Err("no lock function can be probed".into());
+        }
+        let stats = sys::enable_run_time_stats().ok();
+        let program = self.program.try_clone().map_err(|e| e.to_string())?;
+        let made: Arc<OnceLock<Kprobes>> = Arc::default();
+        let kprobes = Arc::clone(&made);
+        let functions = symbols.clone();
+        // The first step prepares the others.
+        let attached = steps("sample", deadline::STEP, symbols.len() + 1, move |n| {
+            let Some(symbol) = n.checked_sub(1).and_then(|n| functions.get(n)) else {
+                let new = Kprobes::new(&tracefs, What::Samples).map_err(|e| e.to_string())?;
+                // Nobody else sets it.
+                let _ = kprobes.set(new);
+                return Ok(());
+            };
+            let kprobes = kprobes.get().ok_or("not prepared")?;
+            let place = Place::Symbol(symbol.clone());
+            kprobes.attach(&place, Side::Entry, (PROGRAM, program.as_fd()))
+        });
+        let count = || self.calls();
+        let sampled = match attached.given_up {
+            Some(why) => {
+                let n = attached.done.len().checked_sub(1);
+                let what = n.and_then(|n| symbols.get(n)).map_or("kprobes", |s| s);
+                Err(format!("attaching {what} {why}"))
+            }
+            None => attached
+                .done
+                .into_iter()
+                .collect::<Result<(), String>>()
+                .and_then(|()| sample(count)),
+        };
+        let ended = within("sample", deadline::STEP, move || {
+            if let Some(kprobes) = made.get() {
+                kprobes.end();
+            }
+        });
+        let (seen, time) = sampled?;
+        ended.map_err(|why| format!("detaching {why}"))?;
+        let runs = sys::program_runs(self.program.as_fd()).map_err(|e| e.to_string())?;
+        drop(stats);
+        let program_ns = runs.run_time_ns.checked_div(runs.runs).unwrap_or(0);
+        let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Ok(Expected {
+            calls: seen,
+            time,
+            program_ns,
+            share: governor::expected_share(seen, ns, program_ns, cpus),
+        })
+    }
+
+    fn calls(&self) -> Result<u64, String> {
+        let values = self.calls.get(&0, 0).map_err(|e| chain(&e))?;
+        Ok(values.iter().sum())
+    }
+}
+
+/// How many calls are counted in which time.
+fn sample(calls: impl Fn() -> Result<u64, String>) -> Result<(u64, Duration), String> {
+    let before = calls()?;
+    let start = Instant::now();
+    std::thread::sleep(TIME);
+    Ok((calls()?.saturating_sub(before), start.elapsed()))
+}
+
+/// The functions that take locks, and not their names: variants of one function are other functions.
+fn symbols(plan: &Plan) -> Vec<String> {
+    let mut symbols: Vec<String> = plan
         .points
         .iter()
         .filter(|planned| planned.status == Status::Planned)
@@ -78,43 +158,9 @@ pub fn expected(
                 )
             )
         })
-        .filter_map(|planned| Some(planned.target.as_ref()?.symbol.as_str()))
+        .filter_map(|planned| Some(planned.target.as_ref()?.symbol.clone()))
         .collect();
     symbols.sort_unstable();
     symbols.dedup();
-    if symbols.is_empty() {
-        return Err("no lock function can be probed".into());
-    }
-    let stats = sys::enable_run_time_stats().ok();
-    let mut kprobes = Kprobes::new(tracefs).map_err(|e| e.to_string())?;
-    for symbol in symbols {
-        kprobes.attach(
-            &Place::Symbol(symbol.to_owned()),
-            Side::Entry,
-            (PROGRAM, fd.as_fd()),
-        )?;
-    }
-    let before = calls(ebpf)?;
-    let start = Instant::now();
-    std::thread::sleep(TIME);
-    let seen = calls(ebpf)?.saturating_sub(before);
-    let time = start.elapsed();
-    drop(kprobes);
-    let runs = sys::program_runs(fd.as_fd()).map_err(|e| e.to_string())?;
-    drop(stats);
-    let program_ns = runs.run_time_ns.checked_div(runs.runs).unwrap_or(0);
-    let ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-    Ok(Expected {
-        calls: seen,
-        time,
-        program_ns,
-        share: governor::expected_share(seen, ns, program_ns, cpus),
-    })
-}
-
-fn calls(ebpf: &Ebpf) -> Result<u64, String> {
-    let map = ebpf.map("CALLS").ok_or("the object has no map CALLS")?;
-    let calls: PerCpuArray<&MapData, u64> = PerCpuArray::try_from(map).map_err(|e| chain(&e))?;
-    let values = calls.get(&0, 0).map_err(|e| chain(&e))?;
-    Ok(values.iter().sum())
+    symbols
 }

@@ -3,7 +3,7 @@
 use probe_ebpf::abi::{Config, EntryInfo, MAX_ENTRY_POINTS, NO_OFFSET, Resolve};
 use probe_ebpf::names::entry_id;
 
-use super::programs;
+use super::jobs;
 use crate::attach::generation::{Generation, Generations};
 use crate::attach::offsets::{Field, Offsets};
 use crate::attach::plan::Plan;
@@ -82,10 +82,10 @@ pub fn config(plan: &Plan, offsets: &Offsets, symbols: Option<&Symbols>, sizes: 
         ap_device_qid: queue.unwrap_or(NO_OFFSET),
         has_flag: u32::from(has_flag(offsets)),
         adopts: 1,
-        tentative: u32::from(programs::is_tentative(plan)),
+        tentative: u32::from(jobs::is_tentative(plan)),
         contention_events: u32::from(
-            programs::attaches(plan, "b_contention_begin")
-                || programs::attaches(plan, "r_contention_begin"),
+            jobs::attaches(plan, "b_contention_begin")
+                || jobs::attaches(plan, "r_contention_begin"),
         ),
         file_private_data: at(Field::FilePrivateData),
         vcpu_mutex: at(Field::KvmVcpuMutex),
@@ -101,6 +101,13 @@ pub fn config(plan: &Plan, offsets: &Offsets, symbols: Option<&Symbols>, sizes: 
         kvm_vfio_lock: at(Field::KvmVfioLock),
         work_func: at(Field::WorkFunc),
         mutex_owner: at(Field::MutexOwner),
+        kvm_device_kvm: at(Field::KvmDeviceKvm),
+        // The vfio_device is where the mdev is.
+        vdev_dev_set: match offsets.get(Field::MdevVdev) {
+            Some(0) => at(Field::VfioDeviceDevSet),
+            _ => NO_OFFSET,
+        },
+        dev_set_lock: at(Field::DevSetLock),
         queue_reset_work: reset_work.unwrap_or(0),
         reset_work_func: if reset_work.is_some() && offsets.get(Field::WorkFunc).is_some() {
             work

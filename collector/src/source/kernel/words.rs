@@ -1,14 +1,12 @@
 //! Kernel memory, read by a program that this process runs: `bpf_probe_read_kernel`, which takes no lock and survives a
 //! bad address. Works from Linux 5.10 on, and without BTF.
 
-use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::Ebpf;
-use aya::programs::RawTracePoint;
 use probe_ebpf::abi::{PEEK_BYTES, Word};
 
-use crate::source::ebpf::{ProbeError, chain, object, sys};
+use crate::source::ebpf::{ProbeError, object, sys};
 use crate::source::memory::View;
 
 const PROGRAM: &str = "peek";
@@ -69,20 +67,7 @@ pub struct Kernel {
 impl Kernel {
     /// Loads the program.
     pub fn new(ebpf: &mut Ebpf) -> Result<Self, ProbeError> {
-        let load =
-            |e: aya::programs::ProgramError| ProbeError::Load(format!("{PROGRAM}: {}", chain(&e)));
-        let program: &mut RawTracePoint = ebpf
-            .program_mut(PROGRAM)
-            .ok_or(ProbeError::Missing(PROGRAM))?
-            .try_into()
-            .map_err(load)?;
-        program.load().map_err(load)?;
-        let program = program
-            .fd()
-            .map_err(load)?
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|e: io::Error| ProbeError::Load(format!("{PROGRAM}: {e}")))?;
+        let program = object::load_program(ebpf, PROGRAM)?;
         let read = object::view(ebpf, "PEEK", PEEK_BYTES / size_of::<Word>())?;
         Ok(Self { program, read })
     }

@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use probe_ebpf::abi::{
     self, Counters, EDGE_ANNOTATED, EDGE_ASCENDING, EDGE_DESCENDING, EdgeKey, EntryStats,
-    MAX_ENTRY_POINTS, MAX_SERIES, PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAM_NAMES, PROGRAMS, Span,
-    Word,
+    MAX_ENTRY_POINTS, MAX_SERIES, PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAM_NAMES, PROGRAMS,
+    SPAN_LOCK, SPAN_STACK, Span, Word,
 };
 use probe_ebpf::h2;
 use probe_ebpf::names::entry_id;
@@ -77,6 +77,10 @@ pub struct Reader {
     entries: Vec<EntryTotals>,
     instances: HashMap<usize, SeriesTotals>,
     instance_series: Vec<u8>,
+    /// Ids of instances whose slot was another's before; others' are their slots.
+    ids: HashMap<u32, u32>,
+    /// Sampled pairs of edges, by edge and place, with the ids that their slots had then.
+    pairs: HashMap<(usize, usize), [u32; 2]>,
     /// The instance of a series that has only one: its statistics are the series'.
     only_instance: Vec<Option<u32>>,
     by_entry: HashMap<usize, SeriesTotals>,
@@ -131,6 +135,8 @@ impl Reader {
                 .collect(),
             instances: HashMap::new(),
             instance_series,
+            ids: HashMap::new(),
+            pairs: HashMap::new(),
             only_instance,
             by_entry: HashMap::new(),
             pqap,
@@ -198,8 +204,13 @@ impl Reader {
         self.ignores_holds = true;
     }
 
-    /// An instance that was adopted: its slot belongs to this series from now on.
-    pub fn add_instance(&mut self, slot: u32, series: u8) {
+    /// An instance that was adopted: its slot belongs to this series from now on, and has this id in frames.
+    pub fn add_instance(&mut self, slot: u32, id: u32, series: u8) {
+        if id == slot {
+            self.ids.remove(&slot);
+        } else {
+            self.ids.insert(slot, id);
+        }
         let slot = slot as usize;
         if self.instance_series.len() <= slot {
             self.instance_series.resize(slot + 1, NO_SERIES);
@@ -337,7 +348,8 @@ impl Reader {
                 .instances
                 .entry(slot)
                 .or_insert_with(|| SeriesTotals::new(h2::COARSE_BUCKETS));
-            if let Some(delta) = coarse(slot as u32, counts_acquisitions(series), stats, before) {
+            let id = id_of(&self.ids, slot as u32);
+            if let Some(delta) = coarse(id, counts_acquisitions(series), stats, before) {
                 entry_of(&mut deltas, u32::from(series))
                     .by_instance
                     .push(delta);
@@ -445,14 +457,22 @@ impl Reader {
 
     fn read_edges(&mut self) -> Vec<frame::Edge> {
         let mut edges = Vec::new();
-        for (edge, before) in self.memory.edges.iter().zip(&mut self.edges) {
+        for (number, (edge, before)) in (self.memory.edges.iter().zip(&mut self.edges)).enumerate()
+        {
             let (key, count) = (edge.key.get(), edge.count.get());
             if key == 0 || count == *before {
                 continue;
             }
             *before = count;
             let key = EdgeKey::unpack(key);
-            let pairs = edge.pairs.iter().map(Word::get).filter(|pair| *pair != 0);
+            let (known, ids) = (&mut self.pairs, &self.ids);
+            let pairs = edge.pairs.iter().map(Word::get).enumerate();
+            let pairs = pairs.filter(|(_, pair)| *pair != 0).map(|(place, pair)| {
+                // Its slots may be other locks' by now: the first one that was there stays.
+                *known.entry((number, place)).or_insert_with(|| {
+                    [((pair - 1) >> 32) as u32, (pair - 1) as u32].map(|slot| id_of(ids, slot))
+                })
+            });
             edges.push(frame::Edge {
                 held: u32::from(key.held),
                 acquired: u32::from(key.acquired),
@@ -469,9 +489,7 @@ impl Reader {
                 first_comm: text(&edge.first_comm),
                 first_ns: edge.first_ns.get(),
                 last_ns: edge.last_ns.get(),
-                pairs: pairs
-                    .flat_map(|pair| [((pair - 1) >> 32) as u32, (pair - 1) as u32])
-                    .collect(),
+                pairs: pairs.flatten().collect(),
             });
         }
         edges
@@ -488,6 +506,12 @@ impl Reader {
             };
             if self.ignores_holds {
                 state.holds.clear();
+            }
+            for holding in &mut state.holds {
+                holding.instance = id_of(&self.ids, holding.instance);
+            }
+            for waiting in &mut state.waits {
+                waiting.instance = id_of(&self.ids, waiting.instance);
             }
             if !state.holds.is_empty() || !state.waits.is_empty() || !state.inside.is_empty() {
                 tasks.push(state);
@@ -525,8 +549,14 @@ impl Reader {
         let (mut spans, mut received) = (Vec::new(), 0);
         let writers = &mut self.writers;
         let stacks = &mut self.stacks;
+        let ids = &self.ids;
         let bytes = ring.drain(&mut |record| {
             received += 1;
+            let mut record = *record;
+            if matches!(record.kind, SPAN_LOCK | SPAN_STACK) {
+                record.instance = id_of(ids, record.instance);
+            }
+            let record = &record;
             if stacks.as_mut().is_some_and(|stacks| stacks.take(record)) {
                 return;
             }
@@ -622,6 +652,11 @@ impl Reader {
             ring_bytes_size: size,
         }
     }
+}
+
+/// Id of the instance that has this slot.
+fn id_of(ids: &HashMap<u32, u32>, slot: u32) -> u32 {
+    ids.get(&slot).copied().unwrap_or(slot)
 }
 
 fn entry_of(

@@ -29,6 +29,9 @@ fn tentative(contention_events: u32) -> Fake {
         file_private_data: 0x30,
         kvm_device_private: NO_OFFSET,
         kvm_vfio_lock: NO_OFFSET,
+        kvm_device_kvm: NO_OFFSET,
+        vdev_dev_set: NO_OFFSET,
+        dev_set_lock: NO_OFFSET,
         has_flag: 0,
         ..env.config
     };
@@ -373,4 +376,167 @@ fn nesting_beyond_the_record_ends_with_the_next_outer_call() {
             .get(),
         1000
     );
+}
+
+/// A lock of which nothing is known but its address.
+const GIVEN: u64 = 0xf000;
+
+fn with_given(mut env: Fake) -> Fake {
+    let info = LockInfo {
+        target: 0,
+        instance: 0,
+        class: class_id::GIVEN_LOCK,
+        kind: LockKind::Rwsem as u8,
+        flags: 0,
+        reserved: 0,
+    };
+    env.locks = BTreeMap::from([(GIVEN, info)]);
+    env
+}
+
+#[test]
+fn a_given_lock_is_what_it_is_taken_as() {
+    let env = with_given(Fake::new());
+    locks::acquired(env.at(1000), GIVEN, Mode::Exclusive);
+    locks::release_mode(env.at(1300), GIVEN, Mode::Exclusive);
+    let mutex = env.stats(class_id::GIVEN_MUTEX, Mode::Exclusive);
+    assert_eq!((mutex.wait[0].get(), mutex.hold_sum.get()), (1, 300));
+    let rwsem = env.stats(class_id::GIVEN_LOCK, Mode::Write);
+    assert_eq!((sum(&rwsem.wait), sum(&rwsem.hold)), (0, 0));
+    assert_eq!(sum(&env.instances[2].wait), 1, "the mutex's own slot");
+    assert_eq!(sum(&env.instances[0].wait), 0);
+
+    let env = with_given(Fake::new());
+    locks::acquired(&env, GIVEN, Mode::Write);
+    locks::release_mode(&env, GIVEN, Mode::Write);
+    contention::begins(env.at(2000), GIVEN, Mode::Read);
+    contention::ends(env.at(2500), GIVEN, 0);
+    let write = env.stats(class_id::GIVEN_LOCK, Mode::Write);
+    let read = env.stats(class_id::GIVEN_LOCK, Mode::Read);
+    assert_eq!((sum(&write.wait), read.wait_sum.get()), (1, 500));
+    let mutex = env.stats(class_id::GIVEN_MUTEX, Mode::Exclusive);
+    assert_eq!(sum(&mutex.wait), 0);
+}
+
+#[test]
+fn a_failed_trylock_of_a_given_mutex_is_told_by_its_owner_word() {
+    let env = with_given(tentative(1));
+    owned_by(&env, GIVEN, 1);
+    attempt(&env, GIVEN, Mode::Exclusive, Attempt::Try);
+    // The task's next event.
+    locks::release_mode(&env, KVM_LOCK, Mode::Exclusive);
+    let mutex = env.stats(class_id::GIVEN_MUTEX, Mode::Exclusive);
+    assert_eq!((mutex.attempts_failed.get(), sum(&mutex.wait)), (1, 0));
+    assert!(env.held(0).is_empty());
+}
+
+#[test]
+fn waits_are_counted_while_they_last() {
+    let env = tentative(1);
+    contention::begins(&env, KVM_LOCK, Mode::Exclusive);
+    // A mutex says so twice.
+    contention::begins(&env, KVM_LOCK, Mode::Exclusive);
+    contention::begins(env.task_is(1), VCPU_MUTEX, Mode::Exclusive);
+    assert_eq!(env.waiting.get(), 2);
+    contention::ends(env.task_is(1), KVM_LOCK, 0);
+    assert_eq!(env.waiting.get(), 2, "another task's wait");
+    contention::ends(&env, VCPU_MUTEX, -4);
+    contention::ends(env.task_is(0), KVM_LOCK, 0);
+    assert_eq!(env.waiting.get(), 0);
+    contention::ends(&env, KVM_LOCK, 0);
+    assert_eq!(env.waiting.get(), 0, "an end without a beginning");
+}
+
+/// A device, in a kernel whose mdevs have a flag and whose queues have a work item.
+fn removing() -> Fake {
+    let mut env = tentative(1);
+    env.config = Config {
+        has_flag: 1,
+        mdev_flag: 0x10,
+        mdev_wait_queue: 0x18,
+        queue_reset_work: 0x28,
+        reset_work_func: 0x99,
+        device_driver_data: 0x50,
+        mdev_device_driver_data: 0x50,
+        ..env.config
+    };
+    let entry = |resolve: Resolve, flags| EntryInfo {
+        flags,
+        resolve: resolve as u8,
+        reserved: [0; 6],
+    };
+    env.entries = BTreeMap::from([
+        (
+            entry_id::REMOVE,
+            entry(Resolve::MdevDevice, abi::ENTRY_RETURNS_INT),
+        ),
+        (
+            entry_id::REMOVE_QUEUE,
+            entry(Resolve::ApDevice, abi::ENTRY_RETURNS_VOID),
+        ),
+    ]);
+    env.memory.borrow_mut().insert(FILE + 0x50, MDEV);
+    env.memory.borrow_mut().insert(VCPU + 0x50, WORK);
+    env
+}
+
+#[test]
+fn an_mdev_is_forgotten_when_it_was_removed() {
+    let env = removing();
+    entries::enter_frame(&env, entry_id::REMOVE, [FILE, 0, 0, 0, 0, 0], 0x900);
+    assert!(env.forgotten.borrow().is_empty(), "it goes on until then");
+    entries::leave_frame(&env, 0x900, 0);
+    assert_eq!(*env.forgotten.borrow(), [FLAG, QUEUE]);
+}
+
+#[test]
+fn an_mdev_that_is_in_use_is_not_forgotten() {
+    let env = removing();
+    entries::enter_frame(&env, entry_id::REMOVE, [FILE, 0, 0, 0, 0, 0], 0x900);
+    entries::leave_frame(&env, 0x900, (-16_i64) as u64);
+    assert!(env.forgotten.borrow().is_empty());
+}
+
+#[test]
+fn the_work_item_of_a_queue_is_forgotten_with_it() {
+    let env = removing();
+    entries::enter_frame(&env, entry_id::REMOVE_QUEUE, [VCPU, 0, 0, 0, 0, 0], 0x900);
+    entries::leave_frame(&env, 0x900, 0xffff_ffff);
+    assert_eq!(*env.forgotten.borrow(), [WORK + 0x28]);
+}
+
+#[test]
+fn the_lock_of_a_device_set_comes_with_the_open_device_and_goes_with_the_mdev() {
+    let mut env = removing();
+    env.config.has_flag = 0;
+    env.config.vdev_dev_set = 0x70;
+    env.config.dev_set_lock = 0x8;
+    let entry = |resolve: Resolve| EntryInfo {
+        flags: 0,
+        resolve: resolve as u8,
+        reserved: [0; 6],
+    };
+    for id in [entry_id::OPEN_DEVICE, entry_id::CLOSE_DEVICE] {
+        env.entries.insert(id, entry(Resolve::VfioDevice));
+    }
+    env.memory.borrow_mut().insert(MDEV + 0x70, HOOK);
+    for (id, frame) in [
+        (entry_id::CLOSE_DEVICE, 0x900),
+        (entry_id::OPEN_DEVICE, 0x800),
+    ] {
+        entries::enter_frame(&env, id, [MDEV, 0, 0, 0, 0, 0], frame);
+        let adopted = env.adopted.borrow();
+        let sets = adopted
+            .iter()
+            .filter(|lock| lock.class == class_id::DEV_SET_LOCK);
+        let addresses: Vec<u64> = sets.map(|lock| lock.address).collect();
+        let expected: &[u64] = if id == entry_id::OPEN_DEVICE {
+            &[HOOK + 8]
+        } else {
+            &[]
+        };
+        assert_eq!(addresses, expected);
+    }
+    entries::enter_frame(&env, entry_id::REMOVE, [FILE, 0, 0, 0, 0, 0], 0x700);
+    assert_eq!(*env.forgotten.borrow(), [HOOK + 8]);
 }

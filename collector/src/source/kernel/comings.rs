@@ -1,0 +1,153 @@
+//! What locks come and go while a kernel is measured means for the run: its description, its reader, the words that are
+//! looked at, and the maps.
+
+use probe_ebpf::abi::{LockKind, SLOTS_PER_ADOPTED};
+use probe_ebpf::names::{CLASSES, class_id};
+
+use super::adopted::{Change, Record};
+use super::run::KernelSource;
+use super::verify::Watched;
+use crate::frame::Frame;
+use crate::source::ebpf::object;
+use crate::source::reader;
+
+/// Locks that are gone and stay in the description, with what was counted for them.
+const MOST_ENDED: usize = 1024;
+
+impl KernelSource {
+    /// Looks for locks that were adopted since the last tick, for those that have ended, and for places that are free.
+    pub(super) fn adopt(&mut self) {
+        let places = self.info.iter().skip(self.adopted.first() as usize);
+        let records = places
+            .step_by(SLOTS_PER_ADOPTED as usize)
+            .map(|info| Record {
+                address: info.address.get(),
+                class: info.class.get() as u8,
+                object: info.object.get(),
+                gone: info.gone_ns.get() != 0,
+            });
+        let used = &self.used;
+        let changes = self
+            .adopted
+            .look(SLOTS_PER_ADOPTED, reader::monotonic_ns(), records, |id| {
+                used.contains(&id)
+            });
+        for change in changes {
+            match change {
+                Change::New { slot, id } => self.new_instance(slot, id),
+                Change::Gone { id, record } => self.end_instance(id, record),
+                Change::Free { slot, id } => self.free_instance(slot, id),
+            }
+        }
+    }
+
+    fn new_instance(&mut self, slot: u32, id: u32) {
+        let Some(info) = self.info.get(slot as usize) else {
+            return;
+        };
+        let instances = self.names.describe(&self.memory, &self.offsets, id, info);
+        let class = info.class.get() as u8;
+        for instance in instances {
+            let slot = slot + (instance.id - id);
+            self.reader
+                .add_instance(slot, instance.id, instance.series as u8);
+            self.meta.instances.push(instance);
+        }
+        let kind = CLASSES
+            .get(usize::from(class))
+            .map_or(LockKind::Mutex, |class| class.kind);
+        self.watched.push(Watched {
+            address: info.address.get(),
+            class,
+            kind,
+            slot: id,
+        });
+        self.meta.guests = self.names.guests();
+        self.list_series();
+    }
+
+    /// The object of an adopted lock has ended.
+    fn end_instance(&mut self, id: u32, record: Record) {
+        self.watched.retain(|watched| watched.slot != id);
+        match record.class {
+            class_id::KVM_LOCK => {
+                self.names.forget(record.object);
+                self.end_devices(record.object);
+            }
+            class_id::KVM_BUSY | class_id::DEV_SET_LOCK => self.names.forget(record.object),
+            _ => {}
+        }
+    }
+
+    /// A guest has ended, and with it the kvm-vfio device that has it for its object: no function that ends such a device
+    /// is probed.
+    fn end_devices(&mut self, kvm: u64) {
+        let first = self.adopted.first();
+        for slot in (first..self.info.len() as u32).step_by(SLOTS_PER_ADOPTED as usize) {
+            let Some(info) = self.info.get(slot as usize) else {
+                break;
+            };
+            let address = info.address.get();
+            if address != 0
+                && info.class.get() as u8 == class_id::KV_LOCK
+                && info.object.get() == kvm
+                && info.gone_ns.get() == 0
+                && let Err(e) = object::end_instance(&mut self.ebpf, slot, reader::monotonic_ns())
+            {
+                self.log.push("error", &e.to_string());
+            }
+        }
+    }
+
+    /// What an ended lock has counted stays in the description, as far as there is room.
+    fn free_instance(&mut self, slot: u32, id: u32) {
+        if let Err(e) = object::free_instance(&mut self.ebpf, slot) {
+            self.log.push("error", &e.to_string());
+        }
+        self.ended.push_back(id);
+        if self.ended.len() > MOST_ENDED
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            let ids = oldest..oldest + SLOTS_PER_ADOPTED;
+            self.meta.instances.retain(|known| !ids.contains(&known.id));
+            self.meta_changed = true;
+        }
+    }
+
+    /// The kind of a lock that a person named may have shown itself.
+    pub(super) fn settle_given(&mut self, frame: &Frame) {
+        for given in &mut self.given {
+            let Some((shown, said)) = given.look(frame) else {
+                continue;
+            };
+            self.meta
+                .instances
+                .retain(|known| known.address != given.address);
+            self.meta.instances.extend(shown);
+            if let Some(said) = said {
+                self.log.push("warn", &said);
+            }
+            self.meta_changed = true;
+        }
+        for given in &self.given {
+            let is = given.watched();
+            let was = self.watched.iter().any(|w| Some(*w) == is);
+            if !was {
+                self.watched.retain(|w| w.address != given.address);
+                self.watched.extend(is);
+            }
+        }
+        if self.meta_changed {
+            self.list_series();
+        }
+    }
+
+    /// Lists the series of the instances that there are.
+    fn list_series(&mut self) {
+        let mut series: Vec<u32> = self.meta.instances.iter().map(|i| i.series).collect();
+        series.sort_unstable();
+        series.dedup();
+        self.meta.series = series;
+        self.meta_changed = true;
+    }
+}
