@@ -266,7 +266,12 @@ fn a_kernel_says_what_its_level_does_not_count() {
         (2, true, Some(100.0)),
     ] {
         let model = of_level(level);
-        let document = serde_json::to_value(Document::of(&model, Origin::Live)).unwrap();
+        let document = serde_json::to_value(Document::of(
+            &model,
+            Origin::Live,
+            &Diagnosis::default().report(),
+        ))
+        .unwrap();
         assert_eq!(document["exact"], exact, "level {level}");
         let rows = query::lock_rows(&model);
         assert_eq!(rows[0].contended_percent, percent, "level {level}");

@@ -90,6 +90,11 @@ pub enum Root {
     },
     /// It has ended.
     Exited,
+    /// Nobody holds the lock at this moment, but others have been given it since the last reading.
+    Passing {
+        /// How often since then.
+        acquisitions: u64,
+    },
     /// A work item that is flushed, and that nobody executes.
     NotRunning,
     /// Nobody is known to hold what it waits for, or it is not known what the holder does.
@@ -107,12 +112,13 @@ impl Root {
         match self {
             Self::SeenAbove => 0,
             Self::Running { .. } => 1,
-            Self::Sleeping { .. } => 2,
-            Self::NotRunning => 3,
-            Self::Unknown { .. } => 4,
-            Self::PollingHardware { .. } => 5,
-            Self::Exited => 6,
-            Self::Cycle(_) => 7,
+            Self::Passing { .. } => 2,
+            Self::Sleeping { .. } => 3,
+            Self::NotRunning => 4,
+            Self::Unknown { .. } => 5,
+            Self::PollingHardware { .. } => 6,
+            Self::Exited => 7,
+            Self::Cycle(_) => 8,
         }
     }
 
@@ -123,6 +129,7 @@ impl Root {
             Self::Running { .. } => "running",
             Self::Sleeping { .. } => "sleeping",
             Self::PollingHardware { .. } => "polling hardware",
+            Self::Passing { .. } => "passed on",
             Self::Exited => "exited",
             Self::NotRunning => "queued, not running",
             Self::Unknown { .. } => "unknown",
@@ -145,6 +152,13 @@ impl Root {
             Self::PollingHardware { work } => {
                 format!("which polls the hardware for the end of a reset ({work})")
             }
+            Self::Passing { acquisitions } => format!(
+                "nobody holds it at this moment; {} since the reading before",
+                count(
+                    usize::try_from(*acquisitions).unwrap_or(usize::MAX),
+                    "acquisition"
+                )
+            ),
             Self::Exited => "which has ended".into(),
             Self::NotRunning => "the work is queued and not running".into(),
             Self::Unknown { why } => format!("and that is all that is known: {why}"),
@@ -398,6 +412,9 @@ fn nobody(look: &Look<'_>, wait: &frame::Waiting) -> Root {
         },
         LockKind::Flag => Root::Unknown {
             why: "the flag was set before measuring began: its holder was never seen".into(),
+        },
+        LockKind::Mutex | LockKind::Rwsem if look.acquired_since(wait) > 0 => Root::Passing {
+            acquisitions: look.acquired_since(wait),
         },
         LockKind::Mutex | LockKind::Rwsem => Root::Unknown {
             why: look.holders_unseen().unwrap_or_else(|| {

@@ -182,6 +182,41 @@ impl Look<'_> {
             })
     }
 
+    /// Acquisitions of the lock that is waited for, since the reading before, in both modes of an rwsem: they are
+    /// instances with one address.
+    pub fn acquired_since(&self, wait: &frame::Waiting) -> u64 {
+        let class = wait.series >> 1;
+        let same = |id: u32| {
+            id == wait.instance
+                || self.model.instances.get(&id).is_some_and(|known| {
+                    wait.lock != 0 && (known.address, known.series >> 1) == (wait.lock, class)
+                })
+        };
+        let of = self
+            .frame
+            .series
+            .iter()
+            .filter(|delta| delta.series >> 1 == class);
+        of.map(|delta| {
+            if delta.by_instance.is_empty() && self.only_instance(class) {
+                return delta.acquisitions;
+            }
+            let by = delta.by_instance.iter().filter(|by| same(by.id));
+            by.map(|by| by.acquisitions).fold(0, u64::saturating_add)
+        })
+        .fold(0, u64::saturating_add)
+    }
+
+    /// At most one lock of the class is known.
+    fn only_instance(&self, class: u32) -> bool {
+        let of = self.model.instances.values();
+        let mut of = of
+            .filter(|known| known.series >> 1 == class)
+            .map(|known| known.address);
+        let first = of.next();
+        of.all(|address| Some(address) == first)
+    }
+
     /// Why a holder may be missing from live state; `None` where every acquisition is seen.
     pub fn holders_unseen(&self) -> Option<String> {
         let meta = self.model.meta.as_ref()?;

@@ -32,11 +32,11 @@ impl Default for Thresholds {
         Self {
             stuck: Duration::from_secs(2),
             reset: Duration::from_secs(1),
-            slept_hold: Duration::from_millis(100),
+            slept_hold: Duration::from_millis(200),
             rounds: 6,
             convoy: 8,
             convoy_for: Duration::from_secs(2),
-            refused: 20,
+            refused: 100,
             refused_within: Duration::from_secs(5),
             removal: Duration::from_secs(1),
             stays: Duration::from_secs(1),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use probe_ebpf::abi::LockKind;
+use probe_ebpf::names::class_id;
 
 use super::{Doc, Rule};
 use crate::diagnose::finding::{Id, Severity, Sighting, TaskRef};
@@ -21,7 +22,8 @@ flush_work until a worker had polled it, or while pages were pinned. Everybody e
 
 **How it is known.** Each reading says for every hold above the threshold whether its holder ran, waited for another
 traced lock, or slept. A hold counts when it is over, so that one that never ends is not found here. The share is that of
-readings, not of time. Holds of `vcpu->mutex`, which are long by design, and of work items are left out.
+readings, not of time. Holds of `vcpu->mutex`, of VFIO's own locks around a whole open or close, which are long by
+design, and of work items are left out.
 
 **What can help.** It goes on by itself. Fewer queues per guest make resets shorter; starting or stopping guests and
 changing matrices one after the other, and not at once, keeps the queue short.
@@ -34,6 +36,15 @@ const WINDOW_NS: u64 = 10_000_000_000;
 const READINGS: u64 = 3;
 /// Holds followed, and kinds of holds remembered.
 const MAX_FOLLOWED: usize = 4096;
+
+/// Locks of VFIO and of one guest's device, which are around a whole open or close by design.
+const OUTER: [u8; 5] = [
+    class_id::KV_LOCK,
+    class_id::GROUP_NOTIFIER_RWSEM,
+    class_id::DEV_SET_LOCK,
+    class_id::GROUP_LOCK,
+    class_id::GROUP_RWSEM,
+];
 
 /// A hold that is followed until it is over.
 struct Followed {
@@ -130,7 +141,8 @@ impl SleepingUnderLock {
         let least = look.nanos(look.thresholds.slept_hold);
         for hold in &task.holds {
             let series = hold.series as u8;
-            if query::kind(series) == LockKind::Work
+            if OUTER.contains(&(series >> 1))
+                || query::kind(series) == LockKind::Work
                 || query::long_hold_is_normal(series)
                 || look.ago(hold.since_ns) < least
             {
@@ -192,6 +204,10 @@ fn sighting(place: &Place, of: &VecDeque<Over>) -> Option<Sighting> {
         return None;
     }
     let entry = query::entry_name(place.0);
+    let taken = match entry {
+        "-" => "outside of the traced functions".to_owned(),
+        entry => format!("in {entry}"),
+    };
     let longest = of.iter().max_by_key(|hold| hold.held_ns)?;
     let mut locks: Vec<String> = of.iter().map(|hold| hold.lock.clone()).collect();
     locks.sort();
@@ -201,7 +217,7 @@ fn sighting(place: &Place, of: &VecDeque<Over>) -> Option<Sighting> {
         format!("{entry} {}", place.1),
         Severity::Warning,
         format!(
-            "locks taken in {entry} are held while their holder sleeps in {}, {} at most",
+            "locks taken {taken} are held while their holder sleeps in {}, {} at most",
             place.1,
             duration(longest.held_ns)
         ),

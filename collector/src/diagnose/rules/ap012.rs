@@ -128,7 +128,10 @@ fn sighting(look: &Look<'_>, key: String, chain: Chain, tasks: &[Stuck<'_>]) -> 
     let root = chain.root().map(|(at, root)| (at.clone(), root.clone()));
     let ends = matches!(
         root,
-        Some((_, Root::Running { .. } | Root::Sleeping { .. }))
+        Some((
+            _,
+            Root::Running { .. } | Root::Sleeping { .. } | Root::Passing { .. }
+        ))
     );
     let shown = names.len().min(8);
     let mut who = list(&names[..shown]);
@@ -184,6 +187,9 @@ fn sighting(look: &Look<'_>, key: String, chain: Chain, tasks: &[Stuck<'_>]) -> 
     sighting.help = match &root {
         Some((_, Root::Running { .. } | Root::Sleeping { .. })) => {
             vec!["wait: the root goes on".into()]
+        }
+        Some((_, Root::Passing { .. })) => {
+            vec!["wait: the lock moves, and others are given it in between".into()]
         }
         Some((_, Root::PollingHardware { .. })) => vec!["what helps the queue: see AP007".into()],
         Some((_, Root::Cycle(_))) => vec!["see AP001".into()],
