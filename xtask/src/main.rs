@@ -8,6 +8,7 @@ mod combinations;
 mod compare;
 mod complexity;
 mod deadlocks;
+mod diagnoses;
 mod dist;
 mod ebpf;
 mod failure;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::apscope::{self, Export, Scratch};
 use crate::combinations::{GENERATIONS, SCENARIOS, ends};
 use crate::compare::{count, differences};
+use crate::diagnoses;
 use crate::failure::Failure;
 use crate::process;
 use crate::saturation;
@@ -34,6 +35,9 @@ pub struct Options {
     /// Twenty runs for each kind of probes with the smallest ring, at the highest rate: is the account of drops exact?
     #[arg(long, conflicts_with_all = ["seeds", "ebpf_seeds", "quick", "scenarios", "jobs"])]
     saturation: bool,
+    /// Which findings each scenario gives on each generation, instead of counts: docs/results/findings.md
+    #[arg(long, conflicts_with_all = ["saturation", "ebpf_seeds", "quick"])]
+    findings: bool,
     /// At most two seeds: is the matrix itself in order?
     #[arg(long)]
     quick: bool,
@@ -64,7 +68,9 @@ impl Options {
     fn output(&self) -> &Path {
         self.output
             .as_deref()
-            .unwrap_or(Path::new(if self.saturation {
+            .unwrap_or(Path::new(if self.findings {
+                "docs/results/findings.md"
+            } else if self.saturation {
                 "docs/results/saturation.md"
             } else {
                 "docs/results/exactness.md"
@@ -91,6 +97,18 @@ pub fn run(root: &Path, mut options: Options) -> Result<(), Failure> {
         options.seeds = options.seeds.min(2);
     }
     let binary = apscope::binary(root, options.binary.clone())?;
+    if options.findings {
+        let options = diagnoses::Options {
+            seeds: options.seeds,
+            duration: "4s",
+            probes: &options.probes,
+            scenarios: &options.scenarios,
+            generations: &options.generations,
+            jobs: options.jobs,
+            output: options.output(),
+        };
+        return diagnoses::run(root, &binary, &options);
+    }
     if options.saturation {
         let options = saturation::Options {
             generations: &options.generations,
