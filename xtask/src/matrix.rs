@@ -321,6 +321,7 @@ mod tests {
     #[test]
     fn the_table_has_a_line_for_each_combination_and_names_differences() {
         let options = Options {
+            findings: false,
             seeds: 3,
             duration: Duration::from_secs(2),
             quick: false,
