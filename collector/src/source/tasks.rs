@@ -14,8 +14,11 @@
 //! * `proc_pid_wchan` (`fs/proc/base.c`) asks `ptrace_may_access`, under `task_lock`, and `get_wchan`, which since 5.16
 //!   holds the spinlock `pi_lock`.
 //!
-//! `stack` and `syscall` beside them are not opened: `lock_trace` waits for `exec_update_lock`, which the process may
+//! `stack` and `syscall` beside them are not opened here: `lock_trace` waits for `exec_update_lock`, which the process may
 //! hold. Neither are `cmdline` and `environ`, which take `mmap_lock`.
+//!
+//! Cost: some 15 µs for a `status` and 8 µs for a `wchan` (Linux 6.18 on x86-64), so at most 3 ms in a tick of 100 ms, where
+//! 128 tasks and more stand still; with ten of them, 0.2 ms.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;

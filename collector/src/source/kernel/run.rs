@@ -385,7 +385,12 @@ impl KernelSource {
 
     /// Reads everything once more and sends it as the last frame.
     async fn finish(&mut self, frames: &mpsc::Sender<Arc<Frame>>, how: &str, detail: String) {
-        // What was missed in the last moments counts too.
+        // The programs do nothing from now on, so that the last frame's counts belong together.
+        drop(self.heartbeat.take());
+        if let Err(e) = object::set_gate(&mut self.ebpf, gate::BEAT, 0) {
+            self.log.push("error", &e.to_string());
+        }
+        // What was missed in the last moments counts too. Programs that were running end meanwhile.
         self.misses.read_again(LAST_READING);
         let mut frame = self.frame(&mut Losses::default());
         frame.end = Some(End {
