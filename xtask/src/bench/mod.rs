@@ -4,6 +4,7 @@ mod baseline;
 mod bpftrace;
 mod diagnose;
 pub mod emulator;
+mod latency;
 mod programs;
 mod throughput;
 
@@ -32,6 +33,8 @@ pub enum Bench {
     Emulator(throughput::Options),
     /// Time of the diagnosis for a tick with 1,000 tasks, 500 locks and 5,000 order edges
     Diagnose(diagnose::Options),
+    /// Time from the moment that a deadlock forms to the finding
+    Latency(latency::Options),
 }
 
 /// How to measure it.
@@ -58,6 +61,7 @@ pub fn run(root: &Path, bench: Bench) -> Result<(), Failure> {
         Bench::Programs(options) => programs::run(root, options),
         Bench::Emulator(options) => throughput::run(root, options),
         Bench::Diagnose(options) => diagnose::run(root, &options),
+        Bench::Latency(options) => latency::run(root, &options),
     }
 }
 
