@@ -152,11 +152,11 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     }
     let mut refused = None;
     if level == 2 {
-        let (back, sampler) = within_deadline(ebpf, "the sampling program", sample::load)?;
+        let (back, counting) = within_deadline(ebpf, "the sampling program", sample::load)?;
         ebpf = back;
-        let sampled = sampler
+        let sampled = counting
             .map_err(|e| e.to_string())
-            .and_then(|sampler| sampler.expected(plan, tracefs.as_deref(), cpus));
+            .and_then(|counting| counting.expected(plan, tracefs.as_deref(), cpus));
         match judge(sampled, measured, kernel.max_overhead)? {
             Judged::Known(note) => notes.push(note),
             Judged::Governed(warning) => warnings.push(warning),
