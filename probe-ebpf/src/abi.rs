@@ -10,7 +10,7 @@ use core::mem::{offset_of, size_of};
 use crate::h2;
 
 /// Version of this ABI. An object built for another version is refused at load.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Lock classes at most.
 pub const MAX_CLASSES: usize = 20;
@@ -309,6 +309,9 @@ pub enum Resolve {
     /// Argument 1 is `struct file *`, whose `private_data` is a kvm. Argument 2 is the ioctl command, and only calls with
     /// the command [`KVM_S390_PV_COMMAND`] count: its handler is inlined into that of all ioctls of a guest.
     KvmFilePv = 17,
+    /// Argument 1 is the `reset_work` of a `struct vfio_ap_queue`. The argument for display has, as that of a PQAP, the
+    /// response code with which the reset was answered, where that can be read.
+    Work = 18,
 }
 
 /// `_IOWR(KVMIO, 0xc5, struct kvm_pv_cmd)` (include/uapi/linux/kvm.h).
@@ -418,6 +421,11 @@ pub struct Config {
     pub dev_set_lock: u32,
     /// Address of the function of a queue's `reset_work`; 0 where the generation has none.
     pub reset_work_func: u64,
+    /// The byte in `struct vfio_ap_queue` with the response code that the last reset was answered with, or
+    /// [`NO_OFFSET`].
+    pub queue_reset_rc: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 impl Config {
@@ -460,6 +468,8 @@ impl Config {
         vdev_dev_set: 0,
         dev_set_lock: 0,
         reset_work_func: 0,
+        queue_reset_rc: NO_OFFSET,
+        reserved: 0,
     };
 }
 
@@ -998,7 +1008,7 @@ const _: () = {
     assert!(offset_of!(EntryInfo, flags) == 0);
     assert!(offset_of!(EntryInfo, resolve) == 1);
     assert!(offset_of!(EntryInfo, reserved) == 2);
-    assert!(size_of::<Config>() == 152);
+    assert!(size_of::<Config>() == 160);
     assert!(offset_of!(Config, version) == 0);
     assert!(offset_of!(Config, shard_mask) == 4);
     assert!(offset_of!(Config, user_memory) == 8);
@@ -1036,6 +1046,8 @@ const _: () = {
     assert!(offset_of!(Config, vdev_dev_set) == 136);
     assert!(offset_of!(Config, dev_set_lock) == 140);
     assert!(offset_of!(Config, reset_work_func) == 144);
+    assert!(offset_of!(Config, queue_reset_rc) == 152);
+    assert!(offset_of!(Config, reserved) == 156);
     assert!(size_of::<SeriesStats>() == 48 + 16 * h2::BUCKETS);
     assert!(offset_of!(SeriesStats, acquisitions) == 0);
     assert!(offset_of!(SeriesStats, contended) == 8);

@@ -140,7 +140,7 @@ pub fn k_count(_: ProbeContext) -> u32 {
 }
 
 macro_rules! fexits {
-    ($($(#[$doc:meta])* $name:ident => $mode:expr, $ok:expr;)*) => { $(
+    ($($(#[$doc:meta])* $name:ident => $mode:expr, $ok:expr, $acquired:path;)*) => { $(
         $(#[$doc])*
         #[fexit]
         pub fn $name(ctx: FExitContext) -> i32 {
@@ -152,7 +152,7 @@ macro_rules! fexits {
             };
             let ok: fn(u64) -> Option<bool> = $ok;
             match ok(ctx.arg::<u64>(1)) {
-                Some(true) => locks::acquired_unless_held(&maps, lock, $mode),
+                Some(true) => $acquired(&maps, lock, $mode),
                 Some(false) => locks::failed_shared(&maps, lock, $mode),
                 None => {}
             }
@@ -203,21 +203,21 @@ fn one_is_ok(ret: u64) -> Option<bool> {
 
 fexits! {
     /// `mutex_lock_killable` returns.
-    x_mutex_lock_killable => Mode::Exclusive, zero_is_ok;
+    x_mutex_lock_killable => Mode::Exclusive, zero_is_ok, locks::acquired_unless_held;
     /// `mutex_lock_interruptible` returns.
-    x_mutex_lock_interruptible => Mode::Exclusive, zero_is_ok;
+    x_mutex_lock_interruptible => Mode::Exclusive, zero_is_ok, locks::acquired_unless_held;
     /// `mutex_trylock` returns.
-    x_mutex_trylock => Mode::Exclusive, one_is_ok;
+    x_mutex_trylock => Mode::Exclusive, one_is_ok, locks::acquired_without_waiting;
     /// `down_read_killable` returns.
-    x_down_read_killable => Mode::Read, zero_is_ok;
+    x_down_read_killable => Mode::Read, zero_is_ok, locks::acquired_unless_held;
     /// `down_read_interruptible` returns.
-    x_down_read_interruptible => Mode::Read, zero_is_ok;
+    x_down_read_interruptible => Mode::Read, zero_is_ok, locks::acquired_unless_held;
     /// `down_read_trylock` returns.
-    x_down_read_trylock => Mode::Read, one_is_ok;
+    x_down_read_trylock => Mode::Read, one_is_ok, locks::acquired_without_waiting;
     /// `down_write_killable` returns.
-    x_down_write_killable => Mode::Write, zero_is_ok;
+    x_down_write_killable => Mode::Write, zero_is_ok, locks::acquired_unless_held;
     /// `down_write_trylock` returns.
-    x_down_write_trylock => Mode::Write, one_is_ok;
+    x_down_write_trylock => Mode::Write, one_is_ok, locks::acquired_without_waiting;
 }
 
 macro_rules! fentries {

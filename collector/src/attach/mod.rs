@@ -189,6 +189,7 @@ const fn resolve(id: u8) -> Resolve {
         | entry_id::AP_CONFIG_SHOW => Resolve::Show,
         entry_id::HANDLE_PQAP | entry_id::KVM_HANDLE_PQAP => Resolve::Vcpu,
         entry_id::KVM_S390_HANDLE_PV | entry_id::SET_MASKS | entry_id::CLEAR_MASKS => Resolve::Kvm,
+        entry_id::APQ_RESET_CHECK => Resolve::Work,
         _ => Resolve::None,
     }
 }
@@ -295,7 +296,7 @@ mod tests {
             (entry_id::STATUS_SHOW, Resolve::None),
             (entry_id::IOMMU_NOTIFIER, Resolve::Action),
             (entry_id::RESET_QUEUES, Resolve::Mdev),
-            (entry_id::APQ_RESET_CHECK, Resolve::None),
+            (entry_id::APQ_RESET_CHECK, Resolve::Work),
         ] {
             assert_eq!(resolve(id), expected, "entry point {id}");
         }

@@ -125,6 +125,8 @@ fields! {
     QueueMatrixMdev: "vfio_ap", "vfio_ap_queue", "matrix_mdev";
     /// The work item that verifies a reset, since v6.6.
     QueueResetWork: "vfio_ap", "vfio_ap_queue", "reset_work";
+    /// The answer to the last reset, since v6.6.
+    QueueResetStatus: "vfio_ap", "vfio_ap_queue", "reset_status";
     /// The device inside a queue of the AP bus.
     ApQueueApDev: "ap", "ap_queue", "ap_dev";
     /// APQN of a queue of the AP bus.

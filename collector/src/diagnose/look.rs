@@ -79,7 +79,12 @@ fn counted<'a>(
                 } else {
                     1
                 },
-                switches: task.switches,
+                // What is not asked for in one reading is compared with the last that was.
+                switches: if task.switches == 0 {
+                    stood.switches
+                } else {
+                    task.switches
+                },
             },
         };
         (key, stood)

@@ -243,15 +243,7 @@ pub const TABLE: &[Entry] = &[
     },
     Entry {
         id: 11,
-        affected: &[
-            "v5.15-rc",
-            "rfc-2021-06",
-            "rfc-2021-07",
-            "v5.15",
-            "v5.19",
-            "v6.0",
-            "v6.6",
-        ],
+        affected: &["v5.15", "v5.19", "v6.0", "v6.6"],
         symptom: "",
         commit: STALE_HOOK,
         effect: "publishes the hook only after every check has passed",

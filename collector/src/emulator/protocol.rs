@@ -92,6 +92,8 @@ pub struct Offsets {
     pub kvm_hook: u32,
     pub run_gprs: u32,
     pub ap_device_qid: u32,
+    pub queue_reset_work: u32,
+    pub queue_reset_rc: u32,
 }
 
 /// What the collector asks.

@@ -27,6 +27,8 @@ pub fn config(hello: &Hello, sizes: &Sizes) -> Config {
         kvm_hook: o.kvm_hook,
         run_gprs: o.run_gprs,
         ap_device_qid: o.ap_device_qid,
+        queue_reset_work: o.queue_reset_work,
+        queue_reset_rc: o.queue_reset_rc,
         has_flag: u32::from(has_flag(hello)),
         contention_events: 1,
         ..Config::EMPTY

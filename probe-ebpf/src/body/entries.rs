@@ -340,6 +340,15 @@ fn resolve<E: Env>(env: &E, info: EntryInfo, args: [u64; 6]) -> (u64, u64) {
         )
     } else if info.resolve == Resolve::Action as u8 {
         (0, args[1])
+    } else if info.resolve == Resolve::Work as u8 {
+        let queue = args[0].wrapping_sub(u64::from(config.queue_reset_work));
+        let response = if config.queue_reset_rc == NO_OFFSET {
+            None
+        } else {
+            env.read_u8(queue + u64::from(config.queue_reset_rc))
+        };
+        let shown = response.map_or(0, |code| PQAP_RESPONDED | (u64::from(code) << 32));
+        (queue, shown)
     } else {
         (0, 0)
     }

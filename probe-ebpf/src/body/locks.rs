@@ -11,12 +11,19 @@ use super::{
 };
 use crate::abi::{
     self, HELD_CONTENDED, HELD_IS_GUARD, HELD_IS_ONLY_INSTANCE, Info, LOCK_GUARDS_FLAG,
-    LOCK_IS_ONLY_INSTANCE, LOCK_IS_WAIT_QUEUE, LockInfo, Mode, NO_INSTANCE, Program,
+    LOCK_IS_ONLY_INSTANCE, LOCK_IS_WAIT_QUEUE, LockInfo, LockKind, Mode, NO_INSTANCE, Program,
 };
 
 /// A lock was obtained: runs when the acquisition is complete.
 #[inline(always)]
 pub fn acquired<E: Env>(env: &E, address: u64, mode: Mode) {
+    take::<E, true>(env, address, mode);
+}
+
+/// A lock was obtained. `MAY_WAIT`: it could have waited for it, so that there is an order edge from each lock held; a
+/// trylock and the end of writing make none, as in lockdep (`__lock_acquire` with `trylock`, `lock_downgrade`, v6.12).
+#[inline(always)]
+fn take<E: Env, const MAY_WAIT: bool>(env: &E, address: u64, mode: Mode) {
     let Some(info) = known(env, address) else {
         return;
     };
@@ -45,15 +52,17 @@ pub fn acquired<E: Env>(env: &E, address: u64, mode: Mode) {
         count_wait(env, extremes, place, wait);
     } else {
         count_uncontended(env, place);
-        let target = Acquired {
-            address,
-            series,
-            instance,
-            entry,
-            kind: info.kind,
-            annotated: false,
-        };
-        record_order(env, Program::Acquired, task, target, now);
+        if MAY_WAIT {
+            let target = Acquired {
+                address,
+                series,
+                instance,
+                entry,
+                kind: info.kind,
+                annotated: false,
+            };
+            record_order(env, Program::Acquired, task, target, now);
+        }
     }
     if info.flags & LOCK_GUARDS_FLAG != 0 {
         flags |= HELD_IS_GUARD;
@@ -97,12 +106,28 @@ pub fn acquired_unless_held<E: Env>(env: &E, address: u64, mode: Mode) {
     acquired(env, address, mode);
 }
 
+/// As [`acquired_unless_held`], of a lock that was not waited for: a trylock, the reader that a writer becomes.
+///
+/// A function of its own: the eBPF programs that call it share its code.
+#[inline(never)]
+pub fn acquired_without_waiting<E: Env>(env: &E, address: u64, mode: Mode) {
+    if traced(env, address).is_none() || env.level() < 2 {
+        return;
+    }
+    if let Some((task, _)) = env.present_task()
+        && attempts::holds(task, address)
+    {
+        return;
+    }
+    take::<E, false>(env, address, mode);
+}
+
 /// `downgrade_write`: a writer becomes a reader. One hold ends, the next begins without a wait.
 #[inline(always)]
 pub fn downgraded<E: Env>(env: &E, address: u64) {
     release_mode(env, address, Mode::Write);
     if traced(env, address).is_some() && env.level() >= 2 {
-        acquired_unless_held(env, address, Mode::Read);
+        acquired_without_waiting(env, address, Mode::Read);
     }
 }
 
@@ -181,6 +206,14 @@ pub fn release<E: Env>(env: &E, address: u64, mode: impl Fn() -> Mode) {
     };
     let now = env.now();
     let info = Info::unpack(held.info.get());
+    // An rwsem is released in the mode in which it was acquired; anything else leaves its word as if it were still held.
+    if info.kind == LockKind::Rwsem as u8 {
+        let mode = mode();
+        if abi::series(info.series >> 1, mode) != info.series {
+            unmatched(env, mode, address);
+            return;
+        }
+    }
     if info.flags & HELD_IS_GUARD != 0 {
         flags::sample(env, task, extremes, now);
     }

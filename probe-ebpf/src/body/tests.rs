@@ -497,6 +497,36 @@ fn a_contended_acquisition_makes_its_edge_when_it_starts_to_wait_and_only_then()
 }
 
 #[test]
+fn a_trylock_makes_no_edge_to_its_lock_and_one_from_it() {
+    let env = Fake::new();
+    locks::acquired(&env, VCPU_MUTEX, Mode::Exclusive);
+    locks::acquired_without_waiting(&env, KVM_LOCK, Mode::Exclusive);
+    assert_eq!(
+        env.edge_count(class_id::VCPU_MUTEX, class_id::KVM_LOCK, 0),
+        0
+    );
+    locks::acquired(&env, GUARD, Mode::Exclusive);
+    assert_eq!(
+        env.edge_count(class_id::KVM_LOCK, class_id::MATRIX_DEV_LOCK, 0),
+        1
+    );
+}
+
+#[test]
+fn an_rwsem_released_in_the_other_mode_is_still_held_on_record() {
+    let env = Fake::new();
+    locks::acquired(&env, RWSEM, Mode::Write);
+    locks::release(&env, RWSEM, || Mode::Read);
+    let of = |mode| env.stats(class_id::PQAP_HOOK_RWSEM, mode);
+    assert_eq!(of(Mode::Read).unmatched_releases.get(), 1);
+    assert_eq!(of(Mode::Write).unmatched_releases.get(), 0);
+    assert_eq!(env.held(0), [RWSEM]);
+    locks::release(&env, RWSEM, || Mode::Write);
+    assert!(env.held(0).is_empty());
+    assert_eq!(sum(&of(Mode::Write).hold), 1);
+}
+
+#[test]
 fn two_instances_of_a_class_say_in_which_order() {
     let env = Fake::new();
     for (first, second) in [(VCPU_MUTEX, VCPU_MUTEX + 8), (VCPU_MUTEX + 8, VCPU_MUTEX)] {

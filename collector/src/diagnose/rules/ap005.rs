@@ -26,6 +26,8 @@ may get in where nobody should, or wait for ever. Take a dump; reboot when it ca
 
 /// Readings for which the holder must stay on record after the release.
 const READINGS: u32 = 2;
+/// Readings after which a hold that may have begun after the release is taken for that.
+const PATIENCE: u32 = 20;
 
 /// A release without an acquisition, and who held the lock in an excluding mode then.
 struct Suspect {
@@ -35,6 +37,10 @@ struct Suspect {
     held: u8,
     released: u8,
     instance: u32,
+    /// It was held before the reading in which the release was counted. Otherwise somebody who was never seen to
+    /// acquire the lock may have released it, and this one acquired it after that: then it is one only if it is left
+    /// held.
+    before: bool,
     readings: u32,
 }
 
@@ -75,6 +81,13 @@ impl ForeignRelease {
             suspect.readings += 1;
             if suspect.readings < READINGS {
                 return true;
+            }
+            let task = look
+                .waits
+                .place(suspect.tid)
+                .map(|place| &look.waits.tasks[place]);
+            if !suspect.before && !task.is_some_and(|task| look.left_entry(task, hold)) {
+                return suspect.readings < PATIENCE;
             }
             let lock = look.lock_name(hold.series, suspect.instance);
             let wrong_mode = query::mode(suspect.released) != query::mode(suspect.held);
@@ -142,8 +155,6 @@ impl ForeignRelease {
                             && hold.lock == address
                             && held >> 1 == series >> 1
                             && excludes
-                            // It was held before the tick in which the release came.
-                            && hold.since_ns < self.last_ns
                             && !hold.adopted
                         {
                             self.suspects.push(Suspect {
@@ -153,6 +164,8 @@ impl ForeignRelease {
                                 held,
                                 released: series,
                                 instance,
+                                // It was held before the tick in which the release came.
+                                before: hold.since_ns < self.last_ns,
                                 readings: 0,
                             });
                         }

@@ -25,7 +25,7 @@ with the fix.
 };
 
 /// Generations in which a refusal is NOTIFY_DONE of the notifier, and leaves the hook.
-const NOTIFIER: &[&str] = &["v5.15-rc", "rfc-2021-06", "rfc-2021-07", "v5.15"];
+const NOTIFIER: &[&str] = &["v5.15"];
 /// Generations in which it is -EPERM of open_device.
 const OPEN_DEVICE: &[&str] = &["v5.19", "v6.0", "v6.6"];
 

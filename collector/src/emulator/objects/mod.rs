@@ -76,6 +76,8 @@ pub fn offsets() -> Offsets {
         kvm_hook: offset_of!(Kvm, crypto.pqap_hook) as u32,
         run_gprs: offset_of!(KvmRun, gprs) as u32,
         ap_device_qid: offset_of!(ApDevice, qid) as u32,
+        queue_reset_work: offset_of!(VfioApQueue, reset_work) as u32,
+        queue_reset_rc: offset_of!(VfioApQueue, reset_rc) as u32,
     }
 }
 

@@ -109,6 +109,11 @@ pub fn config(plan: &Plan, offsets: &Offsets, symbols: Option<&Symbols>, sizes: 
         },
         dev_set_lock: at(Field::DevSetLock),
         queue_reset_work: reset_work.unwrap_or(0),
+        // `response_code` is the second byte of `struct ap_queue_status` (arch/s390/include/asm/ap.h, v6.6 to v7.3).
+        queue_reset_rc: match (reset_work, offsets.get(Field::QueueResetStatus)) {
+            (Some(_), Some(status)) => status + 1,
+            _ => NO_OFFSET,
+        },
         reset_work_func: if reset_work.is_some() && offsets.get(Field::WorkFunc).is_some() {
             work
         } else {
