@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use probe_ebpf::abi::Mode;
+use probe_ebpf::abi::{LockKind, Mode};
 use probe_ebpf::names::CLASSES;
 use probe_ebpf::names::class_id::{RESET_WORK, VCPU_MUTEX};
 use probe_ebpf::names::entry_id::{HANDLE_PQAP, KVM_VCPU_IOCTL};
@@ -238,12 +238,16 @@ impl<'a> Settling<'a> {
     }
 
     /// Whether the kernel's word on the owner allows this to be the awaited lock: nobody else may hold it alone.
-    fn may_be_owned(&self, at: usize, (class, _): Lock) -> bool {
+    fn may_be_owned(&self, at: usize, (class, mode): Lock) -> bool {
         let Some(blocker) = &self.actors[at].task.blocker else {
             return true;
         };
+        // Nothing of the table is a semaphore.
         if blocker.kind == BlockerKind::Semaphore {
             return true;
+        }
+        if !fits(blocker.kind, (class, mode)) {
+            return false;
         }
         let key = self.awaited_key(at, class);
         let holders = self.holders.get(&key).map_or(&[][..], Vec::as_slice);
@@ -350,15 +354,10 @@ impl<'a> Settling<'a> {
             let Some(&owner) = self.by_tid.get(&blocker.tid) else {
                 continue;
             };
-            let fits = |lock: Lock| match blocker.kind {
-                BlockerKind::Mutex => lock.1 == Mode::Exclusive,
-                BlockerKind::RwsemReader => lock.1 == Mode::Read,
-                BlockerKind::RwsemWriter => lock.1 == Mode::Write,
-                BlockerKind::Semaphore => false,
-            };
             let holds = |candidate: &Candidate| {
                 let key = self.awaited_key(at, candidate.lock.0);
-                fits(candidate.lock) && self.actors[owner].holds.iter().any(|held| held.key == key)
+                fits(blocker.kind, candidate.lock)
+                    && self.actors[owner].holds.iter().any(|held| held.key == key)
             };
             if self.actors[at].chosen.is_none()
                 && let Some(index) = self.actors[at].candidates().iter().position(holds)
@@ -415,6 +414,14 @@ impl<'a> Settling<'a> {
                 BlockerKind::RwsemReader => Mode::Write,
                 BlockerKind::RwsemWriter => Mode::Read,
             };
+            if !fits(blocker.kind, (wait.key.class(), wait.mode)) {
+                self.notes.push(format!(
+                    "{}: the kernel names another kind of lock than {}, which the stack implies",
+                    self.actors[at].who(),
+                    class_name(wait.key.class())
+                ));
+                continue;
+            }
             let held = |actor: &Actor<'_>| actor.holds.iter().position(|h| h.key == wait.key);
             match held(&self.actors[owner]) {
                 Some(known) => {
@@ -450,6 +457,17 @@ impl<'a> Settling<'a> {
                 wait.evidence = "stack,kernel";
             }
         }
+    }
+}
+
+/// Whether a lock is of the kind that the kernel names, and asked for in that way.
+fn fits(kind: BlockerKind, (class, mode): Lock) -> bool {
+    let class = CLASSES.get(usize::from(class)).map(|class| class.kind);
+    match kind {
+        BlockerKind::Mutex => class == Some(LockKind::Mutex),
+        BlockerKind::RwsemReader => class == Some(LockKind::Rwsem) && mode == Mode::Read,
+        BlockerKind::RwsemWriter => class == Some(LockKind::Rwsem) && mode == Mode::Write,
+        BlockerKind::Semaphore => false,
     }
 }
 

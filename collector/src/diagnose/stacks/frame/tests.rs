@@ -244,6 +244,30 @@ fn the_kernels_own_word() {
     );
 }
 
+/// The kernel and the stack say two things: no holding comes of it.
+#[test]
+fn a_kernels_word_that_does_not_fit() {
+    let show = ["mutex_lock+0x1/0x2", "matrix_show+0x1/0x2 [vfio_ap]"];
+    let text = report(31, 31, 10, &show)
+        + "INFO: task CPU 31/KVM:31 <writer> blocked on an rw-semaphore likely owned by task x:32 <reader>\n"
+        + &report(32, 32, 10, &show);
+    let (lines, _, notes) = said(&text, Some("v7.3"));
+    assert_eq!(
+        lines,
+        [
+            "CPU 31/KVM (31): holds ; waits for matrix_dev->mdevs_lock",
+            "CPU 32/KVM (32): holds ; waits for matrix_dev->mdevs_lock",
+        ]
+    );
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.contains("another kind of lock")),
+        "{notes:?}"
+    );
+    is_sane(&text, Some("v7.3"));
+}
+
 #[test]
 fn frames_are_sane() {
     for text in [
