@@ -364,6 +364,40 @@ fn of_several_who_set_a_flag_the_one_that_goes_on_decides() {
 }
 
 #[test]
+fn many_stuck_guests_are_told_of_one_after_the_other() {
+    use apscope_collector::frame::Instance;
+    let mut run = Run::of("v6.0").described(|meta| {
+        let more = (100..190).map(|id| Instance {
+            id,
+            name: format!("kvm->lock[guest-{id}]"),
+            address: u64::from(id) << 20,
+            series: KVM.series,
+            guest: id + 1,
+        });
+        meta.instances.extend(more);
+    });
+    let tasks: Vec<Task> = (100..190)
+        .map(|id| {
+            let mut task =
+                task(1000 + id, "CPU 0/KVM")
+                    .inside(HANDLE_PQAP, 0)
+                    .waits(KVM, HANDLE_PQAP, 0);
+            task.0.waits[0].instance = id;
+            task.0.waits[0].lock = u64::from(id) << 20;
+            task
+        })
+        .collect();
+    run.ticks(20, &tasks);
+    assert_eq!(run.found(12).len(), 4);
+    // No more than 64, and none of them comes and goes.
+    for tick in 2..60 {
+        run.tick(&tasks);
+        assert_eq!(run.found(12).len(), (4 * tick).min(64), "{tick}");
+    }
+    assert!(text(&run.found(12)[0]).contains("26 guests stuck besides those reported"));
+}
+
+#[test]
 fn there_is_one_finding_a_guest() {
     let mut run = Run::of("v5.13");
     let tasks = [

@@ -1,6 +1,6 @@
 //! AP006: locks held by somebody who sleeps.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use probe_ebpf::abi::LockKind;
 
@@ -34,11 +34,13 @@ const WINDOW_NS: u64 = 10_000_000_000;
 const READINGS: u64 = 3;
 /// Holds followed, and kinds of holds remembered.
 const MAX_FOLLOWED: usize = 4096;
+/// Locks named of one place.
+const MAX_LOCKS: usize = 16;
 
 /// A hold that is followed until it is over.
 struct Followed {
     place: Place,
-    lock: String,
+    lock: (u8, u32),
     task: TaskRef,
     since_ns: u64,
     seen_ns: u64,
@@ -49,11 +51,12 @@ struct Followed {
 /// Where a hold was slept in: the function that it was acquired in, and the one that sleeps.
 type Place = (u8, String);
 
-/// A hold that is over.
+/// The holds of one place that were over in one tick.
 struct Over {
     at_ns: u64,
-    lock: String,
-    task: TaskRef,
+    holds: u64,
+    locks: BTreeSet<(u8, u32)>,
+    longest: TaskRef,
     held_ns: u64,
     sleeping: u64,
     readings: u64,
@@ -89,14 +92,29 @@ impl Rule for SleepingUnderLock {
                 continue;
             }
             let of = self.over.entry(hold.place).or_default();
-            of.push_back(Over {
-                at_ns: now,
-                lock: hold.lock,
-                task: hold.task,
-                held_ns: hold.seen_ns.saturating_sub(hold.since_ns),
-                sleeping: hold.sleeping,
-                readings: hold.readings,
-            });
+            let held_ns = hold.seen_ns.saturating_sub(hold.since_ns);
+            match of.back_mut().filter(|over| over.at_ns == now) {
+                Some(over) => {
+                    over.holds += 1;
+                    over.sleeping += hold.sleeping;
+                    over.readings += hold.readings;
+                    if over.locks.len() < MAX_LOCKS {
+                        over.locks.insert(hold.lock);
+                    }
+                    if held_ns > over.held_ns {
+                        (over.held_ns, over.longest) = (held_ns, hold.task);
+                    }
+                }
+                None => of.push_back(Over {
+                    at_ns: now,
+                    holds: 1,
+                    locks: BTreeSet::from([hold.lock]),
+                    longest: hold.task,
+                    held_ns,
+                    sleeping: hold.sleeping,
+                    readings: hold.readings,
+                }),
+            }
         }
         self.over.retain(|_, of| {
             while of
@@ -110,7 +128,7 @@ impl Rule for SleepingUnderLock {
         seen.extend(
             self.over
                 .iter()
-                .filter_map(|(place, of)| sighting(place, of)),
+                .filter_map(|(place, of)| sighting(look, place, of)),
         );
     }
 }
@@ -142,8 +160,12 @@ impl SleepingUnderLock {
             }
             let followed = self.followed.entry(key).or_insert_with(|| Followed {
                 place: (hold.entry as u8, String::new()),
-                lock: look.lock_name(hold.series, hold.instance),
-                task: look.task_ref(task),
+                lock: (series, hold.instance),
+                task: TaskRef {
+                    tid: task.tid,
+                    comm: task.comm.clone(),
+                    role: String::new(),
+                },
                 since_ns: hold.since_ns,
                 seen_ns: 0,
                 sleeping: 0,
@@ -151,6 +173,9 @@ impl SleepingUnderLock {
             });
             followed.seen_ns = look.now();
             followed.readings += 1;
+            if followed.readings == 2 {
+                followed.task.role = look.role(task);
+            }
             if let Asleep::In(function) = &asleep {
                 followed.sleeping += 1;
                 followed.place.1.clone_from(function);
@@ -185,17 +210,22 @@ fn asleep(task: &frame::TaskState) -> Option<Asleep> {
     }
 }
 
-fn sighting(place: &Place, of: &VecDeque<Over>) -> Option<Sighting> {
+fn sighting(look: &Look<'_>, place: &Place, of: &VecDeque<Over>) -> Option<Sighting> {
     let sum = |count: fn(&Over) -> u64| of.iter().map(count).fold(0, u64::saturating_add);
     let (sleeping, readings) = (sum(|hold| hold.sleeping), sum(|hold| hold.readings));
     if sleeping < READINGS || sleeping * 2 < readings {
         return None;
     }
     let entry = query::entry_name(place.0);
-    let longest = of.iter().max_by_key(|hold| hold.held_ns)?;
-    let mut locks: Vec<String> = of.iter().map(|hold| hold.lock.clone()).collect();
-    locks.sort();
-    locks.dedup();
+    let longest = of.iter().max_by_key(|over| over.held_ns)?;
+    let locks: BTreeSet<(u8, u32)> = of.iter().flat_map(|over| &over.locks).copied().collect();
+    // Both modes of an rwsem have one name.
+    let locks: BTreeSet<String> = locks
+        .into_iter()
+        .take(MAX_LOCKS)
+        .map(|(series, instance)| look.lock_name(u32::from(series), instance))
+        .collect();
+    let locks: Vec<String> = locks.into_iter().collect();
     let shown = locks.len().min(4);
     let mut sighting = Sighting::new(
         format!("{entry} {}", place.1),
@@ -208,7 +238,7 @@ fn sighting(place: &Place, of: &VecDeque<Over>) -> Option<Sighting> {
     );
     sighting.details.push(format!(
         "asleep in {sleeping} of {readings} readings of {} such holds in the last 10 s",
-        of.len()
+        sum(|over| over.holds)
     ));
     sighting.details.push(format!(
         "of {}{}",
@@ -219,7 +249,7 @@ fn sighting(place: &Place, of: &VecDeque<Over>) -> Option<Sighting> {
             String::new()
         }
     ));
-    sighting.tasks = vec![longest.task.clone()];
+    sighting.tasks = vec![longest.longest.clone()];
     sighting.locks = locks;
     sighting.meaning = "everybody who wants these locks waits for a timer".into();
     sighting.help = vec!["it goes on by itself; resets of fewer queues at once are shorter".into()];

@@ -41,8 +41,24 @@ pub(super) const CALLS: [u8; 9] = [
     entry_id::KVM_S390_HANDLE_PV,
 ];
 
+/// Guests with a finding of their own; those that have been stuck for longest.
+const MAX_GUESTS: usize = 64;
+/// Chains made in one tick. Those of others that are stuck too come in the next ticks.
+const CHAINS_PER_TICK: usize = 4;
+/// Durations in the texts are brought up to date so often, everything else at once.
+const REFRESH_NS: u64 = 1_000_000_000;
+
+/// What was told of a guest.
+struct Told {
+    at_ns: u64,
+    /// The task, its call, its wait, whether it is stuck for good, and how many tasks there are.
+    what: (u32, u64, Option<u64>, bool, usize),
+}
+
 #[derive(Default)]
-pub(super) struct StuckGuest;
+pub(super) struct StuckGuest {
+    told: BTreeMap<Option<u32>, Told>,
+}
 
 impl Rule for StuckGuest {
     fn doc(&self) -> &'static Doc {
@@ -63,11 +79,62 @@ impl Rule for StuckGuest {
                     .push((place, call));
             }
         }
-        for (guest, mut tasks) in guests {
+        self.told.retain(|guest, _| guests.contains_key(guest));
+        let mut guests: Vec<_> = guests.into_iter().collect();
+        for (_, tasks) in &mut guests {
             tasks.sort_by_key(|(place, call)| (call.since_ns, look.waits.tasks[*place].tid));
-            seen.extend(sighting(look, guest, &tasks));
+        }
+        guests.sort_by_key(|(guest, tasks)| (tasks.first().map(|first| first.1.since_ns), *guest));
+        let more = guests.len().saturating_sub(MAX_GUESTS);
+        guests.truncate(MAX_GUESTS);
+        // Who was told of longest ago, or never, comes first.
+        let mut turns: Vec<usize> = (0..guests.len()).collect();
+        turns.sort_by_key(|&turn| self.told.get(&guests[turn].0).map_or(0, |told| told.at_ns));
+        let mut chains = 0;
+        for turn in turns {
+            let (guest, tasks) = &guests[turn];
+            let what = what(look, tasks);
+            let current = self
+                .told
+                .get(guest)
+                .is_some_and(|told| told.what == what && look.ago(told.at_ns) < REFRESH_NS);
+            if current || chains >= CHAINS_PER_TICK {
+                seen.push(Sighting::still(key(*guest)));
+                continue;
+            }
+            chains += 1;
+            let at_ns = look.now();
+            self.told.insert(*guest, Told { at_ns, what });
+            let mut sighting = sighting(look, *guest, tasks);
+            if let Some(sighting) = &mut sighting
+                && more > 0
+            {
+                sighting.details.push(format!(
+                    "{} stuck besides those reported",
+                    count(more, "guest")
+                ));
+            }
+            seen.extend(sighting);
         }
     }
+}
+
+fn what(
+    look: &Look<'_>,
+    tasks: &[(usize, &frame::Inside)],
+) -> (u32, u64, Option<u64>, bool, usize) {
+    tasks
+        .first()
+        .map_or((0, 0, None, false, 0), |&(place, call)| {
+            let task = &look.waits.tasks[place];
+            let wait = innermost(task).map(|wait| wait.serial);
+            let stuck = look.waits.stuck[place];
+            (task.tid, call.since_ns, wait, stuck, tasks.len())
+        })
+}
+
+fn key(guest: Option<u32>) -> String {
+    guest.map_or_else(|| "guest ?".to_owned(), |guest| format!("guest {guest}"))
 }
 
 fn sighting(
@@ -85,10 +152,7 @@ fn sighting(
         Some((_, Root::Running { .. } | Root::Sleeping { .. }))
     );
     let mut sighting = Sighting::new(
-        format!(
-            "guest {}",
-            guest.map_or_else(|| "?".to_owned(), |guest| guest.to_string())
-        ),
+        key(guest),
         if ends {
             Severity::Warning
         } else {
