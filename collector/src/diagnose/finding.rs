@@ -82,6 +82,8 @@ pub struct Sighting {
     pub since_ns: u64,
     /// A fact about the past: it stays for the rest of the run.
     pub lasting: bool,
+    /// It is there still, and everything but the key is as it was said before: texts cost more than seeing.
+    pub unchanged: bool,
 }
 
 impl Sighting {
@@ -99,6 +101,15 @@ impl Sighting {
             chain: None,
             since_ns: 0,
             lasting: false,
+            unchanged: false,
+        }
+    }
+
+    /// What was seen before is there still.
+    pub fn still(key: impl Into<String>) -> Self {
+        Self {
+            unchanged: true,
+            ..Self::new(key, Severity::Info, "")
         }
     }
 }

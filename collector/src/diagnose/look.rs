@@ -109,6 +109,8 @@ pub struct Look<'a> {
     pub generations: &'a [String],
     /// The guest that somebody asked about, by number.
     pub asked: Option<u32>,
+    /// Names of guests, see [`guest_labels`].
+    pub labels: &'a HashMap<u32, String>,
 }
 
 impl Look<'_> {
@@ -290,21 +292,27 @@ impl Look<'_> {
 
     /// Name of a guest: what instances call it, else its number.
     pub fn guest_label(&self, guest: u32) -> String {
-        let named = self
-            .model
-            .instances
-            .values()
-            .filter(|known| known.guest == guest + 1)
-            .find_map(|known| {
-                let (class, name) = known.name.strip_suffix(']')?.split_once('[')?;
-                (class == "kvm->lock").then(|| name.to_owned())
-            });
-        named.unwrap_or_else(|| format!("guest-{guest}"))
+        match self.labels.get(&guest) {
+            Some(label) => label.clone(),
+            None => format!("guest-{guest}"),
+        }
     }
 
     fn guest_name(&self, task: &frame::TaskState) -> Option<String> {
         self.guest(task).map(|guest| self.guest_label(guest))
     }
+}
+
+/// Names of guests by number: what the instances of their `kvm->lock` call them.
+pub fn guest_labels(model: &Model) -> HashMap<u32, String> {
+    let kvm_lock = u32::from(class_id::KVM_LOCK);
+    let of = model.instances.values();
+    of.filter(|known| known.series >> 1 == kvm_lock)
+        .filter_map(|known| {
+            let (_, name) = known.name.strip_suffix(']')?.split_once('[')?;
+            Some((known.guest.checked_sub(1)?, name.to_owned()))
+        })
+        .collect()
 }
 
 /// What somebody in this function is at.

@@ -21,7 +21,7 @@ pub mod upstream;
 pub mod verdict;
 pub mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 pub use finding::{Finding, Id, Severity, Sighting, TaskRef};
 pub use thresholds::Thresholds;
@@ -48,6 +48,8 @@ pub struct Diagnosis {
     verdict: Verdict,
     /// What tells a run from another one: its start, by both clocks, and the traced process.
     run: Option<(u64, u64, u32)>,
+    /// Names of guests.
+    labels: HashMap<u32, String>,
 }
 
 struct Remembered {
@@ -85,6 +87,7 @@ impl Diagnosis {
             omitted: 0,
             verdict: Verdict::default(),
             run: None,
+            labels: HashMap::new(),
         }
     }
 
@@ -96,6 +99,9 @@ impl Diagnosis {
     /// Looks at a model that `frame` has just been folded into. Every frame of a run must be shown, in order.
     pub fn observe(&mut self, model: &Model, frame: &Frame) {
         self.begin_anew(model);
+        if frame.meta.is_some() {
+            self.labels = look::guest_labels(model);
+        }
         self.standing.read(&model.live);
         let waits = Waits::of(&model.live);
         let generations = generations(model);
@@ -107,6 +113,7 @@ impl Diagnosis {
             thresholds: &self.thresholds,
             generations: &generations,
             asked: self.asked,
+            labels: &self.labels,
         };
         let now = look.now();
         let mut omitted = 0_u64;
@@ -120,6 +127,13 @@ impl Diagnosis {
                     0 => now,
                     since => since,
                 };
+                if sighting.unchanged {
+                    if let Some(known) = self.findings.get_mut(&key) {
+                        known.finding.until_ns = None;
+                        known.seen_ns = now;
+                    }
+                    continue;
+                }
                 if let Some(known) = self.findings.get_mut(&key) {
                     if !known.finding.active() {
                         // It is back.

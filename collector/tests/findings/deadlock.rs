@@ -335,6 +335,37 @@ fn a_reading_without_it_makes_no_flicker() {
 }
 
 #[test]
+fn a_long_circle_is_named_by_its_first_locks() {
+    // Guests do not matter: a lock is told by its address.
+    let tasks: Vec<Task> = (0..200)
+        .map(|n| {
+            let mut task = task(1000 + n, "qemu")
+                .inside(GROUP_NOTIFIER, 0)
+                .holds(KVM, GROUP_NOTIFIER, 0)
+                .waits(KVM, GROUP_NOTIFIER, 1);
+            task.0.holds[0].lock = 0x9000 + u64::from(n);
+            task.0.waits[0].lock = 0x9000 + u64::from((n + 1) % 200);
+            task
+        })
+        .collect();
+    let mut run = Run::of("v5.11");
+    run.ticks(2, &tasks);
+    let finding = run.one(1);
+    assert!(
+        finding
+            .seen
+            .summary
+            .ends_with("kvm->lock[guest-0] and 192 more locks")
+    );
+    assert!(finding.seen.tasks.len() <= 64 && chain(&finding).len() <= 2 * 64 + 1);
+    // Nothing new: it stands, and its texts are brought up to date once a second.
+    run.ticks(9, &tasks);
+    assert_eq!(run.one(1).seen, finding.seen);
+    run.tick(&tasks);
+    assert_ne!(run.one(1).seen, finding.seen);
+}
+
+#[test]
 fn records_without_address_and_instance_are_of_no_common_lock() {
     let mut run = Run::of("v5.11");
     let tasks = crosswise().map(|mut task| {

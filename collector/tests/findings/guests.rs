@@ -106,14 +106,14 @@ fn refusals_in_a_burst_are_found() {
     let flux = task(12, "qemu")
         .inside(GROUP_NOTIFIER, 0)
         .holds(BUSY, GROUP_NOTIFIER, 0);
-    run.frame(std::slice::from_ref(&flux), refusals(ASSIGN_ADAPTER, 10, 0));
+    run.frame(std::slice::from_ref(&flux), refusals(ASSIGN_ADAPTER, 50, 0));
     assert_eq!(run.kinds(), [0_u8; 0]);
-    run.frame(std::slice::from_ref(&flux), refusals(ASSIGN_ADAPTER, 10, 1));
+    run.frame(std::slice::from_ref(&flux), refusals(ASSIGN_ADAPTER, 50, 1));
     let finding = run.one(10);
     assert_eq!(finding.seen.severity, Severity::Info);
     assert_eq!(
         finding.seen.summary,
-        "20 of 21 writes to assign_adapter failed with -EBUSY within 5.00 s"
+        "100 of 101 writes to assign_adapter failed with -EBUSY within 5.00 s"
     );
     assert!(text(&finding).contains("in flux now: kvm_busy[mdev-0]"));
     assert!(!finding.upstream.is_empty());
@@ -121,7 +121,7 @@ fn refusals_in_a_burst_are_found() {
     run.ticks(62, &[]);
     assert!(run.found(10).is_empty());
     let mut run = Run::of("v5.13");
-    run.frame(&[], refusals(APMASK_STORE, 20, 0));
+    run.frame(&[], refusals(APMASK_STORE, 100, 0));
     assert!(text(&run.one(10)).contains("unassign it from its mdev first"));
 }
 
@@ -361,6 +361,40 @@ fn of_several_who_set_a_flag_the_one_that_goes_on_decides() {
         "{}",
         text(&finding)
     );
+}
+
+#[test]
+fn many_stuck_guests_are_told_of_one_after_the_other() {
+    use apscope_collector::frame::Instance;
+    let mut run = Run::of("v6.0").described(|meta| {
+        let more = (100..190).map(|id| Instance {
+            id,
+            name: format!("kvm->lock[guest-{id}]"),
+            address: u64::from(id) << 20,
+            series: KVM.series,
+            guest: id + 1,
+        });
+        meta.instances.extend(more);
+    });
+    let tasks: Vec<Task> = (100..190)
+        .map(|id| {
+            let mut task =
+                task(1000 + id, "CPU 0/KVM")
+                    .inside(HANDLE_PQAP, 0)
+                    .waits(KVM, HANDLE_PQAP, 0);
+            task.0.waits[0].instance = id;
+            task.0.waits[0].lock = u64::from(id) << 20;
+            task
+        })
+        .collect();
+    run.ticks(20, &tasks);
+    assert_eq!(run.found(12).len(), 4);
+    // No more than 64, and none of them comes and goes.
+    for tick in 2..60 {
+        run.tick(&tasks);
+        assert_eq!(run.found(12).len(), (4 * tick).min(64), "{tick}");
+    }
+    assert!(text(&run.found(12)[0]).contains("26 guests stuck besides those reported"));
 }
 
 #[test]

@@ -39,7 +39,18 @@ pub(super) struct Deadlock {
 struct Known {
     waits: Vec<(u32, u64)>,
     key: String,
+    /// When it was told, and of how many tasks in the knot and behind it.
+    told_ns: u64,
+    told: (usize, usize),
 }
+
+/// Locks of a circle in its sentence.
+const MAX_NAMED: usize = 8;
+/// Tasks of a circle that are listed.
+const MAX_TASKS: usize = 64;
+
+/// Durations in the texts are brought up to date so often, everything else at once.
+const REFRESH_NS: u64 = 1_000_000_000;
 
 impl Rule for Deadlock {
     fn doc(&self) -> &'static Doc {
@@ -65,42 +76,42 @@ impl Rule for Deadlock {
 
 impl Deadlock {
     fn knot(&mut self, look: &Look<'_>, knot: &Knot) -> Option<Sighting> {
+        let members: BTreeSet<usize> = knot.members.iter().copied().collect();
         // Others may have joined the knot: the circle that was shown first stays.
-        let known = self.known.iter().find_map(|known| {
+        let known = self.known.iter().enumerate().find_map(|(number, known)| {
             let places: Option<Vec<usize>> = known
                 .waits
                 .iter()
-                .map(|(tid, serial)| {
-                    knot.members.iter().copied().find(|&task| {
-                        let task = &look.waits.tasks[task];
-                        task.tid == *tid && innermost(task).is_some_and(|w| w.serial == *serial)
-                    })
-                })
+                .map(|(tid, _)| look.waits.place(*tid).filter(|task| members.contains(task)))
                 .collect();
             // A reader may have released the lock for another one, which is not in the circle.
             let places = places.filter(|places| closed(look, places))?;
-            Some((places, known.key.clone()))
+            Some((number, places))
         });
-        let (cycle, key) = match known {
+        let (number, cycle) = match known {
             Some(known) => known,
             None => {
                 if !stands(look, &knot.cycle) {
                     return None;
                 }
-                let key = key(look, &knot.cycle);
-                let waits = knot
-                    .cycle
-                    .iter()
-                    .map(|&task| wait_key(look, task))
-                    .collect();
+                let waits = knot.cycle.iter().map(|&task| wait_key(look, task));
                 self.known.push(Known {
-                    waits,
-                    key: key.clone(),
+                    waits: waits.collect(),
+                    key: key(look, &knot.cycle),
+                    told_ns: 0,
+                    told: (0, 0),
                 });
-                (knot.cycle.clone(), key)
+                (self.known.len() - 1, knot.cycle.clone())
             }
         };
-        Some(sighting(look, &cycle, knot, key))
+        let known = &mut self.known[number];
+        let behind = look.waits.behind(&knot.members);
+        let told = (members.len(), behind.len());
+        if known.told == told && look.ago(known.told_ns) < REFRESH_NS {
+            return Some(Sighting::still(known.key.clone()));
+        }
+        (known.told, known.told_ns) = (told, look.now());
+        Some(sighting(look, &cycle, knot, &behind, known.key.clone()))
     }
 }
 
@@ -158,7 +169,13 @@ fn classes<'a>(look: &Look<'a>, cycle: &[usize]) -> Vec<&'a str> {
         .collect()
 }
 
-fn sighting(look: &Look<'_>, cycle: &[usize], knot: &Knot, key: String) -> Sighting {
+fn sighting(
+    look: &Look<'_>,
+    cycle: &[usize],
+    knot: &Knot,
+    behind: &[usize],
+    key: String,
+) -> Sighting {
     let tasks = cycle.iter().map(|&task| &look.waits.tasks[task]);
     let waits: Vec<_> = tasks.clone().filter_map(innermost).collect();
     let locks: Vec<String> = waits
@@ -169,9 +186,15 @@ fn sighting(look: &Look<'_>, cycle: &[usize], knot: &Knot, key: String) -> Sight
         1 => "a task waits for itself".to_owned(),
         n => format!("{} wait for each other", count(n, "task")),
     };
-    let mut sighting = Sighting::new(key, Severity::Critical, format!("{who}: {}", list(&locks)));
+    let mut named = locks.clone();
+    if named.len() > MAX_NAMED {
+        named.truncate(MAX_NAMED);
+        named.push(count(locks.len() - MAX_NAMED, "more lock"));
+    }
+    let mut sighting = Sighting::new(key, Severity::Critical, format!("{who}: {}", list(&named)));
     sighting.since_ns = waits.iter().map(|wait| wait.since_ns).max().unwrap_or(0);
-    sighting.tasks = tasks.clone().map(|task| look.task_ref(task)).collect();
+    let first = tasks.clone().take(MAX_TASKS);
+    sighting.tasks = first.map(|task| look.task_ref(task)).collect();
     sighting.chain = cycle.first().and_then(|&task| Chain::of(look, task));
     let hidden: BTreeSet<&String> = waits
         .iter()
@@ -200,7 +223,6 @@ fn sighting(look: &Look<'_>, cycle: &[usize], knot: &Knot, key: String) -> Sight
             );
         }
     }
-    let behind = look.waits.behind(&knot.members);
     let inner = knot.members.len().saturating_sub(cycle.len());
     if inner > 0 {
         sighting
@@ -214,7 +236,7 @@ fn sighting(look: &Look<'_>, cycle: &[usize], knot: &Knot, key: String) -> Sight
         });
     }
     sighting.locks = locks;
-    sighting.meaning = meaning(look, knot, &behind);
+    sighting.meaning = meaning(look, knot, behind);
     sighting.help = help(look, cycle);
     sighting
 }

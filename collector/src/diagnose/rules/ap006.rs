@@ -1,6 +1,6 @@
 //! AP006: locks held by somebody who sleeps.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use probe_ebpf::abi::LockKind;
 use probe_ebpf::names::class_id;
@@ -36,6 +36,8 @@ const WINDOW_NS: u64 = 10_000_000_000;
 const READINGS: u64 = 3;
 /// Holds followed, and kinds of holds remembered.
 const MAX_FOLLOWED: usize = 4096;
+/// Locks named of one place.
+const MAX_LOCKS: usize = 16;
 
 /// Locks of VFIO and of one guest's device, which are around a whole open or close by design.
 const OUTER: [u8; 5] = [
@@ -49,7 +51,7 @@ const OUTER: [u8; 5] = [
 /// A hold that is followed until it is over.
 struct Followed {
     place: Place,
-    lock: String,
+    lock: (u8, u32),
     task: TaskRef,
     since_ns: u64,
     seen_ns: u64,
@@ -60,11 +62,12 @@ struct Followed {
 /// Where a hold was slept in: the function that it was acquired in, and the one that sleeps.
 type Place = (u8, String);
 
-/// A hold that is over.
+/// The holds of one place that were over in one tick.
 struct Over {
     at_ns: u64,
-    lock: String,
-    task: TaskRef,
+    holds: u64,
+    locks: BTreeSet<(u8, u32)>,
+    longest: TaskRef,
     held_ns: u64,
     sleeping: u64,
     readings: u64,
@@ -100,14 +103,29 @@ impl Rule for SleepingUnderLock {
                 continue;
             }
             let of = self.over.entry(hold.place).or_default();
-            of.push_back(Over {
-                at_ns: now,
-                lock: hold.lock,
-                task: hold.task,
-                held_ns: hold.seen_ns.saturating_sub(hold.since_ns),
-                sleeping: hold.sleeping,
-                readings: hold.readings,
-            });
+            let held_ns = hold.seen_ns.saturating_sub(hold.since_ns);
+            match of.back_mut().filter(|over| over.at_ns == now) {
+                Some(over) => {
+                    over.holds += 1;
+                    over.sleeping += hold.sleeping;
+                    over.readings += hold.readings;
+                    if over.locks.len() < MAX_LOCKS {
+                        over.locks.insert(hold.lock);
+                    }
+                    if held_ns > over.held_ns {
+                        (over.held_ns, over.longest) = (held_ns, hold.task);
+                    }
+                }
+                None => of.push_back(Over {
+                    at_ns: now,
+                    holds: 1,
+                    locks: BTreeSet::from([hold.lock]),
+                    longest: hold.task,
+                    held_ns,
+                    sleeping: hold.sleeping,
+                    readings: hold.readings,
+                }),
+            }
         }
         self.over.retain(|_, of| {
             while of
@@ -121,7 +139,7 @@ impl Rule for SleepingUnderLock {
         seen.extend(
             self.over
                 .iter()
-                .filter_map(|(place, of)| sighting(place, of)),
+                .filter_map(|(place, of)| sighting(look, place, of)),
         );
     }
 }
@@ -154,8 +172,12 @@ impl SleepingUnderLock {
             }
             let followed = self.followed.entry(key).or_insert_with(|| Followed {
                 place: (hold.entry as u8, String::new()),
-                lock: look.lock_name(hold.series, hold.instance),
-                task: look.task_ref(task),
+                lock: (series, hold.instance),
+                task: TaskRef {
+                    tid: task.tid,
+                    comm: task.comm.clone(),
+                    role: String::new(),
+                },
                 since_ns: hold.since_ns,
                 seen_ns: 0,
                 sleeping: 0,
@@ -163,6 +185,9 @@ impl SleepingUnderLock {
             });
             followed.seen_ns = look.now();
             followed.readings += 1;
+            if followed.readings == 2 {
+                followed.task.role = look.role(task);
+            }
             if let Asleep::In(function) = &asleep {
                 followed.sleeping += 1;
                 followed.place.1.clone_from(function);
@@ -197,7 +222,7 @@ fn asleep(task: &frame::TaskState) -> Option<Asleep> {
     }
 }
 
-fn sighting(place: &Place, of: &VecDeque<Over>) -> Option<Sighting> {
+fn sighting(look: &Look<'_>, place: &Place, of: &VecDeque<Over>) -> Option<Sighting> {
     let sum = |count: fn(&Over) -> u64| of.iter().map(count).fold(0, u64::saturating_add);
     let (sleeping, readings) = (sum(|hold| hold.sleeping), sum(|hold| hold.readings));
     if sleeping < READINGS || sleeping * 2 < readings {
@@ -208,10 +233,15 @@ fn sighting(place: &Place, of: &VecDeque<Over>) -> Option<Sighting> {
         "-" => "outside of the traced functions".to_owned(),
         entry => format!("in {entry}"),
     };
-    let longest = of.iter().max_by_key(|hold| hold.held_ns)?;
-    let mut locks: Vec<String> = of.iter().map(|hold| hold.lock.clone()).collect();
-    locks.sort();
-    locks.dedup();
+    let longest = of.iter().max_by_key(|over| over.held_ns)?;
+    let locks: BTreeSet<(u8, u32)> = of.iter().flat_map(|over| &over.locks).copied().collect();
+    // Both modes of an rwsem have one name.
+    let locks: BTreeSet<String> = locks
+        .into_iter()
+        .take(MAX_LOCKS)
+        .map(|(series, instance)| look.lock_name(u32::from(series), instance))
+        .collect();
+    let locks: Vec<String> = locks.into_iter().collect();
     let shown = locks.len().min(4);
     let mut sighting = Sighting::new(
         format!("{entry} {}", place.1),
@@ -224,7 +254,7 @@ fn sighting(place: &Place, of: &VecDeque<Over>) -> Option<Sighting> {
     );
     sighting.details.push(format!(
         "asleep in {sleeping} of {readings} readings of {} such holds in the last 10 s",
-        of.len()
+        sum(|over| over.holds)
     ));
     sighting.details.push(format!(
         "of {}{}",
@@ -235,7 +265,7 @@ fn sighting(place: &Place, of: &VecDeque<Over>) -> Option<Sighting> {
             String::new()
         }
     ));
-    sighting.tasks = vec![longest.task.clone()];
+    sighting.tasks = vec![longest.longest.clone()];
     sighting.locks = locks;
     sighting.meaning = "everybody who wants these locks waits for a timer".into();
     sighting.help = vec!["it goes on by itself; resets of fewer queues at once are shorter".into()];

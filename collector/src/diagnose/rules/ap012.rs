@@ -41,8 +41,24 @@ pub(super) const CALLS: [u8; 9] = [
     entry_id::KVM_S390_HANDLE_PV,
 ];
 
+/// Roots with a finding of their own; those whose guests have been stuck for longest.
+const MAX_ROOTS: usize = 64;
+/// Chains made in one tick. Those of others that are stuck too come in the next ticks.
+const CHAINS_PER_TICK: usize = 4;
+/// Durations in the texts are brought up to date so often, everything else at once.
+const REFRESH_NS: u64 = 1_000_000_000;
+
+/// What was told of a root.
+struct Told {
+    at_ns: u64,
+    /// The first task, its call, its wait, how many tasks there are, and how many guests.
+    what: (u32, u64, Option<u64>, usize, usize),
+}
+
 #[derive(Default)]
-pub(super) struct StuckGuest;
+pub(super) struct StuckGuest {
+    told: BTreeMap<String, Told>,
+}
 
 impl Rule for StuckGuest {
     fn doc(&self) -> &'static Doc {
@@ -65,34 +81,68 @@ impl Rule for StuckGuest {
             }
         }
         stuck.sort_by_key(|s| (s.call.since_ns, look.waits.tasks[s.place].tid));
-        // The root of each guest's longest call; guests with one root are one finding.
-        let mut roots: BTreeMap<String, (Chain, Vec<Stuck<'_>>)> = BTreeMap::new();
-        let mut of_guest: HashMap<Option<u32>, String> = HashMap::new();
+        // The root of each guest's longest call; guests with one root are one finding, in the order of their calls.
+        let mut of_guest: HashMap<Option<u32>, usize> = HashMap::new();
+        let mut roots: Vec<(String, Vec<Stuck<'_>>)> = Vec::new();
         for task in stuck {
-            let key = match of_guest.get(&task.guest) {
-                Some(key) => key.clone(),
-                None => {
-                    let Some(chain) = Chain::of(look, task.place) else {
-                        continue;
-                    };
-                    let key = key(&chain, task.guest);
-                    of_guest.insert(task.guest, key.clone());
-                    roots
-                        .entry(key.clone())
-                        .or_insert_with(|| (chain, Vec::new()));
-                    key
-                }
-            };
-            if let Some((_, tasks)) = roots.get_mut(&key) {
+            let place = *of_guest.entry(task.guest).or_insert_with(|| {
+                let key = key(look, &task);
+                let known = roots.iter().position(|(known, _)| *known == key);
+                known.unwrap_or_else(|| {
+                    roots.push((key, Vec::new()));
+                    roots.len() - 1
+                })
+            });
+            if let Some((_, tasks)) = roots.get_mut(place) {
                 tasks.push(task);
             }
         }
-        seen.extend(
-            roots
-                .into_iter()
-                .filter_map(|(key, (chain, tasks))| sighting(look, key, chain, &tasks)),
-        );
+        let more = roots.len().saturating_sub(MAX_ROOTS);
+        roots.truncate(MAX_ROOTS);
+        self.told
+            .retain(|key, _| roots.iter().any(|(known, _)| known == key));
+        // Who was told of longest ago, or never, comes first.
+        let told_at = |key: &String| self.told.get(key).map_or(0, |told| told.at_ns);
+        roots.sort_by_key(|(key, _)| told_at(key));
+        let mut chains = 0;
+        for (key, tasks) in roots {
+            let what = what(look, &tasks);
+            let current = self
+                .told
+                .get(&key)
+                .is_some_and(|told| told.what == what && look.ago(told.at_ns) < REFRESH_NS);
+            if current || chains >= CHAINS_PER_TICK {
+                seen.push(Sighting::still(key));
+                continue;
+            }
+            chains += 1;
+            let at_ns = look.now();
+            self.told.insert(key.clone(), Told { at_ns, what });
+            let mut sighting = sighting(look, key, &tasks);
+            if let Some(sighting) = &mut sighting
+                && more > 0
+            {
+                sighting
+                    .details
+                    .push(format!("{more} more causes besides those reported"));
+            }
+            seen.extend(sighting);
+        }
     }
+}
+
+fn what(look: &Look<'_>, tasks: &[Stuck<'_>]) -> (u32, u64, Option<u64>, usize, usize) {
+    tasks.first().map_or((0, 0, None, 0, 0), |first| {
+        let task = &look.waits.tasks[first.place];
+        let guests: BTreeSet<Option<u32>> = tasks.iter().map(|task| task.guest).collect();
+        (
+            task.tid,
+            first.call.since_ns,
+            innermost(task).map(|wait| wait.serial),
+            tasks.len(),
+            guests.len(),
+        )
+    })
 }
 
 /// A task in a call that has not come back.
@@ -102,18 +152,30 @@ struct Stuck<'a> {
     call: &'a frame::Inside,
 }
 
-/// What tells one root from another. A circle is one root wherever it is entered; a root that is not known is each
-/// guest's own.
-fn key(chain: &Chain, guest: Option<u32>) -> String {
-    match chain.root() {
-        Some((_, Root::Cycle(_))) => "circle".to_owned(),
-        Some((_, Root::Unknown { .. })) | None => format!("guest {guest:?}"),
-        Some((at, root)) => format!("{} {}", root.name(), at.tid),
+/// What tells one root from another: the task at the end of the way over who has held for longest. A circle is one root
+/// wherever it is entered; where nobody is known to be at the end, it is each guest's own.
+fn key(look: &Look<'_>, stuck: &Stuck<'_>) -> String {
+    let mut at = stuck.place;
+    for _ in 0..look.waits.tasks.len() {
+        let task = &look.waits.tasks[at];
+        if innermost(task).is_none() {
+            return if at == stuck.place {
+                format!("guest {:?}", stuck.guest)
+            } else {
+                format!("root {}", task.tid)
+            };
+        }
+        match look.waits.blockers(at).first() {
+            Some(blocker) => at = blocker.task,
+            None => return format!("guest {:?}", stuck.guest),
+        }
     }
+    "circle".to_owned()
 }
 
-fn sighting(look: &Look<'_>, key: String, chain: Chain, tasks: &[Stuck<'_>]) -> Option<Sighting> {
+fn sighting(look: &Look<'_>, key: String, tasks: &[Stuck<'_>]) -> Option<Sighting> {
     let first = tasks.first()?;
+    let chain = Chain::of(look, first.place)?;
     let task = &look.waits.tasks[first.place];
     let guests: BTreeSet<Option<u32>> = tasks.iter().map(|task| task.guest).collect();
     let names: Vec<String> = guests
