@@ -166,15 +166,12 @@ fn a_stale_hook_needs_a_generation_that_leaves_it() {
         run.found(11).pop()
     };
     // NOTIFY_DONE, -EPERM.
-    for generation in ["v5.15-rc", "rfc-2021-06", "rfc-2021-07", "v5.15"] {
-        assert!(
-            found(generation, GROUP_NOTIFIER, 0).is_some(),
-            "{generation}"
-        );
-        assert!(
-            found(generation, GROUP_NOTIFIER, 1).is_none(),
-            "{generation}"
-        );
+    assert!(found("v5.15", GROUP_NOTIFIER, 0).is_some());
+    assert!(found("v5.15", GROUP_NOTIFIER, 1).is_none());
+    // These look for another mdev of the guest before they publish the hook.
+    for generation in ["v5.15-rc", "rfc-2021-06", "rfc-2021-07"] {
+        let refused = found(generation, GROUP_NOTIFIER, 0);
+        assert!(refused.is_none(), "{generation}");
     }
     for generation in ["v5.19", "v6.0", "v6.6"] {
         let finding = found(generation, OPEN_DEVICE, 1).expect(generation);
@@ -394,11 +391,11 @@ fn many_stuck_guests_are_told_of_one_after_the_other() {
         run.tick(&tasks);
         assert_eq!(run.found(12).len(), (4 * tick).min(64), "{tick}");
     }
-    assert!(text(&run.found(12)[0]).contains("26 guests stuck besides those reported"));
+    assert!(text(&run.found(12)[0]).contains("26 more causes besides those reported"));
 }
 
 #[test]
-fn there_is_one_finding_a_guest() {
+fn guests_whose_root_is_not_known_have_a_finding_each() {
     let mut run = Run::of("v5.13");
     let tasks = [
         task(11, "CPU 0/KVM")
@@ -422,7 +419,7 @@ fn there_is_one_finding_a_guest() {
         summaries,
         [
             "guest-0 is stuck: qemu (12) has been in kvm_s390_handle_pv for 2.10 s",
-            "guest-1 is stuck: CPU 0/KVM (21) has been in handle_pqap for 2.10 s",
+            "guest-1 is stuck: CPU 0/KVM (21) has been in handle_pqap for 2.00 s",
         ]
     );
     // It comes back, and goes on: over after a second.

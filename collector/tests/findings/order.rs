@@ -105,7 +105,7 @@ fn the_same_circle_through_the_flag_is_invisible_and_annotated() {
         "{text}"
     );
     assert!(text.contains("kvm->lock -> vcpu->mutex\n"), "{text}");
-    assert!(text.contains("taken tested clear in"), "{text}");
+    assert!(text.contains("tested and found clear"), "{text}");
 }
 
 /// kvm->lock and vcpu->mutex both ways, under guests_lock so many times of ten.
