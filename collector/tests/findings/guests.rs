@@ -422,7 +422,7 @@ fn there_is_one_finding_a_guest() {
         summaries,
         [
             "guest-0 is stuck: qemu (12) has been in kvm_s390_handle_pv for 2.10 s",
-            "guest-1 is stuck: CPU 0/KVM (21) has been in handle_pqap for 2.10 s",
+            "guest-1 is stuck: CPU 0/KVM (21) has been in handle_pqap for 2.00 s",
         ]
     );
     // It comes back, and goes on: over after a second.

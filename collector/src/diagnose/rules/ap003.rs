@@ -50,11 +50,11 @@ impl Rule for OrphanedWait {
             let Some(cause) = cause(look, place, wait) else {
                 continue;
             };
-            let lock = look.lock_name(wait.series, wait.instance);
+            let name = look.lock_name(wait.series, wait.instance);
             let mut sighting = Sighting::new(
-                format!("{lock} {}.{}", task.tid, wait.serial),
+                format!("{name} {}.{}", task.tid, wait.serial),
                 Severity::Critical,
-                format!("{} waits for {lock}, and {cause}", query::task_name(task)),
+                format!("{} waits for {name}, and {cause}", query::task_name(task)),
             );
             sighting.since_ns = wait.since_ns;
             sighting.tasks = vec![look.task_ref(task)];
@@ -70,7 +70,7 @@ impl Rule for OrphanedWait {
                     .details
                     .push(format!("behind it: {}", list(&names)));
             }
-            sighting.locks = vec![lock];
+            sighting.locks = vec![name];
             sighting.meaning =
                 "the task sleeps until somebody else happens to wake this queue".into();
             sighting.help = vec![
