@@ -41,12 +41,12 @@ const CASES: [Case; 5] = [
     Case {
         name: "busy, counts of 500 edges grow in each tick",
         live: busy,
-        edges: |tick| match tick {
-            0 => 0..EDGES,
-            _ => {
-                let from = (tick as usize * 500) % EDGES;
-                from..from + 500
+        edges: |tick| {
+            if tick == 0 {
+                return 0..EDGES;
             }
+            let from = (tick as usize * 500) % EDGES;
+            from..from + 500
         },
         closing: 20,
         expect: &[2],
@@ -54,12 +54,12 @@ const CASES: [Case; 5] = [
     Case {
         name: "busy, 10 new edges in each tick",
         live: busy,
-        edges: |tick| match tick {
-            0 => 0..EDGES - 10 * (TICKS as usize - 1),
-            _ => {
-                let from = EDGES - 10 * (TICKS as usize - tick as usize);
-                from..from + 10
+        edges: |tick| {
+            if tick == 0 {
+                return 0..EDGES - 10 * (TICKS as usize - 1);
             }
+            let from = EDGES - 10 * (TICKS as usize - tick as usize);
+            from..from + 10
         },
         closing: 20,
         expect: &[2],

@@ -380,14 +380,13 @@ fn root(look: &Look<'_>, task: &frame::TaskState) -> Root {
         };
     }
     match task.state.as_str() {
-        "R" => Root::Running { entry },
         "" if task.inside.is_empty() => Root::Unknown {
             why: format!(
                 "{} is in no traced function and waits for no traced lock",
                 query::task_name(task)
             ),
         },
-        "" => Root::Running { entry },
+        "" | "R" => Root::Running { entry },
         _ if task.asleep_in.is_empty() => Root::Sleeping {
             in_function: entry.to_owned(),
             entry,

@@ -1,5 +1,7 @@
 //! Runs made by hand: tasks that hold, wait and are inside calls, folded into a model and diagnosed tick by tick.
 
+use apscope_collector::diagnose::chain::Chain;
+use apscope_collector::diagnose::upstream::History;
 use apscope_collector::diagnose::{Diagnosis, Finding, Id, Thresholds};
 use apscope_collector::frame::{
     CoarseDelta, Edge, EntryDelta, Frame, Holding, Inside, Instance, Live, Meta, SeriesDelta,
@@ -290,8 +292,8 @@ impl Run {
                     .cloned(),
             );
             texts.extend(seen.tasks.iter().map(|task| task.comm.clone()));
-            texts.extend(finding.upstream.iter().map(|history| history.text()));
-            texts.extend(seen.chain.iter().flat_map(|chain| chain.lines()));
+            texts.extend(finding.upstream.iter().map(History::text));
+            texts.extend(seen.chain.iter().flat_map(Chain::lines));
             assert!(!seen.help.is_empty(), "{}: nothing can help?", finding.id);
         }
         for text in texts {
@@ -349,7 +351,7 @@ pub fn text(finding: &Finding) -> String {
     lines.extend(seen.details.clone());
     lines.push(seen.meaning.clone());
     lines.extend(seen.help.clone());
-    lines.extend(seen.chain.iter().flat_map(|chain| chain.lines()));
+    lines.extend(seen.chain.iter().flat_map(Chain::lines));
     lines.join("\n")
 }
 
@@ -359,7 +361,7 @@ pub fn chain(finding: &Finding) -> Vec<String> {
         .seen
         .chain
         .as_ref()
-        .map(|c| c.lines())
+        .map(Chain::lines)
         .unwrap_or_default()
 }
 

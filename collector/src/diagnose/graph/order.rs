@@ -180,7 +180,7 @@ pub fn guards(model: &Model, cycles: &[Cycle]) -> Vec<Option<u8>> {
                 .filter(|&&held| !classes.contains(&(held >> 1)))
                 .find(|&&held| {
                     let mut edges = cycle.steps.iter().flat_map(|step| &step.edges);
-                    edges.all(|edge| always_under(model, &under, held, edge))
+                    edges.all(|&edge| always_under(model, &under, held, edge))
                 });
             guard.map(|held| held >> 1)
         })
@@ -199,7 +199,7 @@ fn always_under(
     model: &Model,
     under: &HashMap<(u8, u8, u8), u64>,
     guard: u8,
-    edge: &EdgeId,
+    edge: EdgeId,
 ) -> bool {
     if edge.annotated {
         return false;

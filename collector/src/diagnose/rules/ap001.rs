@@ -88,21 +88,20 @@ impl Deadlock {
             let places = places.filter(|places| closed(look, places))?;
             Some((number, places))
         });
-        let (number, cycle) = match known {
-            Some(known) => known,
-            None => {
-                if !stands(look, &knot.cycle) {
-                    return None;
-                }
-                let waits = knot.cycle.iter().map(|&task| wait_key(look, task));
-                self.known.push(Known {
-                    waits: waits.collect(),
-                    key: key(look, &knot.cycle),
-                    told_ns: 0,
-                    told: (0, 0),
-                });
-                (self.known.len() - 1, knot.cycle.clone())
+        let (number, cycle) = if let Some(known) = known {
+            known
+        } else {
+            if !stands(look, &knot.cycle) {
+                return None;
             }
+            let waits = knot.cycle.iter().map(|&task| wait_key(look, task));
+            self.known.push(Known {
+                waits: waits.collect(),
+                key: key(look, &knot.cycle),
+                told_ns: 0,
+                told: (0, 0),
+            });
+            (self.known.len() - 1, knot.cycle.clone())
         };
         let known = &mut self.known[number];
         let behind = look.waits.behind(&knot.members);

@@ -100,7 +100,7 @@ fn sighting(model: &Model, cycle: &Cycle, guard: Option<u8>) -> Sighting {
             query::series_name(step.acquired),
             marks(step.held, step.acquired, &step.edges),
         ));
-        for id in step.edges.iter().take(4) {
+        for &id in step.edges.iter().take(4) {
             sighting.details.push(edge_line(model, id));
         }
     }
@@ -158,8 +158,8 @@ fn marks(held: u8, acquired: u8, edges: &[EdgeId]) -> String {
     }
 }
 
-fn edge_line(model: &Model, id: &EdgeId) -> String {
-    let known = model.edges.get(id);
+fn edge_line(model: &Model, id: EdgeId) -> String {
+    let known = model.edges.get(&id);
     let by = known.map_or_else(String::new, |edge| {
         format!(
             ", {}, first by {} ({})",

@@ -50,16 +50,16 @@ impl Rule for LeakedLock {
                 if stood.is_none_or(|stood| stood.readings < READINGS) {
                     continue;
                 }
-                let lock = look.lock_name(hold.series, hold.instance);
+                let name = look.lock_name(hold.series, hold.instance);
                 let entry = query::entry_name(hold.entry as u8);
                 let who = query::task_name(task);
                 let how = if task.exited {
-                    format!("has ended with {lock} held, which it took in {entry}")
+                    format!("has ended with {name} held, which it took in {entry}")
                 } else {
-                    format!("has returned from {entry} with {lock} held")
+                    format!("has returned from {entry} with {name} held")
                 };
                 let mut sighting = Sighting::new(
-                    format!("{lock} {}.{}", task.tid, hold.serial),
+                    format!("{name} {}.{}", task.tid, hold.serial),
                     Severity::Critical,
                     format!("{who} {how}"),
                 );
@@ -78,7 +78,7 @@ impl Rule for LeakedLock {
                         list(&names)
                     ));
                 }
-                sighting.locks = vec![lock];
+                sighting.locks = vec![name];
                 sighting.meaning = "whoever wants the lock from now on stops for ever".into();
                 sighting.help = vec![
                     "nothing releases it: not waiting, not killing those who wait".into(),

@@ -89,7 +89,7 @@ impl ForeignRelease {
             if !suspect.before && !task.is_some_and(|task| look.left_entry(task, hold)) {
                 return suspect.readings < PATIENCE;
             }
-            let lock = look.lock_name(hold.series, suspect.instance);
+            let name = look.lock_name(hold.series, suspect.instance);
             let wrong_mode = query::mode(suspect.released) != query::mode(suspect.held);
             let how = if wrong_mode {
                 format!(
@@ -102,10 +102,10 @@ impl ForeignRelease {
                 "released by another task".to_owned()
             };
             let mut sighting = Sighting::new(
-                format!("{lock} {}", suspect.released),
+                format!("{name} {}", suspect.released),
                 Severity::Critical,
                 format!(
-                    "{lock} was {how} while {} ({}) held it{}",
+                    "{name} was {how} while {} ({}) held it{}",
                     suspect.holder.comm,
                     suspect.holder.tid,
                     if query::mode(suspect.held) == Mode::Write {
@@ -117,7 +117,7 @@ impl ForeignRelease {
             );
             sighting.lasting = true;
             sighting.tasks = vec![suspect.holder.clone()];
-            sighting.locks = vec![lock];
+            sighting.locks = vec![name];
             sighting.details.push(format!(
                 "taken in {}, still on record {} later",
                 query::entry_name(hold.entry as u8),

@@ -36,12 +36,12 @@ impl Rule for Starvation {
                 query::open_coded(wait.series as u8) && wait.rounds >= look.thresholds.rounds
             });
             let Some(wait) = starved else { continue };
-            let lock = look.lock_name(wait.series, wait.instance);
+            let name = look.lock_name(wait.series, wait.instance);
             let mut sighting = Sighting::new(
-                format!("{lock} {}.{}", task.tid, wait.serial),
+                format!("{name} {}.{}", task.tid, wait.serial),
                 Severity::Warning,
                 format!(
-                    "{} was woken {} times in {} and still waits for {lock}",
+                    "{} was woken {} times in {} and still waits for {name}",
                     query::task_name(task),
                     wait.rounds,
                     duration(look.ago(wait.since_ns))
@@ -49,7 +49,7 @@ impl Rule for Starvation {
             );
             sighting.since_ns = wait.since_ns;
             sighting.tasks = vec![look.task_ref(task)];
-            sighting.locks = vec![lock];
+            sighting.locks = vec![name];
             sighting.chain = Chain::of(look, place);
             sighting.meaning = "others take the lock each time before this task runs".into();
             sighting.help = vec!["fewer starts and stops of the same guest at once".into()];

@@ -46,8 +46,8 @@ impl Rule for FlagNotExclusive {
             } else {
                 span.instance
             };
-            let lock = look.lock_name(u32::from(span.what), instance);
-            if seen.iter().any(|known| known.key == lock) {
+            let name = look.lock_name(u32::from(span.what), instance);
+            if seen.iter().any(|known| known.key == name) {
                 continue;
             }
             let place = spans.tids.iter().position(|tid| *tid == span.tid);
@@ -57,10 +57,10 @@ impl Rule for FlagNotExclusive {
                 .unwrap_or_default();
             let entry = query::entry_name(span.inside);
             let mut sighting = Sighting::new(
-                lock.clone(),
+                name.clone(),
                 Severity::Warning,
                 format!(
-                    "{comm} ({}) set {lock} in {entry} while somebody else had set it",
+                    "{comm} ({}) set {name} in {entry} while somebody else had set it",
                     span.tid
                 ),
             );
@@ -71,7 +71,7 @@ impl Rule for FlagNotExclusive {
                 comm,
                 role: String::new(),
             }];
-            sighting.locks = vec![lock];
+            sighting.locks = vec![name];
             sighting.meaning = "two tasks change the same guest's binding at once, and either clears the flag for both".into();
             sighting.help = vec!["stop and start the guest if it misbehaves; report it".into()];
             seen.push(sighting);

@@ -297,6 +297,41 @@ proptest! {
     }
 }
 
+/// Histories reach what they are for: otherwise the properties say little.
+#[test]
+fn histories_deadlock_in_every_way() {
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let (mut knots, mut queued, mut flags, mut behind_ended, mut long) = (0, 0, 0, 0, 0);
+    for _ in 0..2_000 {
+        let steps = steps()
+            .new_tree(&mut runner)
+            .expect("steps can always be made");
+        let tasks = Simulator::of(&steps.current()).states();
+        let waits = Waits::of(&tasks);
+        let on_cycles: Vec<usize> = waits
+            .knots()
+            .into_iter()
+            .flat_map(|knot| knot.cycle)
+            .collect();
+        knots += usize::from(!on_cycles.is_empty());
+        long += usize::from(waits.knots().iter().any(|knot| knot.cycle.len() > 2));
+        let by_queue = |&task: &usize| {
+            let mut blockers = waits.blockers(task).iter();
+            blockers.all(|blocker| blocker.by == By::QueuedBefore)
+        };
+        queued += usize::from(on_cycles.iter().any(by_queue));
+        let flag = |&task: &usize| {
+            innermost(&tasks[task]).is_some_and(|wait| query::open_coded(wait.series as u8))
+        };
+        flags += usize::from(on_cycles.iter().any(flag));
+        let stuck = (0..tasks.len()).any(|task| waits.stuck[task]);
+        behind_ended += usize::from(stuck && on_cycles.is_empty());
+    }
+    let reached = [knots, queued, flags, behind_ended, long];
+    assert!(reached.iter().all(|&n| n >= 20), "{reached:?} of 2000");
+}
+
 /// The definition finds what it must: two tasks and two mutexes, crosswise.
 #[test]
 fn the_reference_finds_a_deadlock() {
