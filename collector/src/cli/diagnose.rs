@@ -10,6 +10,7 @@ use super::export::fold_recording;
 use super::live::{Warnings, follow, note};
 use super::output::print;
 use super::{Failure, Globals, run_options};
+use crate::diagnose::chain::Chain;
 use crate::diagnose::{Case, Diagnosis, Finding, Report, Severity, Thresholds, stacks, text};
 use crate::export::json::{Document, Origin, rfc3339};
 use crate::model::Model;
@@ -269,7 +270,7 @@ impl Changes {
             let key = (finding.id, finding.seen.key.clone());
             if !self.standing.contains(&key) {
                 lines.push(format!("{at} begins: {}", text::line(finding)));
-                let chain = finding.seen.chain.iter().flat_map(|chain| chain.lines());
+                let chain = finding.seen.chain.iter().flat_map(Chain::lines);
                 lines.extend(chain.map(|line| format!("    {line}")));
                 self.standing.push(key);
             }

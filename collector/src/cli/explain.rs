@@ -1,5 +1,6 @@
 //! `explain`: the documentation of a kind of finding.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -26,10 +27,11 @@ pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode, Failure> {
     }
     let docs = rules::docs();
     let Some(asked) = &args.id else {
-        let lines: String = docs
-            .iter()
-            .map(|doc| format!("{} {}\n", doc.id, doc.title))
-            .collect();
+        let mut lines = String::new();
+        for doc in docs {
+            // Writing to a String cannot fail.
+            let _ = writeln!(lines, "{} {}", doc.id, doc.title);
+        }
         print(&lines)?;
         return Ok(ExitCode::SUCCESS);
     };

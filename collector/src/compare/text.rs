@@ -1,4 +1,7 @@
-//! Columns as a table: ASCII, as wide as the generations need.
+//! Columns as a table: ASCII, as wide as the generations need. Writing to a String cannot fail: such results are
+//! left alone.
+
+use std::fmt::Write as _;
 
 use probe_ebpf::names::CLASSES;
 
@@ -61,7 +64,7 @@ pub fn render(title: &str, columns: &[Column]) -> String {
                 .find(|l| l.class == class && l.mode == mode)
                 .cloned()
         };
-        table.text.push_str(&format!("{name}\n"));
+        let _ = writeln!(table.text, "{name}");
         table.row("  acquisitions", columns, |c| {
             find(c).map_or_else(|| "-".into(), |l| l.acquisitions.to_string())
         });
@@ -151,13 +154,13 @@ impl Table {
             } else {
                 cell(column)
             };
-            line.push_str(&format!(" {text:>WIDTH$}"));
+            let _ = write!(line, " {text:>WIDTH$}");
         }
         self.text.push_str(line.trim_end());
         self.text.push('\n');
     }
 
     fn note(&mut self, generation: &str, text: &str) {
-        self.text.push_str(&format!("{generation}: {text}\n"));
+        let _ = writeln!(self.text, "{generation}: {text}");
     }
 }

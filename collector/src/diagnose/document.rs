@@ -1,4 +1,7 @@
-//! The documentation of findings as pages: for `explain`, and all of them as docs/findings.md.
+//! The documentation of findings as pages: for `explain`, and all of them as docs/findings.md. Writing to a String
+//! cannot fail: such results are left alone.
+
+use std::fmt::Write as _;
 
 use super::rules::{self, Doc};
 use super::upstream;
@@ -14,10 +17,11 @@ pub fn page(doc: &Doc) -> String {
     if entries.is_empty() {
         return page;
     }
-    page.push_str(&format!(
+    let _ = write!(
+        page,
         "\n**Generations.** Seen in or fixed for {}; the others cannot have it in the forms below.\n\n**What upstream did.**\n\n",
         affected.join(", ")
-    ));
+    );
     for entry in entries {
         let hash = if entry.commit.hash.is_empty() {
             String::new()
@@ -29,13 +33,14 @@ pub fn page(doc: &Doc) -> String {
         } else {
             format!(", with `{}`", entry.symptom)
         };
-        page.push_str(&format!(
-            "* {hash}\"{}\" ({}): {} ({}{symptom})\n",
+        let _ = writeln!(
+            page,
+            "* {hash}\"{}\" ({}): {} ({}{symptom})",
             entry.commit.title,
             entry.commit.release,
             entry.effect,
             entry.affected.join(", ")
-        ));
+        );
     }
     page
 }
@@ -46,7 +51,7 @@ pub fn all() -> String {
         "# Findings\n\nWhat `apscope diagnose` and the dashboard can find. Each section is also printed by `apscope explain ID`.\nWritten by `cargo xtask findings` from the rules in collector/src/diagnose/rules.\n\n## Thresholds\n\nSet with `--threshold NAME=VALUE`.\n\n| name | default | of | is |\n|---|---|---|---|\n",
     );
     for (name, value, of, what) in super::thresholds::table() {
-        text.push_str(&format!("| `{name}` | {value} | {of} | {what} |\n"));
+        let _ = writeln!(text, "| `{name}` | {value} | {of} | {what} |");
     }
     text.push('\n');
     for doc in rules::docs() {

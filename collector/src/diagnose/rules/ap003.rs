@@ -52,22 +52,22 @@ impl Rule for OrphanedWait {
                 continue;
             }
             if let Some(cause) = cause(look, place, wait) {
-                let lock = look.lock_name(wait.series, wait.instance);
-                orphans.entry((lock, cause)).or_default().push(place);
+                let name = look.lock_name(wait.series, wait.instance);
+                orphans.entry((name, cause)).or_default().push(place);
             }
         }
-        for ((lock, cause), mut places) in orphans {
+        for ((name, cause), mut places) in orphans {
             let since = |place: &usize| {
                 let task = &look.waits.tasks[*place];
                 (innermost(task).map_or(0, |wait| wait.since_ns), task.tid)
             };
             places.sort_by_key(since);
-            seen.push(sighting(look, lock, &cause, &places));
+            seen.push(sighting(look, name, &cause, &places));
         }
     }
 }
 
-fn sighting(look: &Look<'_>, lock: String, cause: &str, places: &[usize]) -> Sighting {
+fn sighting(look: &Look<'_>, name: String, cause: &str, places: &[usize]) -> Sighting {
     let tasks = places.iter().map(|&place| &look.waits.tasks[place]);
     let names: Vec<String> = tasks.clone().take(4).map(query::task_name).collect();
     let (verb, more) = match places.len() {
@@ -76,9 +76,9 @@ fn sighting(look: &Look<'_>, lock: String, cause: &str, places: &[usize]) -> Sig
         _ => ("wait", String::new()),
     };
     let mut sighting = Sighting::new(
-        format!("{lock} {cause}"),
+        format!("{name} {cause}"),
         Severity::Critical,
-        format!("{}{more} {verb} for {lock}, and {cause}", list(&names)),
+        format!("{}{more} {verb} for {name}, and {cause}", list(&names)),
     );
     sighting.since_ns = tasks
         .clone()
@@ -101,7 +101,7 @@ fn sighting(look: &Look<'_>, lock: String, cause: &str, places: &[usize]) -> Sig
             list(&names)
         ));
     }
-    sighting.locks = vec![lock];
+    sighting.locks = vec![name];
     sighting.meaning = "it sleeps until somebody else happens to wake this queue".into();
     sighting.help = vec![
         "another start or stop of the same guest wakes the queue, unless it waits for this task itself".into(),
