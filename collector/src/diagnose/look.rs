@@ -293,6 +293,8 @@ impl Look<'_> {
     /// Name of a guest: what instances call it, else its number.
     pub fn guest_label(&self, guest: u32) -> String {
         match self.labels.get(&guest) {
+            // Stacks know a guest by its process alone.
+            Some(label) if self.from_stacks() => format!("the guest of {label}"),
             Some(label) => label.clone(),
             None => format!("guest-{guest}"),
         }

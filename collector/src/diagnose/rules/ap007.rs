@@ -111,11 +111,10 @@ fn without_worker(look: &Look<'_>) -> Option<Sighting> {
     Some(sighting)
 }
 
-/// The queue in the name of its work item: `reset_work[00.0000]`.
-fn queue_of(work: &str) -> &str {
-    work.split_once('[')
-        .and_then(|(_, rest)| rest.strip_suffix(']'))
-        .unwrap_or(work)
+/// The queue in the name of its work item, `reset_work[00.0000]`; `None` where the work item is known by its worker alone.
+fn queue_of(work: &str) -> Option<&str> {
+    let (_, rest) = work.split_once('[')?;
+    rest.strip_suffix(']').filter(|queue| queue.contains('.'))
 }
 
 fn sighting(
@@ -125,7 +124,7 @@ fn sighting(
     work: &frame::Holding,
 ) -> Sighting {
     let name = look.lock_name(work.series, work.instance);
-    let queue = queue_of(&name).to_owned();
+    let queue = queue_of(&name);
     let behind = look.waits.behind(&[place]);
     let held: BTreeSet<String> = behind
         .iter()
@@ -149,7 +148,11 @@ fn sighting(
         name.clone(),
         severity,
         format!(
-            "the reset of queue {queue} is polled{}, {waiting}",
+            "the reset of {} is polled{}, {waiting}",
+            match queue {
+                Some(queue) => format!("queue {queue}"),
+                None => "a queue".to_owned(),
+            },
             lasting(" for ", look.ago(work.since_ns))
         ),
     );
@@ -184,21 +187,20 @@ fn sighting(
     }
     // The longest wait behind it tells the way to the root.
     sighting.chain = behind.first().and_then(|&waiter| Chain::of(look, waiter));
-    sighting.locks = std::iter::once(name).chain(held).collect();
+    sighting.locks = std::iter::once(name.clone()).chain(held).collect();
     sighting.meaning = "nothing behind it goes on until the queue answers".into();
     sighting.help = vec![
         format!(
-            "deconfiguring adapter {} (chzcrypt -d, or at the HMC) makes the queue answer 03 and ends the poll; its guests lose it",
-            adapter(&queue)
+            "deconfiguring {} (chzcrypt -d, or at the HMC) makes the queue answer 03 and ends the poll; its guests lose it",
+            queue.and_then(|queue| queue.split('.').next()).map_or_else(
+                || "the queue's adapter".to_owned(),
+                |adapter| format!("adapter {adapter}")
+            )
         ),
         "killing QEMU does not help: flush_work is uninterruptible".into(),
         "waiting helps only if the adapter is slow and not stuck".into(),
     ];
     sighting
-}
-
-fn adapter(queue: &str) -> &str {
-    queue.split('.').next().unwrap_or(queue)
 }
 
 /// The response code of the instruction that began the reset, where the probe could read it.

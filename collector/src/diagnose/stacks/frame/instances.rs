@@ -146,7 +146,7 @@ fn name(key: Key) -> String {
     match key {
         Key::Global(_) => class.to_owned(),
         Key::Guest(_, Group::Process(pid)) => format!("{class}[process {pid}]"),
-        Key::Guest(_, Group::ChildrenOf(pid)) => format!("{class}[child of {pid}]"),
+        Key::Guest(_, Group::ChildrenOf(pid)) => format!("{class}[children of {pid}]"),
         Key::Task(_, tid) => format!("{class}[task {tid}]"),
         Key::Guest(_, Group::Unknown) | Key::Unknown(_) => format!("{class}[?]"),
     }

@@ -66,8 +66,8 @@ fn the_hang_of_5_10_in_a_hung_task_report() {
         [
             "vmtest (72): holds vcpu->mutex[task 72]; waits for matrix_dev->lock",
             "vmtest (73): holds vcpu->mutex[task 73]; waits for matrix_dev->lock",
-            "vmtest (74): holds kvm->lock[child of 66]; waits for vcpu->mutex[task 72]",
-            "vmtest (75): holds matrix_dev->lock; waits for kvm->lock[child of 66]",
+            "vmtest (74): holds kvm->lock[children of 66]; waits for vcpu->mutex[task 72]",
+            "vmtest (75): holds matrix_dev->lock; waits for kvm->lock[children of 66]",
         ]
     );
     let meta = frame.meta.unwrap();
