@@ -253,6 +253,25 @@ impl Look<'_> {
         }
     }
 
+    /// What a task holds besides locks, by the functions that it is in, and who waits for that.
+    ///
+    /// `__vcpu_run` reads `kvm->srcu` around the handling of an intercept (arch/s390/kvm/kvm-s390.c, v5.10 to v7.2);
+    /// kernfs holds an active reference to a file's node around its read and write (fs/kernfs/file.c).
+    pub fn besides(&self, task: &frame::TaskState) -> Vec<&'static str> {
+        let inside = |name: fn(&str) -> bool| {
+            let mut calls = task.inside.iter();
+            calls.any(|call| name(query::entry_name(call.entry as u8)))
+        };
+        let mut held = Vec::new();
+        if inside(|name| name.starts_with("handle_pqap")) {
+            held.push("reads kvm->srcu, which a change of the guest's memory slots waits for");
+        }
+        if inside(|name| name.ends_with("_store") || name.ends_with("_show")) {
+            held.push("has an active kernfs reference, which a removal of the attribute's device waits for");
+        }
+        held
+    }
+
     /// What a task is at: by the functions that it is in, never by its name.
     pub fn role(&self, task: &frame::TaskState) -> String {
         let at = task

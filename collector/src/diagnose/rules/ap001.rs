@@ -234,6 +234,12 @@ fn sighting(
             n => format!("{n} further tasks wait behind it"),
         });
     }
+    for task in tasks.take(MAX_TASKS) {
+        for held in look.besides(task) {
+            let who = query::task_name(task);
+            sighting.details.push(format!("{who} also {held}"));
+        }
+    }
     sighting.locks = locks;
     sighting.meaning = meaning(look, knot, behind);
     sighting.help = help(look, cycle);

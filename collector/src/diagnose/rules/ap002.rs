@@ -160,15 +160,18 @@ fn marks(held: u8, acquired: u8, edges: &[EdgeId]) -> String {
 
 fn edge_line(model: &Model, id: EdgeId) -> String {
     let known = model.edges.get(&id);
+    let ago = |ns: u64| words::duration(model.last.at_ns.saturating_sub(ns));
     let by = known.map_or_else(String::new, |edge| {
         format!(
-            ", {}, first by {} ({})",
+            ", {}, first by {} ({}) {} ago, last {} ago",
             words::count(
                 usize::try_from(edge.count_total).unwrap_or(usize::MAX),
                 "time"
             ),
             edge.first_comm,
-            edge.first_tid
+            edge.first_tid,
+            ago(edge.first_ns),
+            ago(edge.last_ns)
         )
     });
     let (held, taken) = (place(id.held_in), place(id.acquired_in));

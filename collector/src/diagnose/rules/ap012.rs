@@ -228,6 +228,10 @@ fn sighting(look: &Look<'_>, key: String, tasks: &[Stuck<'_>]) -> Option<Sightin
         };
         sighting.details.push(format!("the root: {root}"));
     }
+    for held in look.besides(task) {
+        let who = query::task_name(task);
+        sighting.details.push(format!("{who} also {held}"));
+    }
     sighting.tasks = tasks
         .iter()
         .take(16)
