@@ -225,7 +225,8 @@ fn live(at_ns: u64) -> Live {
         lock,
         since_ns: at_ns - ago,
         entry: u32::from(entry_id::GROUP_NOTIFIER),
-        serial: 1,
+        // Another one in each frame: nobody is stuck.
+        serial: at_ns,
         evidence: "probe".into(),
         ..Holding::default()
     };
@@ -241,7 +242,7 @@ fn live(at_ns: u64) -> Live {
                     instance: 2,
                     lock: 0x80,
                     since_ns: at_ns - 400,
-                    serial: 3,
+                    serial: at_ns,
                     entry: u32::from(entry_id::HANDLE_PQAP),
                     rounds: 1,
                     evidence: "probe".into(),

@@ -218,13 +218,16 @@ fn state(actor: &Actor<'_>, instances: &mut Instances) -> frame::TaskState {
     }
 }
 
-/// The stack of a wait, or of what is held; one that is of no lock is left out.
+/// Series of a stack that is of no lock.
+const NO_SERIES: u32 = u8::MAX as u32;
+
+/// The stack of a wait, or of what is held; of a task that does neither it says where it is instead.
 fn stack(task: &Task, state: &frame::TaskState) -> Option<frame::Stack> {
     let (series, instance, entry, since_ns, hold) = match (state.waits.first(), state.holds.last())
     {
         (Some(w), _) => (w.series, w.instance, w.entry, w.since_ns, false),
         (None, Some(h)) => (h.series, h.instance, h.entry, h.since_ns, true),
-        (None, None) => return None,
+        (None, None) => (NO_SERIES, NO_INSTANCE, 0, AT_NS, false),
     };
     (!task.frames.is_empty()).then(|| frame::Stack {
         tid: task.tid,

@@ -1,5 +1,6 @@
 //! The members of the document that say who: `live`, `writes` and `stacks`.
 
+use probe_ebpf::names::CLASSES;
 use serde::Serialize;
 
 use crate::model::{Model, query};
@@ -150,6 +151,10 @@ impl Stack {
     pub(super) fn all(model: &Model) -> Vec<Self> {
         let stacks = model.stacks.iter();
         stacks
+            // Saved stacks of tasks that wait for no lock are of no series.
+            .filter(|stack| {
+                usize::try_from(stack.series >> 1).is_ok_and(|class| class < CLASSES.len())
+            })
             .map(|stack| Self {
                 tid: stack.tid,
                 comm: stack.comm.clone(),
