@@ -23,6 +23,8 @@ pub struct Column {
     pub refused: Option<String>,
     /// Length of the run.
     pub duration_ns: u64,
+    /// `ebpf` or `in-process`.
+    pub probe: String,
     /// How it ended: `finished`, `stuck`, ...
     pub ended: String,
     /// Statistics are exact.
@@ -115,9 +117,10 @@ pub struct Cycle {
 const OPERATIONS: [(&str, &[u8]); 5] = [
     ("PQAP", &[entry_id::KVM_HANDLE_PQAP]),
     (
-        "starts, stops",
+        "opens, closes",
         &[
-            entry_id::GROUP_NOTIFIER,
+            entry_id::OPEN,
+            entry_id::RELEASE,
             entry_id::OPEN_DEVICE,
             entry_id::CLOSE_DEVICE,
         ],
@@ -137,6 +140,7 @@ impl Column {
             generation: generation.to_owned(),
             refused: Some(why),
             duration_ns: 0,
+            probe: String::new(),
             ended: String::new(),
             exact: true,
             operations: Vec::new(),
@@ -188,6 +192,10 @@ impl Column {
             generation: generation.to_owned(),
             refused: None,
             duration_ns,
+            probe: model
+                .meta
+                .as_ref()
+                .map_or_else(String::new, |meta| meta.probe.clone()),
             ended: model
                 .end
                 .as_ref()

@@ -23,6 +23,7 @@ pub fn render(title: &str, columns: &[Column]) -> String {
         Some(_) => "no such scenario".into(),
         None => c.ended.clone(),
     });
+    table.row("measured", columns, |c| c.probe.clone());
     table.row("cycles seen by lockdep", columns, |c| cycles(c, true));
     table.row("cycles it cannot see", columns, |c| cycles(c, false));
     table.row("hangs", columns, |c| c.deadlocks.len().to_string());
@@ -39,7 +40,9 @@ pub fn render(title: &str, columns: &[Column]) -> String {
     for kind in kinds {
         table.row(&format!("{kind} a second"), columns, |c| {
             let of = c.operations.iter().find(|o| o.what == kind);
-            of.map_or_else(|| "-".into(), |o| format!("{:.0}", o.per_second))
+            // What goes on beside a hang is another workload.
+            of.filter(|_| c.ended != "stuck")
+                .map_or_else(|| "-".into(), |o| format!("{:.0}", o.per_second))
         });
     }
     let mut locks: Vec<(&str, &str)> = columns

@@ -258,7 +258,7 @@ impl Chain {
                 format!(" ({})", waits.mode)
             };
             let hidden = if waits.open_coded {
-                ", an open-coded lock"
+                ", an open-coded lock,"
             } else {
                 ""
             };

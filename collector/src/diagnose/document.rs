@@ -48,7 +48,7 @@ pub fn page(doc: &Doc) -> String {
 /// docs/findings.md.
 pub fn all() -> String {
     let mut text = String::from(
-        "# Findings\n\nWhat `apscope diagnose` and the dashboard can find. Each section is also printed by `apscope explain ID`.\nWritten by `cargo xtask findings` from the rules in collector/src/diagnose/rules.\n\n## Thresholds\n\nSet with `--threshold NAME=VALUE`.\n\n| name | default | of | is |\n|---|---|---|---|\n",
+        "# Findings\n\nWhat `apscope diagnose` can find. Each section is also printed by `apscope explain ID`.\nWritten by `cargo xtask findings` from the rules in collector/src/diagnose/rules.\n\n## Thresholds\n\nSet with `--threshold NAME=VALUE`.\n\n| name | default | of | is |\n|---|---|---|---|\n",
     );
     for (name, value, of, what) in super::thresholds::table() {
         let _ = writeln!(text, "| `{name}` | {value} | {of} | {what} |");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::chain::Root;
+use super::chain::{Chain, Root};
 use super::finding::{Finding, Id};
 use super::words::duration;
 use super::{Report, Severity};
@@ -59,6 +59,9 @@ fn environment(page: &mut Page, model: &Model) {
         ""
     };
     let generation = match query::candidates(meta) {
+        known if known.is_empty() && query::is_kernel(meta) => {
+            "none; locks that were named".to_owned()
+        }
         known if known.is_empty() => "of a generation that is not known".to_owned(),
         known => known,
     };
@@ -90,7 +93,9 @@ fn environment(page: &mut Page, model: &Model) {
                 "time: {} for {}; {}",
                 rfc3339(meta.start_unix_ns),
                 duration(query::elapsed_ns(model)),
-                if model.loss.exact() {
+                if query::is_kernel(meta) && meta.level == 0 {
+                    "nothing is counted"
+                } else if model.loss.exact() {
                     "counts are exact"
                 } else {
                     "counts are \"at least\""
@@ -139,10 +144,23 @@ fn explained(report: &Report, finding: &Finding) -> Option<Id> {
     let by = match root {
         Root::Cycle(_) => Id(1),
         Root::PollingHardware { .. } => Id(7),
+        // The worker that polls is not among the stacks.
+        Root::Unknown { .. } if last_wait(finding.seen.chain.as_ref()?) == Some("reset_work") => {
+            Id(7)
+        }
         _ => return None,
     };
     let shown = |f: &Finding| f.id == by && f.active() == finding.active();
     (finding.id > by && report.findings.iter().any(shown)).then_some(by)
+}
+
+/// Class of the lock at the end of the first branch of a chain.
+fn last_wait(chain: &Chain) -> Option<&str> {
+    let mut at = chain;
+    while let Some(below) = at.below.first() {
+        at = below;
+    }
+    at.waits.as_ref()?.lock.split('[').next()
 }
 
 fn one(page: &mut Page, finding: &Finding, explained: Option<Id>, model: &Model) {

@@ -111,6 +111,12 @@ fn nothing(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
             text: "nothing has been read yet".into(),
         };
     };
+    if look.model.ticks.len() < 2 && !look.from_stacks() {
+        return Verdict {
+            kind: Kind::CannotTell,
+            text: "measuring has only begun".into(),
+        };
+    }
     if query::is_kernel(meta) && meta.level == 0 {
         return Verdict {
             kind: Kind::CannotTell,

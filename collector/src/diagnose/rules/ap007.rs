@@ -175,7 +175,7 @@ fn sighting(
     ));
     if let Some(code) = response_code(task) {
         sighting.details.push(format!(
-            "the reset was answered {code:02x}{}",
+            "the instruction that began the reset was answered {code:02x}{}; answers to the polls are not seen",
             meaning_of(code)
         ));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use probe_ebpf::names::entry_id;
+use probe_ebpf::names::{class_id, entry_id};
 
 use super::{Doc, Rule, killable};
 use crate::diagnose::chain::{Chain, Root};
@@ -152,21 +152,26 @@ struct Stuck<'a> {
     call: &'a frame::Inside,
 }
 
-/// What tells one root from another: the task at the end of the way over who has held for longest. A circle is one root
-/// wherever it is entered; where nobody is known to be at the end, it is each guest's own.
+/// What tells one root from another. A circle is one root wherever it is entered, and so are a queue that is polled and a
+/// task that has ended. Those who go on by themselves, one after the other, are one root together: which of them it is
+/// changes from reading to reading. Where nobody is known to be at the end, it is each guest's own.
 fn key(look: &Look<'_>, stuck: &Stuck<'_>) -> String {
     let mut at = stuck.place;
     for _ in 0..look.waits.tasks.len() {
         let task = &look.waits.tasks[at];
-        if innermost(task).is_none() {
+        let Some(wait) = innermost(task) else {
+            let polls = |hold: &frame::Holding| hold.series >> 1 == u32::from(class_id::RESET_WORK);
             return if at == stuck.place {
                 format!("guest {:?}", stuck.guest)
-            } else {
+            } else if task.exited || task.holds.iter().any(polls) {
                 format!("root {}", task.tid)
+            } else {
+                "goes on".to_owned()
             };
-        }
+        };
         match look.waits.blockers(at).first() {
             Some(blocker) => at = blocker.task,
+            None if look.acquired_since(wait) > 0 => return "goes on".to_owned(),
             None => return format!("guest {:?}", stuck.guest),
         }
     }
@@ -196,10 +201,12 @@ fn sighting(look: &Look<'_>, key: String, tasks: &[Stuck<'_>]) -> Option<Sightin
         ))
     );
     let shown = names.len().min(8);
-    let mut who = list(&names[..shown]);
-    if names.len() > shown {
-        who = format!("{who} and {} more", names.len() - shown);
-    }
+    let who = if names.len() > shown {
+        let more = names.len() - shown;
+        format!("{} and {more} more", names[..shown].join(", "))
+    } else {
+        list(&names)
+    };
     let mut sighting = Sighting::new(
         key,
         if ends {
@@ -224,6 +231,7 @@ fn sighting(look: &Look<'_>, key: String, tasks: &[Stuck<'_>]) -> Option<Sightin
     if let Some((at, root)) = &root {
         let root = match root {
             Root::Cycle(_) => "a circle: see AP001".to_owned(),
+            other if at.comm.is_empty() => format!("task {}, {}", at.tid, other.text()),
             other => format!("{} ({}), {}", at.comm, at.tid, other.text()),
         };
         sighting.details.push(format!("the root: {root}"));
@@ -260,6 +268,9 @@ fn sighting(look: &Look<'_>, key: String, tasks: &[Stuck<'_>]) -> Option<Sightin
         Some((_, Root::PollingHardware { .. })) => vec!["what helps the queue: see AP007".into()],
         Some((_, Root::Cycle(_))) => vec!["see AP001".into()],
         Some((_, Root::Exited)) => vec!["see AP003 and AP004".into()],
+        _ if look.from_stacks() => {
+            vec!["save the stacks of all tasks (sysrq-t), or take a dump: the holder's is not among these".into()]
+        }
         _ => vec!["measure at a higher level, or read the lock's owner from a dump".into()],
     };
     if innermost(task).is_some_and(killable) {
