@@ -11,8 +11,10 @@ use super::live::{Warnings, follow, note};
 use super::output::print;
 use super::{Failure, Globals, run_options};
 use crate::diagnose::chain::Chain;
+use crate::diagnose::upstream::GENERATIONS;
 use crate::diagnose::{Case, Diagnosis, Finding, Report, Severity, Thresholds, stacks, text};
 use crate::export::json::{Document, Origin, rfc3339};
+use crate::frame::LogLine;
 use crate::model::Model;
 use crate::source::Session;
 
@@ -47,7 +49,7 @@ pub struct DiagnoseArgs {
     pub fail_on: FailOn,
 
     /// Say so if nothing of this guest is stuck here (AP000): its number, as in guest-N
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "from")]
     pub guest: Option<u32>,
 
     /// From when on something is a finding, for example stuck=500ms; docs/findings.md lists them. May be given several
@@ -188,7 +190,22 @@ fn from_text(path: &Path, globals: &Globals, case: &mut Case) -> Result<Vec<Stri
         ));
     }
     let generation = globals.generation.as_deref();
-    let (frame, notes) = stacks::frame::frame(&parsed, generation);
+    if let Some(name) = generation.filter(|name| !GENERATIONS.contains(name)) {
+        return Err(Failure::new(
+            format!("there is no generation {name}"),
+            format!("there are {}", GENERATIONS.join(", ")),
+            "without --generation: it is found out from the stacks",
+        ));
+    }
+    let (mut frame, notes) = stacks::frame::frame(&parsed, generation);
+    frame.log = notes
+        .iter()
+        .map(|text| LogLine {
+            at_ns: frame.at_ns,
+            level: "info".into(),
+            text: text.clone(),
+        })
+        .collect();
     case.apply(&frame);
     Ok(notes)
 }
@@ -244,7 +261,13 @@ fn answer(
 /// 0: nothing found; 1: findings at least as bad as was asked for.
 fn exit_code(args: &DiagnoseArgs, report: &Report) -> ExitCode {
     let least = args.fail_on.severity();
-    let found = report.findings.iter().any(|f| f.seen.severity >= least);
+    // AP000 says that it is not here.
+    let accuses = |f: &&Finding| f.id.0 != 0;
+    let found = report
+        .findings
+        .iter()
+        .filter(accuses)
+        .any(|f| f.seen.severity >= least);
     ExitCode::from(u8::from(found))
 }
 

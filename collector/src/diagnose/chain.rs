@@ -386,6 +386,11 @@ fn root(look: &Look<'_>, task: &frame::TaskState) -> Root {
                 query::task_name(task)
             ),
         },
+        "D" if !look.waits_seen() => Root::Unknown {
+            why: format!(
+                "it sleeps in {entry}, and this kernel shows waits for mutexes and rwsems at level 2 alone"
+            ),
+        },
         "" | "R" => Root::Running { entry },
         _ if task.asleep_in.is_empty() => Root::Sleeping {
             in_function: entry.to_owned(),
@@ -408,6 +413,9 @@ fn nobody(look: &Look<'_>, wait: &frame::Waiting) -> Root {
         LockKind::Work => Root::NotRunning,
         LockKind::Flag if look.flag_is_clear(wait.instance) => Root::Unknown {
             why: "the flag is clear and nobody has set it".into(),
+        },
+        LockKind::Flag if look.holders_unseen().is_some() => Root::Unknown {
+            why: "below level 2 nobody is seen to set a flag".into(),
         },
         LockKind::Flag => Root::Unknown {
             why: "the flag was set before measuring began: its holder was never seen".into(),

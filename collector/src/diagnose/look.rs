@@ -224,6 +224,26 @@ impl Look<'_> {
         of.all(|address| Some(address) == first)
     }
 
+    /// Name of a guest that nothing is known of.
+    pub fn unknown_guest(&self, guest: u32) -> Option<String> {
+        let emulated = query::emulated(self.model);
+        let guests = self.model.meta.as_ref().map_or(0, |meta| meta.guests);
+        let known = self.labels.contains_key(&guest) || emulated && guest < guests;
+        (!known).then(|| self.guest_label(guest))
+    }
+
+    /// Waits for mutexes and rwsems are on record. Below level 2 a kernel shows them through its contention tracepoints,
+    /// which it has since v5.19.
+    pub fn waits_seen(&self) -> bool {
+        let Some(meta) = &self.model.meta else {
+            return true;
+        };
+        let tracepoint = |point: &frame::AttachPoint| {
+            point.symbol.contains("contention_begin") && point.mechanism != "none"
+        };
+        !query::is_kernel(meta) || meta.level >= 2 || meta.attach.iter().any(tracepoint)
+    }
+
     /// Why a holder may be missing from live state; `None` where every acquisition is seen.
     pub fn holders_unseen(&self) -> Option<String> {
         let meta = self.model.meta.as_ref()?;

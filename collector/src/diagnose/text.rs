@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::chain::{Chain, Root};
 use super::finding::{Finding, Id};
+use super::upstream;
 use super::words::duration;
 use super::{Report, Severity};
 use crate::export::json::rfc3339;
@@ -11,6 +12,8 @@ use crate::model::Model;
 use crate::model::query::{self, LockRow};
 use crate::page::Page;
 
+/// Notes on what is assumed of stacks shown.
+const ASSUMED: usize = 12;
 /// Lines of a chain shown.
 const CHAIN_LINES: usize = 24;
 
@@ -102,6 +105,11 @@ fn environment(page: &mut Page, model: &Model) {
                 }
             ),
         );
+    }
+    if meta.source == "stacks" {
+        for line in model.log.iter().take(ASSUMED) {
+            page.wrapped(0, &format!("assumed: {}", line.text));
+        }
     }
     for loss in meta.losses.iter().take(4) {
         page.wrapped(0, &format!("not measured: {loss}"));
@@ -213,6 +221,23 @@ fn one(page: &mut Page, finding: &Finding, explained: Option<Id>, model: &Model)
     }
     for history in &finding.upstream {
         page.wrapped(2, &format!("upstream: {}", history.text()));
+    }
+    let affected = upstream::affected(finding.id.0);
+    if finding.upstream.is_empty() && !affected.is_empty() {
+        let generation = model
+            .meta
+            .as_ref()
+            .map_or("", |meta| meta.generation.as_str());
+        let these: Vec<&str> = generation.split('|').filter(|g| !g.is_empty()).collect();
+        if !these.is_empty() {
+            page.wrapped(
+                2,
+                &format!(
+                    "upstream: not known of {} in this form: worth a report",
+                    these.join(" or ")
+                ),
+            );
+        }
     }
     page.wrapped(2, &format!("more: apscope explain {}", finding.id));
 }

@@ -101,6 +101,12 @@ const HOTPLUG: Commit = commit(
     "v6.0",
 );
 
+const GROUP_LOCK: Commit = commit(
+    "",
+    "vfio: fix deadlock between group lock and kvm lock",
+    "v6.3",
+);
+
 const SPLAT: &[&str] = &["v5.10", "v5.11"];
 const FLAG: &[&str] = &["v5.13", "v5.15-rc"];
 
@@ -149,6 +155,13 @@ pub const TABLE: &[Entry] = &[
         effect: "returns from unset_kvm with the lock held where there is no guest; found in review",
     },
     Entry {
+        id: 1,
+        affected: &["v6.0"],
+        symptom: "group_lock",
+        commit: GROUP_LOCK,
+        effect: "no longer takes the group's lock under kvm->lock, which 51cdc8bc120e (6.2-rc) had begun to; v6.0 and v6.1 are not known to have it",
+    },
+    Entry {
         id: 2,
         affected: SPLAT,
         symptom: "matrix_dev->lock",
@@ -182,6 +195,13 @@ pub const TABLE: &[Entry] = &[
         symptom: "pqap_hook_rwsem",
         commit: DRAFT_JULY,
         effect: "holds the rwsem for writing while it takes kvm->lock; the merged version does not",
+    },
+    Entry {
+        id: 2,
+        affected: &["v6.0"],
+        symptom: "group_lock",
+        commit: GROUP_LOCK,
+        effect: "no longer takes the group's lock under kvm->lock, which 51cdc8bc120e (6.2-rc) had begun to; v6.0 and v6.1 are not known to have it",
     },
     Entry {
         id: 3,

@@ -75,17 +75,16 @@ pub(super) fn verdict(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
             return says(Kind::Deadlock, finding);
         }
     }
-    if let Some(finding) = first(7) {
+    if let Some(finding) = first(7)
+        && finding.seen.severity == Severity::Critical
+    {
         return says(Kind::Hardware, finding);
     }
     if let Some(finding) = first(12) {
         return of_stuck(finding, says);
     }
-    if let Some(finding) = [13, 9, 6, 8].into_iter().find_map(first) {
+    if let Some(finding) = [9, 6, 8, 7].into_iter().find_map(first) {
         return says(Kind::Slow, finding);
-    }
-    if let Some(finding) = first(0) {
-        return says(Kind::NotHere, finding);
     }
     nothing(look, standing)
 }
@@ -99,7 +98,25 @@ fn of_stuck(finding: &Finding, says: impl Fn(Kind, &Finding) -> Verdict) -> Verd
             kind: Kind::CannotTell,
             text: format!("{}, {why} ({})", finding.seen.summary, finding.id),
         },
-        _ => says(Kind::Slow, finding),
+        // A circle in one reading alone.
+        Some(Root::Cycle(_)) => Verdict {
+            kind: Kind::CannotTell,
+            text: format!(
+                "{}, in a circle that has not stood for long ({})",
+                finding.seen.summary, finding.id
+            ),
+        },
+        Some(Root::Exited) => says(Kind::Deadlock, finding),
+        Some(Root::NotRunning | Root::SeenAbove) | None => Verdict {
+            kind: Kind::CannotTell,
+            text: format!(
+                "{}, and the root is not known ({})",
+                finding.seen.summary, finding.id
+            ),
+        },
+        Some(Root::Running { .. } | Root::Sleeping { .. } | Root::Passing { .. }) => {
+            says(Kind::Slow, finding)
+        }
     }
 }
 
@@ -136,10 +153,33 @@ fn nothing(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
         .iter()
         .filter_map(|task| Some(look.ago(super::graph::waits::innermost(task)?.since_ns)))
         .max();
-    if look.from_stacks() {
+    let elsewhere = standing.iter().find(|finding| finding.id.0 == 0);
+    if look.from_stacks() && elsewhere.is_none() {
         return Verdict {
             kind: Kind::CannotTell,
             text: "the stacks do not lead to a cause".into(),
+        };
+    }
+    if let Some(name) = look.asked.and_then(|guest| look.unknown_guest(guest)) {
+        return Verdict {
+            kind: Kind::CannotTell,
+            text: format!("{name} is not known: none of its locks has been seen"),
+        };
+    }
+    if !look.waits_seen() {
+        return Verdict {
+            kind: Kind::CannotTell,
+            text: "this kernel shows waits for mutexes and rwsems at level 2 alone".into(),
+        };
+    }
+    if query::is_kernel(meta)
+        && let Some(lock) = held_from_before(look)
+    {
+        return Verdict {
+            kind: Kind::CannotTell,
+            text: format!(
+                "{lock} is held since before measuring began, and who waits since then is not seen; see diagnose --from"
+            ),
         };
     }
     let waits = longest.map_or_else(
@@ -151,15 +191,39 @@ fn nothing(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
             )
         },
     );
-    let possible = standing
-        .iter()
-        .find(|finding| finding.id.0 == 2 && finding.seen.severity >= Severity::Warning);
-    let text = match possible {
-        Some(finding) => format!("{waits}; but a deadlock is possible ({})", finding.id),
+    let waits = match elsewhere {
+        Some(finding) => format!("{} ({})", finding.seen.summary, finding.id),
+        None if query::is_kernel(meta) => {
+            format!("{waits}, of those that began since measuring did")
+        }
         None => waits,
+    };
+    let others: Vec<String> = standing
+        .iter()
+        .filter(|finding| finding.seen.severity >= Severity::Warning)
+        .map(|finding| match finding.id.0 {
+            2 => format!("a deadlock is possible ({})", finding.id),
+            _ => format!("{} ({})", finding.seen.summary, finding.id),
+        })
+        .take(2)
+        .collect();
+    let text = if others.is_empty() {
+        waits
+    } else {
+        format!("{waits}; but {}", others.join("; "))
     };
     Verdict {
         kind: Kind::NotHere,
         text,
     }
+}
+
+/// A lock of the driver whose owner's acquisition was not seen, and which it has held for long.
+fn held_from_before(look: &Look<'_>) -> Option<String> {
+    let stuck = look.thresholds.stuck;
+    let holds = look.waits.tasks.iter().flat_map(|task| &task.holds);
+    holds
+        .filter(|hold| hold.adopted && !query::long_hold_is_normal(hold.series as u8))
+        .find(|hold| look.lasts(hold.since_ns, stuck))
+        .map(|hold| look.lock_name(hold.series, hold.instance))
 }

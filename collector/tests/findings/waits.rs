@@ -40,7 +40,7 @@ fn a_lost_wake_up_is_found_in_the_third_reading() {
         chain(&finding),
         [
             "CPU 0/KVM (11), vCPU of guest-0",
-            "  waits 299 ms for kvm_busy[mdev-0], an open-coded lock in handle_pqap [probe], and that is all that is known: the flag is clear and nobody has set it",
+            "  waits 299 ms for kvm_busy[mdev-0], an open-coded lock, in handle_pqap [probe], and that is all that is known: the flag is clear and nobody has set it",
         ]
     );
     assert!(

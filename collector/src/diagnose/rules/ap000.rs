@@ -6,6 +6,7 @@ use crate::diagnose::finding::{Id, Severity, Sighting};
 use crate::diagnose::look::Look;
 use crate::diagnose::words::count;
 use crate::frame;
+use crate::model::query;
 
 const DOC: Doc = Doc {
     id: Id(0),
@@ -93,6 +94,11 @@ fn scheduler(frame: &str) -> bool {
 }
 
 fn of_guest(look: &Look<'_>, guest: u32) -> Option<Sighting> {
+    // What is not seen exonerates nobody.
+    let blind = query::counts_nothing(look.model) || !look.waits_seen() || !look.model.loss.exact();
+    if blind || look.unknown_guest(guest).is_some() {
+        return None;
+    }
     let stuck_ns = look.nanos(look.thresholds.stuck);
     let tasks: Vec<&frame::TaskState> = look
         .waits

@@ -212,7 +212,7 @@ fn sighting(
             task.holds.iter().any(|hold| {
                 let stood = look.standing.hold(task.tid, hold);
                 driver.contains(&((hold.series >> 1) as u8))
-                    && stood.is_some_and(|stood| stood.readings > 1)
+                    && stood.is_some_and(|stood| stood.readings > 1 || look.from_stacks())
             })
         });
         if !held {
@@ -240,9 +240,23 @@ fn sighting(
             sighting.details.push(format!("{who} also {held}"));
         }
     }
+    let assumed = waits
+        .iter()
+        .filter(|wait| wait.evidence.contains("assumed"))
+        .count();
     sighting.locks = locks;
     sighting.meaning = meaning(look, knot, behind);
     sighting.help = help(look, cycle);
+    if assumed > 0 {
+        sighting.details.push(format!(
+            "{} of the circle: the stack allows another lock too, and this one fits the others",
+            count(assumed, "assumed wait")
+        ));
+        sighting.help.insert(
+            0,
+            "save the stacks again after ten seconds: if they are the same, it is certain".into(),
+        );
+    }
     sighting
 }
 

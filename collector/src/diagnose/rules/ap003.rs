@@ -24,10 +24,14 @@ wake-up was lost), or the task that set it has ended, or has left the function w
 without running, and does not queue for the mutex that guards the flag. A flag whose setter was never seen is `holder
 unknown` in a chain, and not this finding.
 
-**What can help.** Any later wake-up of the same wait queue: starting or stopping the same guest clears the flag and wakes
-everybody, where it does not itself wait for the sleeper. Killing does not: the wait is uninterruptible.
+**What can help.** After a lost wake-up, any later one of the same wait queue: starting or stopping the same guest wakes
+everybody, where it does not itself wait for the sleeper. Where the setter is gone the flag stays set, and a stop of the
+guest would wait for it too: only a reboot, after a dump. Killing does not help: the wait is uninterruptible.
 ",
 };
+
+/// The cause of a wait for a flag that is clear.
+const LOST: &str = "the flag is clear already: the wake-up was lost";
 
 /// Readings in a row without having run: somebody who was just woken runs within one of them.
 const READINGS: u32 = 3;
@@ -41,6 +45,10 @@ impl Rule for OrphanedWait {
     }
 
     fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
+        // A missed invocation makes a flag look clear, and a setter look gone.
+        if !look.model.loss.exact() {
+            return;
+        }
         // By lock and cause: those who sleep on one queue are one finding.
         let mut orphans: BTreeMap<(String, String), Vec<usize>> = BTreeMap::new();
         for (place, task) in look.waits.tasks.iter().enumerate() {
@@ -103,10 +111,18 @@ fn sighting(look: &Look<'_>, name: String, cause: &str, places: &[usize]) -> Sig
     }
     sighting.locks = vec![name];
     sighting.meaning = "it sleeps until somebody else happens to wake this queue".into();
-    sighting.help = vec![
-        "another start or stop of the same guest wakes the queue, unless it waits for this task itself".into(),
-        REBOOT.into(),
-    ];
+    sighting.help = if cause == LOST {
+        vec![
+            "another start or stop of the same guest wakes the queue, unless it waits for this task itself".into(),
+            REBOOT.into(),
+        ]
+    } else {
+        // The flag is set: whoever stops the guest waits for it too.
+        vec![
+            "nothing clears the flag any more, and a stop of the guest waits for it too".into(),
+            REBOOT.into(),
+        ]
+    };
     sighting
 }
 
@@ -115,12 +131,15 @@ fn cause(look: &Look<'_>, place: usize, wait: &frame::Waiting) -> Option<String>
     let blockers = look.waits.blockers(place);
     if blockers.is_empty() {
         let clear = look.flag_is_clear(wait.instance);
-        return clear.then(|| "the flag is clear already: the wake-up was lost".to_owned());
+        return clear.then(|| LOST.to_owned());
     }
     let mut causes = blockers.iter().map(|blocker| {
         let holder = &look.waits.tasks[blocker.task];
         let hold = holder.holds.get(blocker.record)?;
         let who = query::task_name(holder);
+        if hold.adopted {
+            return None;
+        }
         if holder.exited {
             return Some(format!("{who}, who set it, has ended"));
         }

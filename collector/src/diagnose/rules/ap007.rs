@@ -26,7 +26,7 @@ budget; its name has the queue's APQN. Who waits for it, and behind that, is liv
 instruction that began the reset is shown where it can be read: 02 reset in progress, 05 busy.
 
 **What can help.** The poll ends as soon as the queue answers 00, 03 or 04 (from v7.2 also 01). Deconfiguring the adapter
-(`chzcrypt -d`, or at the HMC/SE) makes it answer 03; its guests lose it. Killing QEMU does not help: flush_work is
+(`chzcrypt --config-off`, or at the HMC/SE) makes it answer 03; its guests lose it. Killing QEMU does not help: flush_work is
 uninterruptible. Waiting helps if the adapter only is slow.
 ",
 };
@@ -105,7 +105,7 @@ fn without_worker(look: &Look<'_>) -> Option<Sighting> {
         .collect();
     sighting.meaning = "nothing behind it goes on until the queue answers".into();
     sighting.help = vec![
-        "deconfiguring the queue's adapter (chzcrypt -d, or at the HMC) makes it answer 03 and ends the poll; its guests lose it".into(),
+        "deconfiguring the queue's adapter (chzcrypt --config-off, or at the HMC) makes it answer 03 and ends the poll; its guests lose it".into(),
         "killing QEMU does not help: flush_work is uninterruptible".into(),
     ];
     Some(sighting)
@@ -191,7 +191,7 @@ fn sighting(
     sighting.meaning = "nothing behind it goes on until the queue answers".into();
     sighting.help = vec![
         format!(
-            "deconfiguring {} (chzcrypt -d, or at the HMC) makes the queue answer 03 and ends the poll; its guests lose it",
+            "deconfiguring {} (chzcrypt --config-off, or at the HMC) makes the queue answer 03 and ends the poll; its guests lose it",
             queue.and_then(|queue| queue.split('.').next()).map_or_else(
                 || "the queue's adapter".to_owned(),
                 |adapter| format!("adapter {adapter}")

@@ -58,11 +58,16 @@ impl Rule for StaleHook {
                 continue;
             }
             let name = query::entry_name(entry);
+            let left = if look.only(generations) {
+                "left"
+            } else {
+                "may have left"
+            };
             let mut sighting = Sighting::new(
                 name,
                 Severity::Warning,
                 format!(
-                    "{name} refused a guest ({refusal}, {refused} times) and left the PQAP hook behind"
+                    "{name} refused a guest ({refusal}, {refused} times) and {left} the PQAP hook behind"
                 ),
             );
             sighting.lasting = true;

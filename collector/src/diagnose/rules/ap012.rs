@@ -1,6 +1,6 @@
 //! AP012: a guest that does not go on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use probe_ebpf::names::{class_id, entry_id};
 
@@ -66,10 +66,21 @@ impl Rule for StuckGuest {
     }
 
     fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
+        let keeping: HashSet<usize> = look
+            .waits
+            .blocked
+            .iter()
+            .flatten()
+            .flat_map(|blocked| &blocked.by)
+            .map(|blocker| blocker.task)
+            .collect();
         let mut stuck: Vec<Stuck<'_>> = Vec::new();
         for (place, task) in look.waits.tasks.iter().enumerate() {
             let call = task.inside.iter().find(|inside| {
+                // To convert a large guest takes long in itself: that is no matter of locks.
+                let converts = inside.entry == u32::from(entry_id::KVM_S390_HANDLE_PV);
                 CALLS.contains(&(inside.entry as u8))
+                    && (!converts || !task.waits.is_empty() || keeping.contains(&place))
                     && look.lasts(inside.since_ns, look.thresholds.stuck)
             });
             if let Some(call) = call {
@@ -175,7 +186,17 @@ fn key(look: &Look<'_>, stuck: &Stuck<'_>) -> String {
             None => return format!("guest {:?}", stuck.guest),
         }
     }
-    "circle".to_owned()
+    // Every further step is one of the circle.
+    let first = at;
+    let mut least = look.waits.tasks[at].tid;
+    while let Some(blocker) = look.waits.blockers(at).first() {
+        at = blocker.task;
+        least = least.min(look.waits.tasks[at].tid);
+        if at == first {
+            break;
+        }
+    }
+    format!("circle {least}")
 }
 
 fn sighting(look: &Look<'_>, key: String, tasks: &[Stuck<'_>]) -> Option<Sighting> {

@@ -19,7 +19,7 @@ in rounds of ten seconds, with the mdev's directory in sysfs held: who looks int
 the threshold. Up to v5.14 the mdev core waits before it calls the driver: nothing of that is seen here.
 
 **What can help.** Stop the guest that has the device. From v6.5 on the driver asks for it through an eventfd, and QEMU
-gives it back by itself if it has one set up. Killing the process that removes ends its wait, not the removal.
+gives it back by itself if it has one set up. Killing the process that removes does not: after a signal it waits on, uninterruptibly.
 ",
 };
 

@@ -22,6 +22,10 @@ been set by somebody else before.
 ",
 };
 
+const MEANING: &str =
+    "two tasks change the same guest's binding at once, and either clears the flag for both";
+const HELP: &str = "stop and start the guest if it misbehaves; report it";
+
 #[derive(Default)]
 pub(super) struct FlagNotExclusive;
 
@@ -31,6 +35,7 @@ impl Rule for FlagNotExclusive {
     }
 
     fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
+        two_now(look, seen);
         let Some(spans) = &look.frame.spans else {
             return;
         };
@@ -72,8 +77,43 @@ impl Rule for FlagNotExclusive {
                 role: String::new(),
             }];
             sighting.locks = vec![name];
-            sighting.meaning = "two tasks change the same guest's binding at once, and either clears the flag for both".into();
-            sighting.help = vec!["stop and start the guest if it misbehaves; report it".into()];
+            sighting.meaning = MEANING.into();
+            sighting.help = vec![HELP.into()];
+            seen.push(sighting);
+        }
+    }
+}
+
+/// Flags that two tasks hold at this moment: spans of what they did may be lost, this is not.
+fn two_now(look: &Look<'_>, seen: &mut Vec<Sighting>) {
+    for task in look.waits.tasks {
+        for hold in task.holds.iter().filter(|hold| hold.second_holder) {
+            let first = look.waits.tasks.iter().find(|other| {
+                other.tid != task.tid
+                    && other.holds.iter().any(|of| {
+                        of.series == hold.series && of.lock == hold.lock && !of.second_holder
+                    })
+            });
+            let Some(first) = first else { continue };
+            let name = look.lock_name(hold.series, hold.instance);
+            if seen.iter().any(|known| known.key == name) {
+                continue;
+            }
+            let mut sighting = Sighting::new(
+                name.clone(),
+                Severity::Warning,
+                format!(
+                    "{} and {} hold {name} at once",
+                    query::task_name(first),
+                    query::task_name(task)
+                ),
+            );
+            sighting.lasting = true;
+            sighting.since_ns = hold.since_ns;
+            sighting.tasks = vec![look.task_ref(first), look.task_ref(task)];
+            sighting.locks = vec![name];
+            sighting.meaning = MEANING.into();
+            sighting.help = vec![HELP.into()];
             seen.push(sighting);
         }
     }

@@ -64,9 +64,14 @@ pub fn frame(parsed: &Parsed, generation: Option<&str>) -> (frame::Frame, Vec<St
     say_what_is_assumed(&actors, &mut notes);
     let mut live = frame::Live::default();
     let mut stacks = Vec::new();
+    let mut elsewhere = Vec::new();
     let mut instances = Instances::default();
     for actor in &actors {
         if !is_relevant(actor) {
+            // Where it is instead.
+            if elsewhere.len() < MAX_ELSEWHERE {
+                elsewhere.extend(stack(actor.task, &frame::TaskState::default()));
+            }
             continue;
         }
         let state = state(actor, &mut instances);
@@ -111,7 +116,8 @@ pub fn frame(parsed: &Parsed, generation: Option<&str>) -> (frame::Frame, Vec<St
         at_ns: AT_NS,
         meta: Some(meta),
         live: Some(live),
-        stacks,
+        // Those that matter last: of too many, the first are forgotten.
+        stacks: elsewhere.into_iter().chain(stacks).collect(),
         ..frame::Frame::default()
     };
     (frame, notes)
@@ -218,6 +224,8 @@ fn state(actor: &Actor<'_>, instances: &mut Instances) -> frame::TaskState {
     }
 }
 
+/// Stacks of tasks that are elsewhere, at most.
+const MAX_ELSEWHERE: usize = 64;
 /// Series of a stack that is of no lock.
 const NO_SERIES: u32 = u8::MAX as u32;
 

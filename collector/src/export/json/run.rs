@@ -70,6 +70,7 @@ impl Source {
         Self {
             kind: match origin {
                 Origin::Live => meta.source,
+                Origin::Recording if meta.source == "stacks" => meta.source,
                 Origin::Recording => "recording".to_owned(),
             },
             emulated,

@@ -15,6 +15,9 @@ use super::instances::{Group, Key, is_global};
 use crate::diagnose::stacks::table::{Activity, Candidate, Implied, Lock};
 use crate::diagnose::stacks::text::{BlockerKind, Task};
 
+/// Why one of several locks is taken to be awaited.
+const ANOTHER_HOLDS_IT: &str = "another task holds it";
+
 /// Holdings of one task, as the model takes them.
 const MAX_HOLDS: usize = 16;
 /// Rounds of settling; each settles all that the one before made possible.
@@ -282,7 +285,7 @@ impl<'a> Settling<'a> {
                 _ => possible
                     .iter()
                     .find(|candidate| self.is_awaited_taken(at, **candidate))
-                    .map(|candidate| (*candidate, "another task holds it")),
+                    .map(|candidate| (*candidate, ANOTHER_HOLDS_IT)),
             };
             if let Some((candidate, why)) = choice {
                 self.choose(at, candidate, Some(why));
@@ -300,10 +303,12 @@ impl<'a> Settling<'a> {
             self.hold(at, held, "stack");
         }
         let key = self.awaited_key(at, lock.0);
+        // Where the stack allows several, and another task decides which.
+        let assumed = count > 1 && why == Some(ANOTHER_HOLDS_IT);
         self.actors[at].wait = Some(Fact {
             key,
             mode: lock.1,
-            evidence: "stack",
+            evidence: if assumed { "stack, assumed" } else { "stack" },
         });
         if let (Some(why), true) = (why, count > 1) {
             let who = self.actors[at].who();
@@ -340,7 +345,7 @@ impl<'a> Settling<'a> {
             self.actors[at].wait = Some(Fact {
                 key,
                 mode,
-                evidence: "stack",
+                evidence: "stack, assumed",
             });
         }
     }
@@ -426,7 +431,7 @@ impl<'a> Settling<'a> {
             match held(&self.actors[owner]) {
                 Some(known) => {
                     let known = &mut self.actors[owner].holds[known];
-                    if known.evidence == "stack" {
+                    if known.evidence.starts_with("stack") {
                         known.evidence = "stack,kernel";
                     }
                 }

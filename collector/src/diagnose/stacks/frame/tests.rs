@@ -29,7 +29,7 @@ fn said(text: &str, generation: Option<&str>) -> (Vec<String>, frame::Frame, Vec
         assert_eq!(of, series, "{name}");
         let read = if series & 1 == 1 { " read" } else { "" };
         match evidence {
-            "stack" => format!("{name}{read}"),
+            "stack" | "stack, assumed" => format!("{name}{read}"),
             other => format!("{name}{read} ({other})"),
         }
     };
