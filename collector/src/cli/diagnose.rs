@@ -88,9 +88,10 @@ pub(super) fn run(args: &DiagnoseArgs, globals: &Globals) -> Result<ExitCode, Fa
         case.diagnosis.ask(guest);
     }
     if let Some(path) = &args.from {
-        for note in from_text(path, globals, &mut case)? {
-            if !globals.quiet {
-                super::live::note(&format!("note: {note}"));
+        for assumed in from_text(path, globals, &mut case)? {
+            // The text has them; JSON has no place for them.
+            if args.json && !globals.quiet {
+                note(&format!("note: {assumed}"));
             }
         }
         return answer(args, &case, &case.report(), Origin::Recording);

@@ -28,7 +28,23 @@ pub fn render(report: &Report, model: &Model) -> String {
         one(&mut page, finding, explained(report, finding), model);
     }
     histograms(&mut page, report, model);
+    assumptions(&mut page, model);
     page.text()
+}
+
+/// What had to be assumed to read saved stacks.
+fn assumptions(page: &mut Page, model: &Model) {
+    let stacks = model
+        .meta
+        .as_ref()
+        .is_some_and(|meta| meta.source == "stacks");
+    if !stacks || model.log.is_empty() {
+        return;
+    }
+    page.line("");
+    for line in model.log.iter().take(ASSUMED) {
+        page.wrapped(0, &format!("assumed: {}", line.text));
+    }
 }
 
 /// The verdict, and a line for each finding that stands: what a summary of something else begins with.
@@ -105,11 +121,6 @@ fn environment(page: &mut Page, model: &Model) {
                 }
             ),
         );
-    }
-    if meta.source == "stacks" {
-        for line in model.log.iter().take(ASSUMED) {
-            page.wrapped(0, &format!("assumed: {}", line.text));
-        }
     }
     for loss in meta.losses.iter().take(4) {
         page.wrapped(0, &format!("not measured: {loss}"));
