@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use apscope_collector::diagnose::{Case, Finding};
@@ -16,7 +17,24 @@ use apscope_collector::source::reader::monotonic_ns;
 /// A run that has not hung by then does not.
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    // The emulated driver is this program too, started again.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|command| command == "emulate")
+    {
+        return apscope_collector::cli::program::main(std::env::args_os());
+    }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [generation, probe, first, last] = &arguments[..] else {
         return Err("arguments: generation, probe, first seed, last seed".into());
