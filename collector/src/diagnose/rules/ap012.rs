@@ -93,11 +93,12 @@ impl Rule for StuckGuest {
         }
         stuck.sort_by_key(|s| (s.call.since_ns, look.waits.tasks[s.place].tid));
         // The root of each guest's longest call; guests with one root are one finding, in the order of their calls.
+        let mut ends: Vec<Option<End>> = vec![None; look.waits.tasks.len()];
         let mut of_guest: HashMap<Option<u32>, usize> = HashMap::new();
         let mut roots: Vec<(String, Vec<Stuck<'_>>)> = Vec::new();
         for task in stuck {
             let place = *of_guest.entry(task.guest).or_insert_with(|| {
-                let key = key(look, &task);
+                let key = key(look, &task, &mut ends);
                 let known = roots.iter().position(|(known, _)| *known == key);
                 known.unwrap_or_else(|| {
                     roots.push((key, Vec::new()));
@@ -163,40 +164,66 @@ struct Stuck<'a> {
     call: &'a frame::Inside,
 }
 
+/// Where the way over who has held for longest ends.
+#[derive(Clone, Copy)]
+enum End {
+    /// In a circle; its smallest thread id.
+    Circle(u32),
+    /// At a queue that is polled, or at a task that has ended: its thread id.
+    Root(u32),
+    /// At somebody who goes on by himself, or at a lock that others are given meanwhile.
+    GoesOn,
+    /// Nobody is known to be there.
+    Nobody,
+}
+
 /// What tells one root from another. A circle is one root wherever it is entered, and so are a queue that is polled and a
 /// task that has ended. Those who go on by themselves, one after the other, are one root together: which of them it is
-/// changes from reading to reading. Where nobody is known to be at the end, it is each guest's own.
-fn key(look: &Look<'_>, stuck: &Stuck<'_>) -> String {
-    let mut at = stuck.place;
-    for _ in 0..look.waits.tasks.len() {
+/// changes from reading to reading. Where nobody is known to be at the end, it is each guest's own. `ends` remembers what
+/// was found on the way, so that all keys together cost one look at each task.
+fn key(look: &Look<'_>, stuck: &Stuck<'_>, ends: &mut [Option<End>]) -> String {
+    let waits = innermost(&look.waits.tasks[stuck.place]).is_some();
+    match end(look, stuck.place, ends) {
+        End::Circle(least) => format!("circle {least}"),
+        End::Root(tid) if waits => format!("root {tid}"),
+        End::GoesOn if waits => "goes on".to_owned(),
+        _ => format!("guest {:?}", stuck.guest),
+    }
+}
+
+fn end(look: &Look<'_>, from: usize, ends: &mut [Option<End>]) -> End {
+    let mut path: Vec<usize> = Vec::new();
+    let mut on_path: HashSet<usize> = HashSet::new();
+    let mut at = from;
+    let end = loop {
+        if let Some(known) = ends[at] {
+            break known;
+        }
+        if !on_path.insert(at) {
+            let circle = path.iter().skip_while(|place| **place != at);
+            let least = circle.map(|place| look.waits.tasks[*place].tid).min();
+            break End::Circle(least.unwrap_or(0));
+        }
+        path.push(at);
         let task = &look.waits.tasks[at];
         let Some(wait) = innermost(task) else {
             let polls = |hold: &frame::Holding| hold.series >> 1 == u32::from(class_id::RESET_WORK);
-            return if at == stuck.place {
-                format!("guest {:?}", stuck.guest)
-            } else if task.exited || task.holds.iter().any(polls) {
-                format!("root {}", task.tid)
+            break if task.exited || task.holds.iter().any(polls) {
+                End::Root(task.tid)
             } else {
-                "goes on".to_owned()
+                End::GoesOn
             };
         };
         match look.waits.blockers(at).first() {
             Some(blocker) => at = blocker.task,
-            None if look.acquired_since(wait) > 0 => return "goes on".to_owned(),
-            None => return format!("guest {:?}", stuck.guest),
+            None if look.acquired_since(wait) > 0 => break End::GoesOn,
+            None => break End::Nobody,
         }
+    };
+    for place in path {
+        ends[place] = Some(end);
     }
-    // Every further step is one of the circle.
-    let first = at;
-    let mut least = look.waits.tasks[at].tid;
-    while let Some(blocker) = look.waits.blockers(at).first() {
-        at = blocker.task;
-        least = least.min(look.waits.tasks[at].tid);
-        if at == first {
-            break;
-        }
-    }
-    format!("circle {least}")
+    end
 }
 
 fn sighting(look: &Look<'_>, key: String, tasks: &[Stuck<'_>]) -> Option<Sighting> {
