@@ -12,6 +12,11 @@ use super::thresholds::Thresholds;
 use crate::frame;
 use crate::model::{Model, query};
 
+/// Tasks that a finding lists, where it is about many.
+const SHOWN_TASKS: usize = 16;
+/// Tasks that a sentence names.
+const NAMED_TASKS: usize = 4;
+
 /// What identifies a wait or a hold: thread id, series, and its number within the task.
 pub type RecordKey = (u32, u32, u64);
 
@@ -271,6 +276,21 @@ impl Look<'_> {
             comm: task.comm.clone(),
             role: self.role(task),
         }
+    }
+
+    /// The first tasks of a list, for a finding.
+    pub fn task_refs<'b>(&self, places: impl IntoIterator<Item = &'b usize>) -> Vec<TaskRef> {
+        let tasks = places.into_iter().map(|&place| &self.waits.tasks[place]);
+        tasks
+            .take(SHOWN_TASKS)
+            .map(|task| self.task_ref(task))
+            .collect()
+    }
+
+    /// Names of the first tasks of a list, for a sentence.
+    pub fn task_names(&self, places: &[usize]) -> Vec<String> {
+        let tasks = places.iter().map(|&place| &self.waits.tasks[place]);
+        tasks.take(NAMED_TASKS).map(query::task_name).collect()
     }
 
     /// What a task holds besides locks, by the functions that it is in, and who waits for that.

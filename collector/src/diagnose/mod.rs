@@ -217,13 +217,6 @@ impl Diagnosis {
             omitted: self.omitted,
         }
     }
-
-    /// Kinds of findings made so far, standing or not.
-    pub fn ids(&self) -> Vec<Id> {
-        let mut ids: Vec<Id> = self.findings.keys().map(|(id, _)| *id).collect();
-        ids.dedup();
-        ids
-    }
 }
 
 /// A run as it is followed: the model, and the diagnosis that watches it.

@@ -349,6 +349,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_generations_are_those_of_the_emulated_driver() {
+        let mut known = crate::emulator::generations();
+        let mut ours = GENERATIONS.to_vec();
+        known.sort_unstable();
+        ours.sort_unstable();
+        assert_eq!(known, ours);
+    }
+
+    #[test]
     fn every_generation_named_exists() {
         for entry in TABLE {
             for generation in entry.affected {

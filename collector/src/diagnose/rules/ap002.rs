@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use probe_ebpf::names::entry_id;
-
-use super::{Doc, Rule};
+use super::{Doc, Rule, taken_in};
 use crate::diagnose::finding::{Id, Severity, Sighting, TaskRef};
 use crate::diagnose::graph::order::{self, Cycle, Instances};
 use crate::diagnose::look::Look;
@@ -174,19 +172,11 @@ fn edge_line(model: &Model, id: EdgeId) -> String {
             ago(edge.last_ns)
         )
     });
-    let (held, taken) = (place(id.held_in), place(id.acquired_in));
+    let (held, taken) = (taken_in(id.held_in), taken_in(id.acquired_in));
     if id.annotated {
         format!("  held {held}, tested and found clear {taken}{by}")
     } else {
         format!("  held {held}, taken {taken}{by}")
-    }
-}
-
-/// Where a lock was acquired.
-fn place(entry: u8) -> String {
-    match entry {
-        entry_id::NONE => "outside of the traced functions".into(),
-        entry => format!("in {}", query::entry_name(entry)),
     }
 }
 

@@ -77,7 +77,7 @@ impl Rule for OrphanedWait {
 
 fn sighting(look: &Look<'_>, name: String, cause: &str, places: &[usize]) -> Sighting {
     let tasks = places.iter().map(|&place| &look.waits.tasks[place]);
-    let names: Vec<String> = tasks.clone().take(4).map(query::task_name).collect();
+    let names = look.task_names(places);
     let (verb, more) = match places.len() {
         1 => ("waits", String::new()),
         n if n > names.len() => ("wait", format!(" and {} more", n - names.len())),
@@ -94,15 +94,11 @@ fn sighting(look: &Look<'_>, name: String, cause: &str, places: &[usize]) -> Sig
         .map(|wait| wait.since_ns)
         .min()
         .unwrap_or(0);
-    sighting.tasks = tasks.take(16).map(|task| look.task_ref(task)).collect();
+    sighting.tasks = look.task_refs(places);
     sighting.chain = places.first().and_then(|&place| Chain::of(look, place));
     let behind = look.waits.behind(places);
     if !behind.is_empty() {
-        let names: Vec<String> = behind
-            .iter()
-            .take(4)
-            .map(|&task| query::task_name(&look.waits.tasks[task]))
-            .collect();
+        let names = look.task_names(&behind);
         sighting.details.push(format!(
             "{} behind it: {}",
             count(behind.len(), "task"),

@@ -67,11 +67,7 @@ impl Rule for LeakedLock {
                 sighting.tasks = vec![look.task_ref(task)];
                 let behind = look.waits.behind(&[place]);
                 if !behind.is_empty() {
-                    let names: Vec<String> = behind
-                        .iter()
-                        .take(4)
-                        .map(|&task| query::task_name(&look.waits.tasks[task]))
-                        .collect();
+                    let names = look.task_names(&behind);
                     sighting.details.push(format!(
                         "{} behind it: {}",
                         count(behind.len(), "task"),

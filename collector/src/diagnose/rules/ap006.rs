@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use probe_ebpf::abi::LockKind;
 use probe_ebpf::names::class_id;
 
-use super::{Doc, Rule};
+use super::{Doc, Rule, taken_in};
 use crate::diagnose::finding::{Id, Severity, Sighting, TaskRef};
 use crate::diagnose::graph::waits::innermost;
 use crate::diagnose::look::{Look, RecordKey};
@@ -229,10 +229,7 @@ fn sighting(look: &Look<'_>, place: &Place, of: &VecDeque<Over>) -> Option<Sight
         return None;
     }
     let entry = query::entry_name(place.0);
-    let taken = match entry {
-        "-" => "outside of the traced functions".to_owned(),
-        entry => format!("in {entry}"),
-    };
+    let taken = taken_in(place.0);
     let longest = of.iter().max_by_key(|over| over.held_ns)?;
     let locks: BTreeSet<(u8, u32)> = of.iter().flat_map(|over| &over.locks).copied().collect();
     // Both modes of an rwsem have one name.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use probe_ebpf::abi::PQAP_RESPONDED;
 use probe_ebpf::names::{class_id, entry_id};
 
 use super::{Doc, Rule};
@@ -81,12 +82,7 @@ fn without_worker(look: &Look<'_>) -> Option<Sighting> {
         ),
     );
     sighting.since_ns = innermost(task).map_or(0, |wait| wait.since_ns);
-    sighting.tasks = flushing
-        .iter()
-        .chain(&behind)
-        .take(16)
-        .map(|&place| look.task_ref(&look.waits.tasks[place]))
-        .collect();
+    sighting.tasks = look.task_refs(flushing.iter().chain(&behind));
     let held: BTreeSet<String> = task
         .holds
         .iter()
@@ -209,11 +205,8 @@ fn response_code(task: &frame::TaskState) -> Option<u8> {
         .inside
         .iter()
         .find(|inside| inside.entry == u32::from(entry_id::APQ_RESET_CHECK))?;
-    (inside.arg & RESPONDED != 0).then_some((inside.arg >> 32) as u8)
+    (inside.arg & PQAP_RESPONDED != 0).then_some((inside.arg >> 32) as u8)
 }
-
-/// Set where the response code is known, as in the argument of a PQAP.
-const RESPONDED: u64 = probe_ebpf::abi::PQAP_RESPONDED;
 
 /// Response codes of PQAP (arch/s390/include/asm/ap.h, drivers/s390/crypto/ap_bus.h, v6.12).
 const fn meaning_of(code: u8) -> &'static str {

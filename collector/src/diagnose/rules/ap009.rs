@@ -106,11 +106,7 @@ impl Rule for Convoy {
                 queue.longest,
                 duration(longest_wait)
             ));
-            sighting.tasks = tasks
-                .iter()
-                .take(16)
-                .map(|&place| look.task_ref(&look.waits.tasks[place]))
-                .collect();
+            sighting.tasks = look.task_refs(&tasks);
             sighting.locks = vec![name];
             sighting.meaning =
                 "the lock moves, and everybody is late by the length of the queue".into();

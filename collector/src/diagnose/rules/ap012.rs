@@ -288,11 +288,7 @@ fn sighting(look: &Look<'_>, key: String, tasks: &[Stuck<'_>]) -> Option<Sightin
         let who = query::task_name(task);
         sighting.details.push(format!("{who} also {held}"));
     }
-    sighting.tasks = tasks
-        .iter()
-        .take(16)
-        .map(|stuck| look.task_ref(&look.waits.tasks[stuck.place]))
-        .collect();
+    sighting.tasks = look.task_refs(tasks.iter().map(|stuck| &stuck.place));
     sighting.locks = innermost(task)
         .map(|wait| look.lock_name(wait.series, wait.instance))
         .into_iter()

@@ -23,6 +23,7 @@ use super::finding::{Id, Sighting};
 use super::look::Look;
 use crate::frame;
 use crate::model::query;
+use probe_ebpf::names::entry_id;
 
 /// The documentation of a kind of finding.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,6 +75,14 @@ pub fn docs() -> Vec<&'static Doc> {
 fn killable(wait: &frame::Waiting) -> bool {
     query::class_name(wait.series as u8) == "vcpu->mutex"
         && query::entry_name(wait.entry as u8) == "kvm_vcpu_ioctl"
+}
+
+/// Where a lock was acquired.
+fn taken_in(entry: u8) -> String {
+    match entry {
+        entry_id::NONE => "outside of the traced functions".into(),
+        entry => format!("in {}", query::entry_name(entry)),
+    }
 }
 
 /// What is said of a machine where nothing ends a wait.
