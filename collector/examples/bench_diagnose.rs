@@ -290,6 +290,7 @@ fn frame(case: &Case, tick: u64, all: &mut [Edge]) -> Frame {
         edges: all[edges].to_vec(),
         live: Some(Live {
             tasks: (case.live)(tick),
+            ..Live::default()
         }),
         series: vec![SeriesDelta {
             series: MUTEX,

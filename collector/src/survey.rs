@@ -4,7 +4,7 @@
 //! Takes the facts of a machine, what its kernel allows and the options of a run; reads the machine's tables and the
 //! files that the options name. Attaches nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::attach::offsets::Offsets;
 use crate::attach::plan::{self, Plan};
@@ -75,7 +75,33 @@ impl Survey {
         allowed: Allowed,
         options: &KernelOptions,
     ) -> Result<Self, GivenTypes> {
-        let mut tables = Tables::read(&facts);
+        let tables = Tables::read(&facts);
+        Self::of(facts, allowed, tables, options)
+    }
+
+    /// As [`Survey::new`], of this machine, whose kernel is tried while its tables are read.
+    ///
+    /// # Errors
+    ///
+    /// If a file of the options has no types.
+    pub fn here(options: &KernelOptions) -> Result<Self, GivenTypes> {
+        let facts = Facts::read(Path::new("/"));
+        let (allowed, tables) = std::thread::scope(|scope| {
+            let trials = scope.spawn(|| Allowed::probe(&facts));
+            let tables = Tables::read(&facts);
+            // Where the thread has panicked, which it has reported, what the facts say is left.
+            let allowed = trials.join().unwrap_or_else(|_| Allowed::conclude(&facts));
+            (allowed, tables)
+        });
+        Self::of(facts, allowed, tables, options)
+    }
+
+    fn of(
+        facts: Facts,
+        allowed: Allowed,
+        mut tables: Tables,
+        options: &KernelOptions,
+    ) -> Result<Self, GivenTypes> {
         for file in &options.btf {
             let data = std::fs::read(file).map_err(|error| GivenTypes::Read {
                 file: file.clone(),

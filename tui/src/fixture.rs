@@ -410,7 +410,10 @@ fn live(now: u64, instances: &[Instance]) -> Live {
         }],
         ..task(4330, "sysfs")
     });
-    Live { tasks }
+    Live {
+        tasks,
+        ..Live::default()
+    }
 }
 
 /// What was written by others, through a file system thread.

@@ -69,6 +69,8 @@ fields! {
     KvmPqapHookRwsem: "kvm", "kvm", "arch.crypto.pqap_hook_rwsem";
     /// The hook that a driver has set: until v5.14 a pointer to a struct, then a pointer to the function's pointer.
     KvmPqapHook: "kvm", "kvm", "arch.crypto.pqap_hook";
+    /// Link in KVM's list of guests.
+    KvmVmList: "kvm", "kvm", "vm_list";
     /// Number of vCPUs.
     KvmOnlineVcpus: "kvm", "kvm", "online_vcpus";
     /// vCPUs in an xarray, since v5.16.
@@ -137,18 +139,64 @@ fields! {
     MutexOwner: "vmlinux", "mutex", "owner";
     /// Waiters of a mutex: a list, since v7.2 its first element.
     MutexWaiters: "vmlinux", "mutex", "wait_list" | "first_waiter";
+    /// The link of a waiter of a mutex.
+    MutexWaiterList: "vmlinux", "mutex_waiter", "list";
+    /// Who it is.
+    MutexWaiterTask: "vmlinux", "mutex_waiter", "task";
     /// Size of a mutex.
     MutexSize: "vmlinux", "mutex", "sizeof";
     /// Readers, writer and waiters of a rw_semaphore.
     RwsemCount: "vmlinux", "rw_semaphore", "count";
     /// Owner of a rw_semaphore, or its last reader.
     RwsemOwner: "vmlinux", "rw_semaphore", "owner";
+    /// Waiters of a rw_semaphore: a list, since v7.2 its first element.
+    RwsemWaiters: "vmlinux", "rw_semaphore", "wait_list" | "first_waiter";
+    /// The link of a waiter of a rw_semaphore.
+    RwsemWaiterList: "vmlinux", "rwsem_waiter", "list";
+    /// Who it is.
+    RwsemWaiterTask: "vmlinux", "rwsem_waiter", "task";
+    /// Whether it wants to write (0) or to read.
+    RwsemWaiterType: "vmlinux", "rwsem_waiter", "type";
+    /// List of a wait queue.
+    WaitQueueHead: "vmlinux", "wait_queue_head", "head";
+    /// The link of an entry of a wait queue.
+    WaitEntryLink: "vmlinux", "wait_queue_entry", "entry";
+    /// Who it is.
+    WaitEntryTask: "vmlinux", "wait_queue_entry", "private";
     /// Thread id.
     TaskPid: "vmlinux", "task_struct", "pid";
     /// Process id.
     TaskTgid: "vmlinux", "task_struct", "tgid";
     /// Name of the thread, 16 bytes.
     TaskComm: "vmlinux", "task_struct", "comm";
+    /// When the task was put on its CPU or its run time was added up last, in nanoseconds of the scheduler's clock.
+    TaskExecStart: "vmlinux", "task_struct", "se.exec_start";
+    /// Link in the list of all processes, `init_task` being its head.
+    TaskTasks: "vmlinux", "task_struct", "tasks";
+    /// A worker's data, since v5.17: a `struct kthread`.
+    TaskWorker: "vmlinux", "task_struct", "worker_private";
+    /// What a thread of the kernel is given: a workqueue's worker.
+    KthreadData: "vmlinux", "kthread", "data";
+    /// The work item that a worker executes.
+    WorkerCurrentWork: "vmlinux", "worker", "current_work";
+    /// Its function.
+    WorkerCurrentFunc: "vmlinux", "worker", "current_func";
+    /// Work items that come after it, those that wake a waiting flush among them.
+    WorkerScheduled: "vmlinux", "worker", "scheduled";
+    /// The worker's task.
+    WorkerTask: "vmlinux", "worker", "task";
+    /// The link of a work item.
+    WorkEntry: "vmlinux", "work_struct", "entry";
+    /// Who waits for a work item.
+    BarrierTask: "vmlinux", "wq_barrier", "task";
+    /// First entry of an xarray.
+    XarrayHead: "vmlinux", "xarray", "xa_head";
+    /// Bits of the index below a node of an xarray.
+    XaNodeShift: "vmlinux", "xa_node", "shift";
+    /// Entries of a node of an xarray.
+    XaNodeSlots: "vmlinux", "xa_node", "slots";
+    /// What comes behind them.
+    XaNodeMarks: "vmlinux", "xa_node", "marks";
     /// Registers at a probe (s390).
     PtRegsGprs: "vmlinux", "pt_regs", "gprs";
     /// Instruction address at a probe (s390).
@@ -321,6 +369,12 @@ impl Offsets {
     pub fn source(&self, field: Field) -> &OffsetSource {
         // `resolve`, the only constructor, has an entry for each field.
         &self.found[&field].1
+    }
+
+    /// Whether the member has this path in this kernel.
+    #[must_use]
+    pub fn is_called(&self, field: Field, name: &str) -> bool {
+        matches!(self.source(field), OffsetSource::Btf { path, .. } if *path == name)
     }
 
     /// Whether the struct is known to have the member, known not to have it, or nothing is known.

@@ -132,10 +132,14 @@ fn live(args: &DiagnoseArgs, globals: &Globals, mut case: Case) -> Result<ExitCo
             None => "watching until ctrl-c ...".to_owned(),
         });
     }
-    let session = Session::start(&options)?;
+    let session = match Session::start(&options) {
+        Ok(session) => session,
+        Err(error) => return from_this_machine(args, globals, case, error.into()),
+    };
     let limit_ns = duration.map(|d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
     let early = globals.duration.is_none() && !args.watch;
     let mut first_ns = None;
+    let mut received = 0_u64;
     let mut answered: Option<Report> = None;
     let mut changes = Changes::default();
     let stop = session.stopper();
@@ -144,7 +148,12 @@ fn live(args: &DiagnoseArgs, globals: &Globals, mut case: Case) -> Result<ExitCo
             return Ok(());
         }
         case.apply(frame);
+        received += 1;
         let at_ns = case.model.last.at_ns;
+        let attaching = case.model.meta.as_ref().is_some_and(|meta| meta.attaching);
+        if attaching {
+            first_ns = None;
+        }
         let elapsed = at_ns.saturating_sub(*first_ns.get_or_insert(at_ns));
         let report = case.report();
         if args.watch {
@@ -155,7 +164,11 @@ fn live(args: &DiagnoseArgs, globals: &Globals, mut case: Case) -> Result<ExitCo
         // Two ticks before the end: by then nobody has been told to stop.
         let tick = case.model.last.length_ns.saturating_mul(2);
         let over = limit_ns.is_some_and(|limit| elapsed.saturating_add(tick) >= limit);
-        let clear = early && report.findings.iter().any(|f| stands_for_good(f, at_ns));
+        let clear = early
+            && report
+                .findings
+                .iter()
+                .any(|f| stands_for_good(f, at_ns) || attaching && is_deadlock(f));
         if over || clear || frame.end.is_some() {
             answered = Some(report);
         }
@@ -163,8 +176,18 @@ fn live(args: &DiagnoseArgs, globals: &Globals, mut case: Case) -> Result<ExitCo
             stop.stop();
         }
         Ok(())
-    })?;
-    finished.check()?;
+    });
+    match finished {
+        Ok(finished) => finished.check()?,
+        // What the kernel's memory has said stands, also where nothing could be attached.
+        Err(error) if received >= 2 && !args.watch => {
+            note(&format!(
+                "warning: {}; this is what the kernel's memory says",
+                error.line()
+            ));
+        }
+        Err(error) => return Err(error),
+    }
     let report = answered.unwrap_or_else(|| case.report());
     if args.watch {
         return Ok(exit_code(args, &report));
@@ -172,11 +195,37 @@ fn live(args: &DiagnoseArgs, globals: &Globals, mut case: Case) -> Result<ExitCo
     answer(args, &case, &report, Origin::Live)
 }
 
+/// A circle of tasks that wait for each other.
+fn is_deadlock(finding: &Finding) -> bool {
+    finding.active() && finding.id.0 == 1
+}
+
 /// Nothing that is seen later changes what there is to say.
 fn stands_for_good(finding: &Finding, at_ns: u64) -> bool {
-    finding.active()
-        && finding.id.0 == 1
+    is_deadlock(finding)
         && at_ns.saturating_sub(finding.found_ns) >= AFTER_CRITICAL_NS
+}
+
+/// Where nothing can be measured: what the stacks of this machine's tasks say, if it has the driver.
+fn from_this_machine(
+    args: &DiagnoseArgs,
+    globals: &Globals,
+    mut case: Case,
+    error: Failure,
+) -> Result<ExitCode, Failure> {
+    let parsed = Session::stacks_alone().filter(|parsed| !parsed.tasks.is_empty() && !args.watch);
+    let Some(parsed) = parsed else {
+        return Err(error);
+    };
+    note(&format!(
+        "warning: {}; this is what the stacks of sleeping tasks say",
+        error.line()
+    ));
+    let notes = apply_stacks(&parsed, globals.generation.as_deref(), &mut case);
+    if args.json && !globals.quiet {
+        notes.iter().for_each(|text| note(&format!("note: {text}")));
+    }
+    answer(args, &case, &case.report(), Origin::Live)
 }
 
 fn from_text(path: &Path, globals: &Globals, case: &mut Case) -> Result<Vec<String>, Failure> {
@@ -198,7 +247,16 @@ fn from_text(path: &Path, globals: &Globals, case: &mut Case) -> Result<Vec<Stri
             "without --generation: it is found out from the stacks",
         ));
     }
-    let (mut frame, notes) = stacks::frame::frame(&parsed, generation);
+    Ok(apply_stacks(&parsed, generation, case))
+}
+
+/// Applies the frame that stacks make. Returns what was assumed.
+fn apply_stacks(
+    parsed: &stacks::text::Parsed,
+    generation: Option<&str>,
+    case: &mut Case,
+) -> Vec<String> {
+    let (mut frame, notes) = stacks::frame::frame(parsed, generation);
     frame.log = notes
         .iter()
         .map(|text| LogLine {
@@ -208,7 +266,7 @@ fn from_text(path: &Path, globals: &Globals, case: &mut Case) -> Result<Vec<Stri
         })
         .collect();
     case.apply(&frame);
-    Ok(notes)
+    notes
 }
 
 fn read_bounded(path: &Path) -> Result<(String, Vec<u8>), Failure> {

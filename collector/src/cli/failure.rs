@@ -49,15 +49,28 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// What failed and why, in one line.
+    pub fn line(&self) -> String {
+        match self {
+            Self::Told { what, cause, .. } => one_line(&format!("{what}: {cause}")),
+            Self::OutputClosed => self.to_string(),
+        }
+    }
+}
+
+/// Whatever a cause brought along.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Told { what, cause, hint } => {
-                // Each is one line, whatever a cause brought along.
-                let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-                writeln!(f, "error: {}", line(what))?;
-                writeln!(f, "cause: {}", line(cause))?;
-                writeln!(f, "try: {}", line(hint))
+                writeln!(f, "error: {}", one_line(what))?;
+                writeln!(f, "cause: {}", one_line(cause))?;
+                writeln!(f, "try: {}", one_line(hint))
             }
             Self::OutputClosed => writeln!(f, "the output was closed"),
         }

@@ -76,8 +76,10 @@ async fn follow_frames(
     mut each: impl FnMut(&Arc<Frame>) -> Result<(), Failure>,
 ) -> Result<Finished, Failure> {
     let mut signals = Signals::new().map_err(|error| cannot_follow(&error))?;
-    // A duration that no clock can reach is no limit.
-    let mut deadline = duration.and_then(|d| Instant::now().checked_add(d));
+    // A duration that no clock can reach is no limit. It begins when everything is attached.
+    let limit = || duration.and_then(|d| Instant::now().checked_add(d));
+    let mut begun = false;
+    let mut deadline = None;
     let mut stopping = false;
     let mut failed = Ok(());
     let mut finished = Finished::default();
@@ -86,6 +88,10 @@ async fn follow_frames(
             frame = session.frames.recv() => {
                 let Some(frame) = frame else { break };
                 finished.frames += 1;
+                if !begun && let Some(meta) = &frame.meta && !meta.attaching {
+                    begun = true;
+                    deadline = limit();
+                }
                 if let Some(end) = &frame.end {
                     finished.end = Some(end.clone());
                 }
@@ -118,8 +124,13 @@ async fn follow_frames(
             }
         }
     }
-    finished.truth = session.ended().truth;
-    failed.map(|()| finished)
+    let ended = session.ended();
+    finished.truth = ended.truth;
+    failed?;
+    match ended.failed {
+        Some(error) => Err(error.into()),
+        None => Ok(finished),
+    }
 }
 
 fn cannot_follow(error: &io::Error) -> Failure {

@@ -246,7 +246,10 @@ impl Look<'_> {
         let tracepoint = |point: &frame::AttachPoint| {
             point.symbol.contains("contention_begin") && point.mechanism != "none"
         };
-        !query::is_kernel(meta) || meta.level >= 2 || meta.attach.iter().any(tracepoint)
+        !query::is_kernel(meta)
+            || meta.reads_queues
+            || meta.level >= 2
+            || meta.attach.iter().any(tracepoint)
     }
 
     /// Why a holder may be missing from live state; `None` where every acquisition is seen.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Name, in the abstract namespace, of the socket on which an emulator that runs alone accepts collectors.
 pub fn abstract_name(pid: u32) -> String {
@@ -43,6 +43,35 @@ pub struct Hello {
     pub locks: Vec<LockObject>,
     /// Structure offsets.
     pub offsets: Offsets,
+    /// Its tasks.
+    pub tasks: TaskLayout,
+}
+
+/// Where the tasks of the emulated kernel are in its process's memory, and what is where in a task: offsets in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TaskLayout {
+    /// Address of a word with the address of the task that was made last.
+    pub newest: u64,
+    /// Bytes of a task.
+    pub size: u32,
+    /// u64: address of the task that was made before.
+    pub next: u32,
+    /// u32: thread id.
+    pub tid: u32,
+    /// u32: process id.
+    pub tgid: u32,
+    /// 16 bytes: name.
+    pub comm: u32,
+    /// u64: address of what it waits for.
+    pub blocker: u32,
+    /// u64: since when, CLOCK_MONOTONIC in nanoseconds.
+    pub since: u32,
+    /// u8: it waits to read.
+    pub reads: u32,
+    /// u32: entry points that it is in.
+    pub depth: u32,
+    /// u32 each: their ids, outermost first.
+    pub inside: u32,
 }
 
 /// A probe point: the entry of an `extern "C"` function.

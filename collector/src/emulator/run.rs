@@ -112,6 +112,7 @@ impl Run {
             points,
             locks: self.machine.lock_objects(),
             offsets: objects::offsets(),
+            tasks: super::primitives::task::layout(),
         })
     }
 

@@ -100,6 +100,12 @@ pub struct Meta {
     /// What no probe sees (a kernel).
     #[prost(string, repeated, tag = "23")]
     pub blind_spots: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Waiters are read from the queues of locks themselves, whatever is attached (a kernel).
+    #[prost(bool, tag = "40")]
+    pub reads_queues: bool,
+    /// What is to be attached is not attached yet: this is what the kernel's memory says (a kernel).
+    #[prost(bool, tag = "41")]
+    pub attaching: bool,
 }
 /// A lock instance.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -248,6 +254,20 @@ pub struct Edge {
 pub struct Live {
     #[prost(message, repeated, tag = "1")]
     pub tasks: ::prost::alloc::vec::Vec<TaskState>,
+    /// Rwsems whose count has more readers than there are on record.
+    #[prost(message, repeated, tag = "2")]
+    pub unseen_readers: ::prost::alloc::vec::Vec<UnseenReaders>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnseenReaders {
+    /// Instance id of the readers' series.
+    #[prost(uint32, tag = "1")]
+    pub instance: u32,
+    #[prost(uint64, tag = "2")]
+    pub lock: u64,
+    /// Readers that nothing is known of.
+    #[prost(uint64, tag = "3")]
+    pub readers: u64,
 }
 /// A task that holds, waits or is inside an entry point.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -165,6 +165,8 @@ impl Model {
             evidence: clipped_list(&meta.evidence),
             losses: clipped_list(&meta.losses),
             blind_spots: clipped_list(&meta.blind_spots),
+            reads_queues: meta.reads_queues,
+            attaching: meta.attaching,
         });
         self.ignore(ignored);
     }
@@ -310,7 +312,10 @@ impl Model {
 
     fn fold_live(&mut self, live: Option<&frame::Live>) {
         self.live.clear();
+        self.unseen_readers.clear();
         let Some(live) = live else { return };
+        let unseen = live.unseen_readers.iter().take(MAX_TASKS);
+        self.unseen_readers.extend(unseen.cloned());
         let mut ignored = live.tasks.len().saturating_sub(MAX_TASKS) as u64;
         for task in live.tasks.iter().take(MAX_TASKS) {
             let holds: Vec<_> = task

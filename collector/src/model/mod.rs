@@ -43,6 +43,8 @@ pub struct Model {
     pub edges: BTreeMap<EdgeId, frame::Edge>,
     /// Tasks that hold, wait or are inside an entry point, as of the last frame.
     pub live: Vec<frame::TaskState>,
+    /// Rwsems with readers that nothing is known of, as of the last frame.
+    pub unseen_readers: Vec<frame::UnseenReaders>,
     /// Instances by id.
     pub instances: BTreeMap<u32, frame::Instance>,
     /// What was lost, since the start.

@@ -14,6 +14,7 @@ use super::log_lines::LogLines;
 use super::memory::Memory;
 use super::reader::{self, Reader, SpanRing};
 use super::run::{Backend, Losses, Source};
+use super::snapshot::emulated::Emulated;
 use super::tasks::{Of, Tasks};
 use crate::emulator::protocol::{Hello, Reply, Request};
 use crate::frame;
@@ -98,6 +99,9 @@ fn start_emulator(options: &RunOptions, reason: &str) -> Result<Source, SourceEr
         meta,
         reader,
         losses: Losses::default(),
+        snapshot: options
+            .pid
+            .map(|_| Emulated::new(&hello, &instances)),
     })
 }
 

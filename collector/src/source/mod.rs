@@ -16,6 +16,7 @@ pub mod reader;
 mod run;
 #[cfg(test)]
 pub mod scene;
+mod snapshot;
 pub mod stacks;
 pub mod tables;
 mod tasks;
@@ -58,6 +59,8 @@ pub struct Session {
 pub struct Ended {
     /// The emulator's ground truth, where it was stopped in order.
     pub truth: Option<Truth>,
+    /// Why a kernel could not be measured, after its memory had been read.
+    pub failed: Option<SourceError>,
 }
 
 /// Stops a source, as [`Session::stop`] does.
@@ -74,7 +77,8 @@ impl Stopper {
 
 impl Session {
     /// Starts a source: decides between kernel and emulator and between eBPF and in process, starts or attaches to
-    /// the emulator, attaches every probe, says *go*.
+    /// the emulator, attaches every probe, says *go*. To a kernel, probes are attached after the first frames, which say
+    /// that they are `attaching` and come from its memory alone; how that fails is in [`Session::ended`].
     pub fn start(options: &RunOptions) -> Result<Self, SourceError> {
         let mut source = choose::start(options)?;
         let (frame_sender, frames) = mpsc::channel(64);
@@ -94,17 +98,19 @@ impl Session {
         let thread = std::thread::Builder::new()
             .name("collector".into())
             .spawn(move || {
+                let mut failed = None;
                 let truth = match &mut source {
                     Started::Emulator(source) => {
                         runtime.block_on(source.run(interval, command_receiver, &frame_sender))
                     }
                     Started::Kernel(source) => {
-                        runtime.block_on(source.run(interval, command_receiver, &frame_sender));
+                        let run = source.run(interval, command_receiver, &frame_sender);
+                        failed = runtime.block_on(run).err();
                         None
                     }
                 };
                 if let Ok(mut ended) = result.lock() {
-                    ended.truth = truth;
+                    *ended = Ended { truth, failed };
                 }
                 // The end of the frames says that the result is there. What is slow comes after it.
                 drop(frame_sender);
@@ -119,6 +125,21 @@ impl Session {
             commands,
             ended,
             thread: Some(thread),
+        })
+    }
+
+    /// Stacks of tasks of this machine that sleep and cannot be interrupted, where it has the driver: what is left to look at
+    /// where the kernel lets nobody read its memory (lockdown, missing capabilities). Needs CAP_SYS_ADMIN alone.
+    pub fn stacks_alone() -> Option<crate::diagnose::stacks::text::Parsed> {
+        std::path::Path::new("/sys/module/vfio_ap")
+            .exists()
+            .then_some(())?;
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok();
+        let tasks = snapshot::stacks::blocked(Duration::from_secs(5))?;
+        Some(crate::diagnose::stacks::text::Parsed {
+            tasks,
+            kernel_release: release.map(|release| release.trim().to_owned()),
+            notes: Vec::new(),
         })
     }
 

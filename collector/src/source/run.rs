@@ -14,6 +14,7 @@ use super::child::Emulator;
 use super::ebpf::Probes;
 use super::log_lines::LogLines;
 use super::reader::{self, Reader, SpanRing};
+use super::snapshot::emulated::Emulated;
 use super::tasks::Tasks;
 use crate::emulator::protocol::{Reply, Request, Truth};
 use crate::frame::{End, Frame, Loss, Meta};
@@ -58,6 +59,8 @@ pub(super) struct Source {
     /// *Stop* ends the emulator too; otherwise it is left running.
     pub(super) stops_emulator: bool,
     pub(super) losses: Losses,
+    /// Of an emulator that was running before.
+    pub(super) snapshot: Option<Emulated>,
 }
 
 /// What was lost, told in the log. Of each kind: how much was not yet said, and when something was said last.
@@ -181,6 +184,9 @@ impl Source {
         let (now, unix) = (reader::monotonic_ns(), reader::unix_ns());
         let mut frame = self.reader.frame(self.ring.as_mut(), now, unix, &runs);
         if let Some(live) = &mut frame.live {
+            if let Some(snapshot) = &mut self.snapshot {
+                snapshot.look(live, now);
+            }
             self.tasks.fill(live, now);
         }
         if let Some(loss) = &frame.loss {

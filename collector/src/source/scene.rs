@@ -72,6 +72,7 @@ pub fn hello(points: Vec<Point>, locks: Vec<LockObject>) -> Hello {
         points,
         locks,
         offsets: Offsets::default(),
+        tasks: protocol::TaskLayout::default(),
     }
 }
 

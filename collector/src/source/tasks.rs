@@ -82,7 +82,7 @@ pub(super) struct Tasks {
 
 /// An answer.
 #[derive(Debug, PartialEq, Eq)]
-enum Said {
+pub(super) enum Said {
     /// There is no such thread, or only its exit status is left.
     Gone,
     /// State letter, and switches.
@@ -99,6 +99,11 @@ impl Tasks {
             || std::fs::metadata("/proc/self/ns/pid")
                 .is_ok_and(|ns| ns.ino() == FIRST_PID_NAMESPACE);
         Self::below(PathBuf::from("/proc"), of, ids_are_ours)
+    }
+
+    /// Thread ids are those of `/proc`.
+    pub(super) const fn ids_are_ours(&self) -> bool {
+        self.ids_are_ours
     }
 
     fn below(proc: PathBuf, of: Of, ids_are_ours: bool) -> Self {
@@ -267,7 +272,7 @@ fn text(path: &Path, bytes: u64) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-fn status(place: &Path) -> Said {
+pub(super) fn status(place: &Path) -> Said {
     match text(&place.join("status"), STATUS_BYTES) {
         Ok(text) => said(&text),
         // A thread that ends between the two is ESRCH (`proc_single_show`, fs/proc/base.c).

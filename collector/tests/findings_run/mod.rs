@@ -269,6 +269,7 @@ impl Run {
         frame.meta = frame.meta.or_else(|| self.meta.take());
         frame.live = Some(Live {
             tasks: tasks.iter().map(|task| task.0.clone()).collect(),
+            ..Live::default()
         });
         self.number += 1;
         self.model.apply(&frame);

@@ -6,7 +6,7 @@
 
 use apscope_collector::frame::{
     AttachPoint, CoarseDelta, Edge, End, EntryDelta, Frame, Hist, Holding, Inside, Instance, Live,
-    LogLine, Loss, Meta, Overhead, ProgramCost, ProgramLoss, SeriesDelta, Spans, Stack, TaskState,
+    LogLine, Loss, Meta, Overhead, ProgramCost, ProgramLoss, SeriesDelta, Spans, Stack, TaskState, UnseenReaders,
     Waiting, Writer,
 };
 use probe_ebpf::abi::{self, NO_INSTANCE};
@@ -267,6 +267,7 @@ fn live(at_ns: u64) -> Live {
                 ..TaskState::default()
             },
         ],
+        ..Live::default()
     }
 }
 
@@ -599,6 +600,8 @@ impl<'a> Wild<'a> {
             evidence: self.list(Self::text),
             losses: self.list(Self::text),
             blind_spots: self.list(Self::text),
+            reads_queues: self.flag(),
+            attaching: self.flag(),
         }
     }
 
@@ -682,6 +685,11 @@ impl<'a> Wild<'a> {
             }),
             live: self.maybe(|w| Live {
                 tasks: w.list(Self::task),
+                unseen_readers: w.list(|w| UnseenReaders {
+                    instance: w.u32(),
+                    lock: w.u64(),
+                    readers: w.u64(),
+                }),
             }),
             spans: self.maybe(Self::spans),
             loss: self.maybe(|w| Loss {

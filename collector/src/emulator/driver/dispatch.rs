@@ -2,6 +2,7 @@
 
 use crate::emulator::machine::{self, Machine};
 use crate::emulator::objects::KvmVcpu;
+use crate::emulator::primitives::task;
 use crate::inprocess::hooks;
 
 /// What an entry point returns.
@@ -42,6 +43,7 @@ pub fn call<R: ReturnValue>(
     let machine = machine::current();
     #[cfg(any(test, feature = "fuzzing"))]
     let _inside = crate::emulator::invariants::enter(machine);
+    let _entered = task::enter(entry);
     hooks::entry_enter(entry, args);
     machine.entries.enter(entry);
     let result = function(machine);

@@ -127,7 +127,7 @@ pub(crate) fn down_read(sem: &RwSemaphore) {
 /// The reader's slow path, entered with the bias of the failed fast path still in the count.
 pub(crate) fn rwsem_down_read_slowpath(sem: &RwSemaphore) {
     sem.truth_read.contended();
-    let _blocked = Blocked::on(sem.address());
+    let _blocked = Blocked::reading(sem.address());
     let me = current();
     let mut list = raw_spin_lock(&sem.wait_list);
     let count = sem.count.load(Ordering::Acquire);

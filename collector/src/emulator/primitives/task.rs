@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::{RawSpinLock, futex, raw_spin_lock};
+use crate::emulator::protocol::TaskLayout;
 
 /// Runnable.
 pub const TASK_RUNNING: u32 = 0;
@@ -35,10 +36,68 @@ pub struct TaskStruct {
     since: AtomicU64,
     /// How often it has begun to wait: tells one wait for the same thing from the next.
     waits: AtomicU64,
+    /// It waits to read (the kernel's `rwsem_waiter.type`).
+    reads: AtomicBool,
     /// Its thread does nothing any more.
     exited: AtomicBool,
+    /// Thread id and process id.
+    tid: u32,
+    tgid: u32,
+    /// Thread name, as far as the kernel keeps it.
+    comm: [u8; 16],
+    /// Entry points that it is in, outermost first, and how many: what the kernel has on the task's stack.
+    depth: AtomicU32,
+    inside: [AtomicU32; DEEPEST],
+    /// Address of the task that was made before it; 0 for none.
+    next: u64,
     /// Thread name.
     name: String,
+}
+
+/// Nested entry points that are kept.
+pub const DEEPEST: usize = 16;
+
+/// Address of the task that was made last: the head of the list of all.
+static NEWEST: AtomicU64 = AtomicU64::new(0);
+
+/// Where a task's members are, for who reads this process's memory.
+pub fn layout() -> TaskLayout {
+    let at = |offset: usize| offset as u32;
+    TaskLayout {
+        newest: std::ptr::from_ref(&NEWEST) as u64,
+        size: size_of::<TaskStruct>() as u32,
+        next: at(std::mem::offset_of!(TaskStruct, next)),
+        tid: at(std::mem::offset_of!(TaskStruct, tid)),
+        tgid: at(std::mem::offset_of!(TaskStruct, tgid)),
+        comm: at(std::mem::offset_of!(TaskStruct, comm)),
+        blocker: at(std::mem::offset_of!(TaskStruct, blocker)),
+        since: at(std::mem::offset_of!(TaskStruct, since)),
+        reads: at(std::mem::offset_of!(TaskStruct, reads)),
+        depth: at(std::mem::offset_of!(TaskStruct, depth)),
+        inside: at(std::mem::offset_of!(TaskStruct, inside)),
+    }
+}
+
+/// The calling task is in an entry point until this is dropped.
+#[derive(Debug)]
+pub struct Entered(&'static TaskStruct);
+
+/// The calling task enters an entry point.
+pub fn enter(entry: u8) -> Entered {
+    let task = current();
+    let depth = task.depth.load(Ordering::Relaxed);
+    if let Some(place) = task.inside.get(depth as usize) {
+        place.store(entry.into(), Ordering::Relaxed);
+    }
+    task.depth.store(depth + 1, Ordering::Release);
+    Entered(task)
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let depth = self.0.depth.load(Ordering::Relaxed);
+        self.0.depth.store(depth.saturating_sub(1), Ordering::Release);
+    }
 }
 
 /// All tasks of the process, for whoever looks for stuck ones.
@@ -57,6 +116,13 @@ thread_local! {
 pub fn current() -> &'static TaskStruct {
     CURRENT.with(|cell| {
         cell.get().unwrap_or_else(|| {
+            let name = std::thread::current().name().unwrap_or("?").to_owned();
+            let mut comm = [0; 16];
+            // The kernel keeps 15 bytes and a NUL (TASK_COMM_LEN).
+            for (byte, of_name) in comm[..15].iter_mut().zip(name.bytes()) {
+                *byte = of_name;
+            }
+            let mut tasks = raw_spin_lock(&TASKS);
             let task: &'static TaskStruct = Box::leak(Box::new(TaskStruct {
                 state: AtomicU32::new(TASK_RUNNING),
                 sigkill_pending: AtomicBool::new(false),
@@ -64,10 +130,20 @@ pub fn current() -> &'static TaskStruct {
                 blocker: AtomicU64::new(0),
                 since: AtomicU64::new(0),
                 waits: AtomicU64::new(0),
+                reads: AtomicBool::new(false),
                 exited: AtomicBool::new(false),
-                name: std::thread::current().name().unwrap_or("?").into(),
+                // SAFETY: no precondition.
+                tid: unsafe { libc::gettid() }.cast_unsigned(),
+                tgid: std::process::id(),
+                comm,
+                depth: AtomicU32::new(0),
+                inside: [const { AtomicU32::new(0) }; DEEPEST],
+                next: tasks.last().map_or(0, |task| task.address()),
+                name,
             }));
-            raw_spin_lock(&TASKS).push(task);
+            tasks.push(task);
+            NEWEST.store(task.address(), Ordering::Release);
+            drop(tasks);
             cell.set(Some(task));
             task
         })
@@ -84,8 +160,18 @@ pub struct Blocked {
 impl Blocked {
     /// Waiting for what is at this address. Only slow paths come here, so the clock is not read for a lock that is free.
     pub fn on(address: u64) -> Self {
+        Self::asking(address, false)
+    }
+
+    /// As [`Blocked::on`], for an rwsem that it wants to read.
+    pub fn reading(address: u64) -> Self {
+        Self::asking(address, true)
+    }
+
+    fn asking(address: u64, reads: bool) -> Self {
         let task = current();
         task.waits.fetch_add(1, Ordering::SeqCst);
+        task.reads.store(reads, Ordering::SeqCst);
         // In this order, so that who sees the new wait sees when it began.
         let outer_since = task.since.swap(monotonic_ns(), Ordering::SeqCst);
         Self {

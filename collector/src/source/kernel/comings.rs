@@ -5,6 +5,7 @@ use probe_ebpf::abi::{LockKind, SLOTS_PER_ADOPTED};
 use probe_ebpf::names::{CLASSES, class_id};
 
 use super::adopted::{Change, Record};
+use super::objects;
 use super::run::KernelSource;
 use super::verify::Watched;
 use crate::frame::Frame;
@@ -61,9 +62,55 @@ impl KernelSource {
             class,
             kind,
             slot: id,
+            tgid: info.tgid.get() as u32,
         });
         self.meta.guests = self.names.guests();
         self.list_series();
+    }
+
+    /// Looks for mdevs and guests that no probe has seen coming or going, which below level 1 is all of them.
+    pub(super) fn find_objects(&mut self) {
+        let Some(matrix_dev) = self.matrix_dev.filter(|_| self.module.is_some()) else {
+            return;
+        };
+        let (memory, offsets) = (&self.memory, &self.offsets);
+        let known = self
+            .vm_list
+            .and_then(|list| objects::all_guests(memory, offsets, list));
+        let now = objects::guests_now(memory, offsets, matrix_dev, known.as_deref());
+        let new: Vec<_> = now
+            .iter()
+            .filter(|(lock, _)| !self.watched.iter().any(|w| w.address == lock.address))
+            .copied()
+            .collect();
+        for (lock, tgid) in new {
+            let at = reader::monotonic_ns();
+            self.on_maps(|ebpf| object::adopt(ebpf, &lock, tgid, at).map(|_| ()));
+        }
+        let Some(known) = known.filter(|_| self.level == 0) else {
+            return;
+        };
+        // Nothing else sees a guest end.
+        let first = self.adopted.first();
+        let ended: Vec<u32> = self
+            .info
+            .iter()
+            .zip(0..)
+            .skip(first as usize)
+            .step_by(SLOTS_PER_ADOPTED as usize)
+            .filter(|(info, _)| {
+                let of_guest = matches!(
+                    info.class.get() as u8,
+                    class_id::KVM_LOCK | class_id::PQAP_HOOK_RWSEM | class_id::VCPU_MUTEX
+                );
+                let there = info.address.get() != 0 && info.gone_ns.get() == 0;
+                of_guest && there && !known.contains(&info.object.get())
+            })
+            .map(|(_, slot)| slot)
+            .collect();
+        for slot in ended {
+            self.on_maps(|ebpf| object::end_instance(ebpf, slot, reader::monotonic_ns()));
+        }
     }
 
     /// The object of an adopted lock has ended.
@@ -92,18 +139,15 @@ impl KernelSource {
                 && info.class.get() as u8 == class_id::KV_LOCK
                 && info.object.get() == kvm
                 && info.gone_ns.get() == 0
-                && let Err(e) = object::end_instance(&mut self.ebpf, slot, reader::monotonic_ns())
             {
-                self.log.push("error", &e.to_string());
+                self.on_maps(|ebpf| object::end_instance(ebpf, slot, reader::monotonic_ns()));
             }
         }
     }
 
     /// What an ended lock has counted stays in the description, as far as there is room.
     fn free_instance(&mut self, slot: u32, id: u32) {
-        if let Err(e) = object::free_instance(&mut self.ebpf, slot) {
-            self.log.push("error", &e.to_string());
-        }
+        self.on_maps(|ebpf| object::free_instance(ebpf, slot));
         self.ended.push_back(id);
         if self.ended.len() > MOST_ENDED
             && let Some(oldest) = self.ended.pop_front()

@@ -152,6 +152,7 @@ pub fn watched(fixed: &[FixedLock], instances: &Instances, given: &[Given]) -> V
             class: lock.class,
             kind: lock.kind,
             slot: *slot,
+            tgid: 0,
         });
     drivers
         .chain(given.iter().filter_map(Given::watched))
@@ -251,12 +252,14 @@ impl Given {
                 class: class_id::GIVEN_MUTEX,
                 kind: LockKind::Mutex,
                 slot: self.slot + GIVEN_MUTEX_SLOT,
+                tgid: 0,
             },
             GivenKind::Rwsem => Watched {
                 address: self.address,
                 class: class_id::GIVEN_LOCK,
                 kind: LockKind::Rwsem,
                 slot: self.slot,
+                tgid: 0,
             },
         })
     }

@@ -10,11 +10,20 @@ use probe_ebpf::abi::{Adopted, InstanceInfo, LockKind, Mode, series};
 use probe_ebpf::names::{CLASSES, class_id};
 
 use super::words::Memory;
+use crate::source::snapshot::lists;
 use crate::attach::offsets::{Field, Offsets};
 use crate::frame;
 
 /// Longest list of mdevs that is walked.
 const MOST_MDEVS: usize = 4096;
+/// Guests in KVM's list that are read.
+const MOST_GUESTS: usize = 4096;
+/// vCPUs of a guest: `KVM_MAX_VCPUS` of s390 is 255 (arch/s390/include/asm/kvm_host.h).
+const MOST_VCPUS: u32 = 256;
+/// Levels of an xarray: 64 bits of index, at least 4 each (`XA_CHUNK_SHIFT`).
+const MOST_XARRAY_LEVELS: u32 = 16;
+/// `XA_CHUNK_SIZE` (include/linux/xarray.h).
+const MOST_XARRAY_SLOTS: usize = 64;
 /// Longest name of a device.
 const NAME_BYTES: usize = 64;
 
@@ -89,22 +98,21 @@ pub fn mdevs(memory: &impl Memory, offsets: &Offsets, matrix_dev: u64) -> Vec<u6
         return Vec::new();
     };
     let head = matrix_dev.wrapping_add(u64::from(list));
-    let mut found = Vec::new();
-    let mut at = memory.u64(head).unwrap_or(0);
-    while at != 0 && at != head && found.len() < MOST_MDEVS {
-        let mdev = at.wrapping_sub(u64::from(node));
-        if found.contains(&mdev) {
-            break;
-        }
-        found.push(mdev);
-        at = memory.u64(at).unwrap_or(0);
-    }
-    found
+    let walk = lists::headed(memory, head, MOST_MDEVS);
+    let mdevs = walk.links.into_iter();
+    mdevs.map(|at| at.wrapping_sub(u64::from(node))).collect()
 }
 
 /// Open-coded locks of the mdevs that are there now, and locks of the guests that have them, each with the process of its
 /// guest: found without waiting for a call.
-pub fn guests_now(memory: &impl Memory, offsets: &Offsets, matrix_dev: u64) -> Vec<(Adopted, u32)> {
+///
+/// `known`: guests that KVM knows. What an mdev has beyond these is a guest that has ended, whose memory is somebody else's.
+pub fn guests_now(
+    memory: &impl Memory,
+    offsets: &Offsets,
+    matrix_dev: u64,
+    known: Option<&[u64]>,
+) -> Vec<(Adopted, u32)> {
     let Some(kvm_of) = offsets.get(Field::MdevKvm) else {
         return Vec::new();
     };
@@ -144,7 +152,8 @@ pub fn guests_now(memory: &impl Memory, offsets: &Offsets, matrix_dev: u64) -> V
         let kvm = memory
             .u64(mdev.wrapping_add(u64::from(kvm_of)))
             .unwrap_or(0);
-        if kvm == 0 || found.iter().any(|(lock, _)| lock.object == kvm) {
+        let ended = known.is_some_and(|known| !known.contains(&kvm));
+        if kvm == 0 || ended || found.iter().any(|(lock, _)| lock.object == kvm) {
             continue;
         }
         let at = |field| Some(kvm.wrapping_add(u64::from(offsets.get(field)?)));
@@ -166,8 +175,95 @@ pub fn guests_now(memory: &impl Memory, offsets: &Offsets, matrix_dev: u64) -> V
             };
             found.push((lock, tgid));
         }
+        let mutex = offsets.get(Field::KvmVcpuMutex);
+        for (number, vcpu) in vcpus(memory, offsets, kvm) {
+            let Some(mutex) = mutex else { break };
+            let lock = Adopted {
+                address: vcpu.wrapping_add(u64::from(mutex)),
+                class: class_id::VCPU_MUTEX,
+                kind: LockKind::Mutex as u8,
+                object: kvm,
+                number,
+                wait_queue: 0,
+            };
+            found.push((lock, tgid));
+        }
     }
     found
+}
+
+/// Numbers and addresses of a guest's vCPUs: from an array in `struct kvm` until v5.15, from an xarray since v5.16.
+fn vcpus(memory: &impl Memory, offsets: &Offsets, kvm: u64) -> Vec<(u32, u64)> {
+    let at = |object: u64, field| Some(object.wrapping_add(u64::from(offsets.get(field)?)));
+    let online = at(kvm, Field::KvmOnlineVcpus)
+        .and_then(|address| memory.u32(address))
+        .unwrap_or(0)
+        .min(MOST_VCPUS);
+    let pointer = |address: u64| memory.u64(address).filter(|pointer| *pointer != 0);
+    let all: Vec<u64> = if let Some(array) = at(kvm, Field::KvmVcpus) {
+        (0..u64::from(online))
+            .filter_map(|n| pointer(array.wrapping_add(n * 8)))
+            .collect()
+    } else {
+        let head = at(kvm, Field::KvmVcpuArray)
+            .and_then(|array| at(array, Field::XarrayHead))
+            .and_then(pointer);
+        let mut found = Vec::new();
+        if let Some(head) = head {
+            entries(memory, offsets, head, 0, online as usize, &mut found);
+        }
+        found
+    };
+    let id = |vcpu| memory.u32(at(vcpu, Field::KvmVcpuId)?);
+    let kvm_of = |vcpu| memory.u64(at(vcpu, Field::KvmVcpuKvm)?);
+    all.into_iter()
+        // What does not point back is no vCPU of this guest, or not any more.
+        .filter(|&vcpu| kvm_of(vcpu) == Some(kvm))
+        .filter_map(|vcpu| Some((id(vcpu)?, vcpu)))
+        .collect()
+}
+
+/// Entries below a node of an xarray (include/linux/xarray.h, v5.16 to v7.2): a pointer whose lowest bits are 10 is a node
+/// (`xa_is_node`), one whose lowest bits are 00 an entry.
+fn entries(
+    memory: &impl Memory,
+    offsets: &Offsets,
+    entry: u64,
+    depth: u32,
+    most: usize,
+    found: &mut Vec<u64>,
+) {
+    if found.len() >= most || depth > MOST_XARRAY_LEVELS {
+        return;
+    }
+    match entry & 3 {
+        0 if entry != 0 => found.push(entry),
+        2 if entry > 4096 => {
+            let (Some(slots), Some(end)) = (
+                offsets.get(Field::XaNodeSlots),
+                offsets.get(Field::XaNodeMarks),
+            ) else {
+                return;
+            };
+            let node = entry - 2;
+            for slot in (slots..end).step_by(8).take(MOST_XARRAY_SLOTS) {
+                if let Some(next) = memory.u64(node.wrapping_add(u64::from(slot))) {
+                    entries(memory, offsets, next, depth + 1, most, found);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Guests that KVM knows, by the address of their `struct kvm`, from its list `vm_list` (virt/kvm/kvm_main.c), those that have
+/// no mdev among them; `None` where it cannot be read, or was changed meanwhile.
+pub fn all_guests(memory: &impl Memory, offsets: &Offsets, vm_list: u64) -> Option<Vec<u64>> {
+    let link = offsets.get(Field::KvmVmList)?;
+    let walk = lists::headed(memory, vm_list, MOST_GUESTS);
+    let guests = walk.links.into_iter();
+    let guests = guests.map(|at| at.wrapping_sub(u64::from(link)));
+    walk.whole.then(|| guests.collect())
 }
 
 impl Names {

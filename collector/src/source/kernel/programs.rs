@@ -52,7 +52,7 @@ pub struct Attached {
 }
 
 /// Hits of kprobes that the kernel missed. Asking waits for nothing.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Misses(Arc<OnceLock<Arc<Kprobes>>>);
 
 impl Misses {

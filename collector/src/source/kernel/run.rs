@@ -2,13 +2,11 @@
 //! look whether the driver is still there.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aya::Ebpf;
-use aya_log::EbpfLogger;
 use probe_ebpf::abi::{InstanceInfo, LockKind, Mode, gate, series};
 use probe_ebpf::names::{CLASSES, class_id};
 use tokio::sync::mpsc;
@@ -18,16 +16,18 @@ use super::driver::Module;
 use super::fixed::Given;
 use super::governor::{Drop as Dropped, Governor};
 use super::objects::Names;
-use super::programs::{Attached, Misses};
+use super::attaching::{Attachment, Pending};
 use super::verify::{Places, Verifier, Watched};
 use super::words::Kernel;
 use crate::attach::generation::{Detected, Edge, Observed};
 use crate::attach::offsets::Offsets;
 use crate::frame::{End, Frame, Meta, TaskState};
-use crate::source::ebpf::{EbpfRing, Heartbeat, object, sys};
+use crate::source::SourceError;
+use crate::source::ebpf::{EbpfRing, ProbeError, object, sys};
 use crate::source::log_lines::LogLines;
 use crate::source::memory::View;
 use crate::source::reader::{self, Reader};
+use crate::source::snapshot::{Scene, Snapshot};
 use crate::source::run::{Command, Losses, readable, ticker, wake_of};
 use crate::source::tasks::Tasks;
 
@@ -35,6 +35,12 @@ use crate::source::tasks::Tasks;
 const SILENCE_NS: u64 = 10_000_000_000;
 /// How long detaching may take before it is left to the end of the process.
 const DETACH_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Readings of the kernel's memory before anything is attached. A finding needs two; after the third, who reads frames has
+/// had time to say that it is enough.
+const READINGS_BEFORE: u32 = 3;
+/// Time between them, at most.
+const BETWEEN_READINGS: Duration = Duration::from_millis(100);
 
 /// How long the last frame waits for the misses to be read once more.
 const LAST_READING: Duration = Duration::from_secs(1);
@@ -60,16 +66,19 @@ pub(in crate::source) struct KernelSource {
     pub(super) given: Vec<Given>,
     pub(super) watched: Vec<Watched>,
     pub(super) places: Option<Places>,
+    /// Address of the driver's `struct ap_matrix_dev`.
+    pub(super) matrix_dev: Option<u64>,
+    /// Address of KVM's list of guests.
+    pub(super) vm_list: Option<u64>,
     pub(super) verifier: Verifier,
+    pub(super) snapshot: Snapshot,
     pub(super) tasks: Tasks,
     /// Threads whose record nobody needs any more.
     pub(super) forgotten: Vec<u32>,
     pub(super) governor: Governor,
-    pub(super) programs: Vec<&'static str>,
-    /// Shared with the thread that detaches.
-    pub(super) attached: Arc<Mutex<Option<Attached>>>,
-    /// Hits of kprobes that were missed.
-    pub(super) misses: Misses,
+    pub(super) attached: Attachment,
+    /// What is still to be attached.
+    pub(super) pending: Option<Box<Pending>>,
     pub(super) level: u8,
     /// Waits and holds at least this long have their stack taken, in nanoseconds; 0: none.
     pub(super) stacks_over: u64,
@@ -85,16 +94,13 @@ pub(in crate::source) struct KernelSource {
     pub(super) hook_write_locked: u64,
     pub(super) next_second: u64,
     pub(super) last_frame_ns: u64,
-    pub(super) heartbeat: Option<Heartbeat>,
-    pub(super) _stats: Option<OwnedFd>,
-    pub(super) logger: Option<Box<EbpfLogger<LogLines>>>,
     pub(super) ring: EbpfRing,
     pub(super) log: LogLines,
     pub(super) meta: Meta,
     pub(super) meta_changed: bool,
     pub(super) reader: Reader,
-    /// Programs go after everything else.
-    pub(super) ebpf: Ebpf,
+    /// Programs go after everything else. None where a thread has them that does not come back.
+    pub(super) ebpf: Option<Ebpf>,
 }
 
 impl KernelSource {
@@ -104,33 +110,50 @@ impl KernelSource {
         interval: Duration,
         mut commands: mpsc::UnboundedReceiver<Command>,
         frames: &mpsc::Sender<Arc<Frame>>,
-    ) {
+    ) -> Result<(), SourceError> {
         let wake = wake_of(&self.ring);
-        let mut ticks = ticker(interval);
+        let mut interval = interval;
+        let mut ticks = ticker(interval.min(BETWEEN_READINGS));
         let mut losses = Losses::default();
+        let mut readings: u32 = 0;
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
-                () = readable(wake.as_ref()) => {}
+                // Who has seen enough by now wants nothing to be attached.
+                biased;
                 command = commands.recv() => match command {
-                    Some(Command::Interval(interval)) => {
+                    Some(Command::Interval(other)) => {
+                        interval = other;
                         ticks = ticker(interval);
                         continue;
                     }
                     Some(Command::Stop) => {
-                        return self.finish(frames, "finished", String::new()).await;
+                        self.finish(frames, "finished", String::new()).await;
+                        return Ok(());
                     }
                     // The session was dropped.
-                    None => return self.finish(frames, "interrupted", String::new()).await,
+                    None => {
+                        self.finish(frames, "interrupted", String::new()).await;
+                        return Ok(());
+                    }
                 },
+                _ = ticks.tick() => {}
+                () = readable(wake.as_ref()) => {}
+            }
+            // What is stuck was stuck before anything was attached, and is known by now.
+            if readings == READINGS_BEFORE {
+                self.attach()?;
+                self.last_frame_ns = reader::monotonic_ns();
+                ticks = ticker(interval);
             }
             if let Some((how, detail)) = self.each_second() {
-                return self.finish(frames, how, detail).await;
+                self.finish(frames, how, detail).await;
+                return Ok(());
             }
             let frame = self.frame(&mut losses);
             if frames.send(Arc::new(frame)).await.is_err() {
-                return;
+                return Ok(());
             }
+            readings = readings.saturating_add(1);
         }
     }
 
@@ -149,6 +172,7 @@ impl KernelSource {
             return Some(("detached", detail));
         }
         self.free_tasks();
+        self.find_objects();
         let unnamed = self.reader.unnamed_stacks();
         if unnamed != 0 {
             let text = format!("{unnamed} stacks were too many to be named");
@@ -177,9 +201,7 @@ impl KernelSource {
         // Its memory is somebody else's now.
         for address in std::mem::take(&mut self.driver_locks) {
             self.watched.retain(|watched| watched.address != address);
-            if let Err(e) = object::forget_lock(&mut self.ebpf, address) {
-                self.log.push("error", &e.to_string());
-            }
+            self.on_maps(|ebpf| object::forget_lock(ebpf, address));
         }
         let text = format!(
             "the module vfio_ap was {what}: it is measured no more, the locks that were named are"
@@ -188,15 +210,30 @@ impl KernelSource {
         None
     }
 
+    /// Does something to the maps. What fails is logged; false then. Nothing, where there are none.
+    pub(super) fn on_maps(
+        &mut self,
+        act: impl FnOnce(&mut Ebpf) -> Result<(), ProbeError>,
+    ) -> bool {
+        let done = self.ebpf.as_mut().map_or(Ok(()), act);
+        if let Err(e) = &done {
+            self.log.push("error", &e.to_string());
+        }
+        done.is_ok()
+    }
+
+    fn set_gate(&mut self, word: u32, value: u64) {
+        self.on_maps(|ebpf| object::set_gate(ebpf, word, value));
+    }
+
     /// Gives back the records of threads that had an event after their end (a process that ends closes its files then),
     /// and of those that ended long ago with a lock that nobody wants.
     fn free_tasks(&mut self) {
         for tid in std::mem::take(&mut self.forgotten) {
-            let freed = self.reader.slot_of(tid).map_or(Ok(()), |slot| {
-                object::free_ended_task(&mut self.ebpf, slot, tid)
-            });
-            if let Err(e) = freed {
-                self.log.push("error", &e.to_string());
+            let Some(slot) = self.reader.slot_of(tid) else {
+                continue;
+            };
+            if !self.on_maps(|ebpf| object::free_ended_task(ebpf, slot, tid)) {
                 return;
             }
         }
@@ -204,8 +241,7 @@ impl KernelSource {
             if Path::new("/proc").join(tid.to_string()).exists() {
                 continue;
             }
-            if let Err(e) = object::free_task(&mut self.ebpf, slot, tid) {
-                self.log.push("error", &e.to_string());
+            if !self.on_maps(|ebpf| object::free_task(ebpf, slot, tid)) {
                 return;
             }
         }
@@ -275,29 +311,24 @@ impl KernelSource {
 
     /// Drops something that costs too much, and says so.
     fn drop(&mut self, what: Dropped, share: f64) {
-        let mut set = |word, value| {
-            if let Err(e) = object::set_gate(&mut self.ebpf, word, value) {
-                self.log.push("error", &e.to_string());
-            }
-        };
         let dropped = match what {
             Dropped::Stacks => {
-                set(gate::STACKS_OVER, 0);
+                self.set_gate(gate::STACKS_OVER, 0);
                 self.stacks_over = 0;
                 "stacks are taken no more"
             }
             Dropped::Spans => {
-                set(gate::NO_SPANS, 1);
+                self.set_gate(gate::NO_SPANS, 1);
                 "spans are written no more, and count as dropped"
             }
             Dropped::Nothing => "there is nothing left to drop; --level 0 attaches nothing",
             Dropped::Level2 => {
-                set(gate::LEVEL, 1);
+                self.set_gate(gate::LEVEL, 1);
                 self.level = 1;
                 self.reader.ignore_holds();
                 self.meta.level = 1;
                 self.meta_changed = true;
-                let attached = Arc::clone(&self.attached);
+                let attached = Arc::clone(&self.attached.points);
                 // Detaching may wait for what is stuck.
                 let spawned = std::thread::Builder::new()
                     .name("detach".into())
@@ -324,15 +355,17 @@ impl KernelSource {
 
     /// What the programs have cost, and what was missed: inside a program, and of kprobes.
     fn runs(&self) -> BTreeMap<&'static str, reader::ProgramRuns> {
-        let mut runs = sys::runs_of(&self.ebpf, &self.programs);
-        for (program, missed) in self.misses.now() {
+        let programs = &self.attached.programs;
+        let ebpf = self.ebpf.as_ref();
+        let mut runs = ebpf.map_or_else(BTreeMap::new, |ebpf| sys::runs_of(ebpf, programs));
+        for (program, missed) in self.attached.misses.now() {
             runs.entry(program).or_default().missed += missed;
         }
         runs
     }
 
     fn frame(&mut self, losses: &mut Losses) -> Frame {
-        if let Some(logger) = &mut self.logger {
+        if let Some(logger) = &mut self.attached.logger {
             logger.flush();
         }
         let runs = self.runs();
@@ -345,6 +378,21 @@ impl KernelSource {
             disagreements =
                 self.verifier
                     .check(&self.memory, places, &self.watched, &ended, live, now);
+            let scene = Scene {
+                memory: &self.memory,
+                places,
+                watched: &self.watched,
+                generations: self.generation.candidates,
+                now_ns: now,
+            };
+            let found = self.snapshot.look(&scene, live);
+            frame.stacks.extend(found.stacks);
+            if let Some(note) = found.note {
+                self.log.push("warn", &note);
+            }
+            for work in found.works {
+                self.on_maps(|ebpf| object::adopt(ebpf, &work, 0, now).map(|_| ()));
+            }
         }
         if let Some(live) = &mut frame.live {
             self.tasks.fill(live, now);
@@ -386,12 +434,10 @@ impl KernelSource {
     /// Reads everything once more and sends it as the last frame.
     async fn finish(&mut self, frames: &mpsc::Sender<Arc<Frame>>, how: &str, detail: String) {
         // The programs do nothing from now on, so that the last frame's counts belong together.
-        drop(self.heartbeat.take());
-        if let Err(e) = object::set_gate(&mut self.ebpf, gate::BEAT, 0) {
-            self.log.push("error", &e.to_string());
-        }
+        drop(self.attached.heartbeat.take());
+        self.set_gate(gate::BEAT, 0);
         // What was missed in the last moments counts too. Programs that were running end meanwhile.
-        self.misses.read_again(LAST_READING);
+        self.attached.misses.read_again(LAST_READING);
         let mut frame = self.frame(&mut Losses::default());
         frame.end = Some(End {
             how: how.into(),
@@ -405,18 +451,20 @@ impl KernelSource {
     pub(in crate::source) fn end(self) {
         let Self {
             attached,
-            heartbeat,
             ring,
             ebpf,
             ..
         } = self;
+        let Attachment {
+            heartbeat, points, ..
+        } = attached;
         drop(heartbeat);
         let (done, detached) = std::sync::mpsc::channel();
         let spawned = std::thread::Builder::new()
             .name("detach".into())
             .spawn(move || {
-                if let Ok(mut attached) = attached.lock() {
-                    drop(attached.take());
+                if let Ok(mut points) = points.lock() {
+                    drop(points.take());
                 }
                 drop(ring);
                 drop(ebpf);

@@ -10,6 +10,7 @@ use probe_ebpf::abi::{LockKind, Mode, series};
 
 use super::words::Memory;
 use crate::attach::offsets::{Field, Offsets};
+use crate::emulator::protocol::TaskLayout;
 use crate::frame;
 
 /// Locks looked at in a tick; where there are more, they take turns.
@@ -19,6 +20,8 @@ const OWNER_FLAGS: u64 = 7;
 /// `RWSEM_WRITER_LOCKED` (kernel/locking/rwsem.c).
 const RWSEM_WRITER: u64 = 1;
 const COMM_BYTES: usize = 16;
+/// `PID_MAX_LIMIT` (include/linux/threads.h).
+const MOST_PIDS: u32 = 4 << 20;
 
 /// A lock whose word is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct Watched {
     pub kind: LockKind,
     /// Instance slot (an rwsem's writers').
     pub slot: u32,
+    /// Process of its guest; 0 where it has none, or that is not known.
+    pub tgid: u32,
 }
 
 /// What was seen in earlier ticks.
@@ -55,9 +60,23 @@ pub struct Places {
     pid: u32,
     tgid: Option<u32>,
     comm: Option<u32>,
+    exec_start: Option<u32>,
 }
 
 impl Places {
+    /// Thread id, process id and last run at these offsets.
+    #[cfg(test)]
+    pub const fn for_tests(pid: u32, tgid: u32, exec_start: u32) -> Self {
+        Self {
+            mutex_owner: 0,
+            rwsem: None,
+            pid,
+            tgid: Some(tgid),
+            comm: None,
+            exec_start: Some(exec_start),
+        }
+    }
+
     /// Those of this kernel; `None` where owners cannot be read.
     pub fn new(offsets: &Offsets) -> Option<Self> {
         Some(Self {
@@ -68,7 +87,54 @@ impl Places {
             pid: offsets.get(Field::TaskPid)?,
             tgid: offsets.get(Field::TaskTgid),
             comm: offsets.get(Field::TaskComm),
+            exec_start: offsets.get(Field::TaskExecStart),
         })
+    }
+
+    /// Those of the emulated kernel's task structures. Words are the first members of its locks.
+    pub const fn emulated(layout: &TaskLayout) -> Self {
+        Self {
+            mutex_owner: 0,
+            rwsem: Some((0, 8)),
+            pid: layout.tid,
+            tgid: Some(layout.tgid),
+            comm: Some(layout.comm),
+            exec_start: Some(layout.since),
+        }
+    }
+
+    /// Thread id of a task; `None` where there is none.
+    pub fn tid(&self, memory: &impl Memory, task: u64) -> Option<u32> {
+        memory
+            .u32(task.wrapping_add(u64::from(self.pid)))
+            .filter(|tid| (1..=MOST_PIDS).contains(tid))
+    }
+
+    /// A record of a task, empty but for its names.
+    pub fn describe(&self, memory: &impl Memory, task: u64, tid: u32) -> frame::TaskState {
+        let at = |offset: u32| task.wrapping_add(u64::from(offset));
+        frame::TaskState {
+            tid,
+            pid: self
+                .tgid
+                .and_then(|offset| memory.u32(at(offset)))
+                .unwrap_or(tid),
+            comm: self
+                .comm
+                .and_then(|offset| memory.text(at(offset), COMM_BYTES))
+                .unwrap_or_default(),
+            ..frame::TaskState::default()
+        }
+    }
+
+    /// When a task that sleeps has run last (`update_curr`, kernel/sched/fair.c): what it waits for, it has waited for since
+    /// then at least. The scheduler's clock counts from the start of the machine, as CLOCK_MONOTONIC does, but for what
+    /// NTP adjusts. `now_ns` where that is not known.
+    pub fn blocked_since(&self, memory: &impl Memory, task: u64, now_ns: u64) -> u64 {
+        self.exec_start
+            .and_then(|offset| memory.u64(task.wrapping_add(u64::from(offset))))
+            .filter(|&at| at != 0 && at < now_ns)
+            .unwrap_or(now_ns)
     }
 }
 
@@ -97,7 +163,7 @@ impl Verifier {
             let tid = match (owner, before) {
                 (0, _) => 0,
                 (task, Some((same, tid))) if task == same && ended(tid) => tid,
-                (task, _) => match memory.u32(task.wrapping_add(u64::from(places.pid))) {
+                (task, _) => match places.tid(memory, task) {
                     Some(tid) => tid,
                     None => continue,
                 },
@@ -173,7 +239,7 @@ impl Verifier {
                     (*of, *since) = (owner, now_ns);
                 }
             })
-            .or_insert((owner, now_ns));
+            .or_insert_with(|| (owner, places.blocked_since(memory, owner, now_ns)));
         let since_ns = entry.1;
         self.serial += 1;
         let holding = frame::Holding {
@@ -191,19 +257,9 @@ impl Verifier {
             task.holds.push(holding);
             return;
         }
-        let at = |offset: u32| owner.wrapping_add(u64::from(offset));
         live.tasks.push(frame::TaskState {
-            tid,
-            pid: places
-                .tgid
-                .and_then(|offset| memory.u32(at(offset)))
-                .unwrap_or(tid),
-            comm: places
-                .comm
-                .and_then(|offset| memory.text(at(offset), COMM_BYTES))
-                .unwrap_or_default(),
             holds: vec![holding],
-            ..frame::TaskState::default()
+            ..places.describe(memory, owner, tid)
         });
     }
 }
@@ -260,6 +316,7 @@ mod tests {
         pid: 8,
         tgid: None,
         comm: None,
+        exec_start: None,
     };
 
     fn locks() -> [Watched; 1] {
@@ -268,6 +325,7 @@ mod tests {
             class: 0,
             kind: LockKind::Mutex,
             slot: 0,
+            tgid: 0,
         }]
     }
 
@@ -283,6 +341,7 @@ mod tests {
                 }],
                 ..frame::TaskState::default()
             }],
+            ..frame::Live::default()
         }
     }
 

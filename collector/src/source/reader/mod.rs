@@ -517,7 +517,10 @@ impl Reader {
                 tasks.push(state);
             }
         }
-        frame::Live { tasks }
+        frame::Live {
+            tasks,
+            ..frame::Live::default()
+        }
     }
 
     fn comm(&mut self, tid: u32) -> String {

@@ -28,6 +28,7 @@ fn task(tid: u32, holds: Vec<frame::Holding>) -> frame::TaskState {
 fn live(tasks: &[frame::TaskState]) -> frame::Live {
     frame::Live {
         tasks: tasks.to_vec(),
+        ..frame::Live::default()
     }
 }
 

@@ -1,0 +1,259 @@
+//! The same of the emulated driver: its owner words and task structures, read from its process's memory.
+//!
+//! What the real kernel's wait lists and stacks say, the emulated one has in its task structures: what a task waits for,
+//! and the entry points that it is in. Takes what the emulator says of itself at the start, and never what it counts.
+
+use std::collections::{HashMap, HashSet};
+
+use probe_ebpf::abi::{LockKind, Mode, series};
+use probe_ebpf::names::{CLASSES, ENTRY_POINTS, class_id, entry_id};
+
+use super::queues::{Queue, Shapes, readers};
+use super::stacks::Slept;
+use super::{Scene, evidence, show_waiter, task_mut, unseen_readers};
+use crate::attach::generation::{Generation, Generations};
+use crate::diagnose::stacks::text::{self, Task};
+use crate::emulator::protocol::{Hello, TaskLayout};
+use crate::frame;
+use crate::source::instances::Instances;
+use crate::source::kernel::verify::{Places, Verifier, Watched};
+use crate::source::kernel::words::Memory;
+
+/// Tasks that are looked at.
+const MOST_TASKS: usize = 65_536;
+/// Entry points of a task that are looked at.
+const MOST_INSIDE: u32 = 16;
+/// Offset of the worker in the emulator's `WorkStruct`, behind function and data.
+const WORKER: u64 = 16;
+
+/// Memory of another process.
+pub struct Process(pub u32);
+
+impl Memory for Process {
+    fn read(&self, address: u64, into: &mut [u8]) -> bool {
+        let local = libc::iovec {
+            iov_base: into.as_mut_ptr().cast(),
+            iov_len: into.len(),
+        };
+        let remote = libc::iovec {
+            iov_base: address as *mut libc::c_void,
+            iov_len: into.len(),
+        };
+        // SAFETY: `local` is `into`, which is borrowed for the call; the other address is looked up in the other process.
+        let read = unsafe {
+            libc::process_vm_readv(self.0.cast_signed(), &raw const local, 1, &raw const remote, 1, 0)
+        };
+        usize::try_from(read) == Ok(into.len())
+    }
+}
+
+/// Looks at an emulator that was running before it was measured.
+pub struct Emulated {
+    process: Process,
+    layout: TaskLayout,
+    generations: Generations,
+    watched: Vec<Watched>,
+    places: Places,
+    verifier: Verifier,
+}
+
+/// A task that waits for something or is in an entry point.
+struct Seen {
+    address: u64,
+    tid: u32,
+    blocker: u64,
+    reads: bool,
+    inside: Vec<u8>,
+}
+
+impl Emulated {
+    /// Of an emulator.
+    pub fn new(hello: &Hello, instances: &Instances) -> Self {
+        let layout = hello.tasks;
+        let watched = hello.locks.iter().zip(&instances.first_slots);
+        let watched = watched.filter_map(|(lock, slot)| {
+            Some(Watched {
+                address: lock.address,
+                class: lock.class,
+                kind: CLASSES.get(usize::from(lock.class))?.kind,
+                slot: *slot,
+                // All guests are of one process: told apart by number.
+                tgid: lock.guest.map_or(0, |guest| guest + 1),
+            })
+        });
+        let generation = Generation::ALL
+            .into_iter()
+            .find(|generation| generation.name() == hello.generation);
+        Self {
+            process: Process(hello.pid),
+            layout,
+            generations: generation.map_or(Generations::ALL, |one| Generations::of(&[one])),
+            watched: watched.collect(),
+            places: Places::emulated(&layout),
+            verifier: Verifier::default(),
+        }
+    }
+
+    /// Adds to live state what no probe has seen.
+    pub fn look(&mut self, live: &mut frame::Live, now_ns: u64) {
+        let scene = Scene {
+            memory: &self.process,
+            places: &self.places,
+            watched: &self.watched,
+            generations: self.generations,
+            now_ns,
+        };
+        self.verifier.check(
+            scene.memory,
+            scene.places,
+            scene.watched,
+            &|_| false,
+            live,
+            now_ns,
+        );
+        let tasks = self.tasks();
+        let locks: HashMap<u64, &Watched> = self.watched.iter().map(|w| (w.address, w)).collect();
+        for seen in &tasks {
+            if let Some(lock) = locks.get(&seen.blocker) {
+                let mode = match (lock.kind, seen.reads) {
+                    (LockKind::Rwsem, true) => Mode::Read,
+                    (LockKind::Rwsem, false) => Mode::Write,
+                    _ => Mode::Exclusive,
+                };
+                show_waiter(&scene, lock, seen.address, mode, live);
+            }
+        }
+        let queues = self.queues();
+        for lock in scene.watched.iter().filter(|w| w.kind == LockKind::Work) {
+            self.show_worker(&scene, lock, live);
+        }
+        for seen in tasks.iter().filter(|seen| !seen.inside.is_empty()) {
+            let slept = self.slept(seen, &locks);
+            evidence::add(&scene, &Shapes::emulated(), &queues, &slept, live);
+        }
+        live.unseen_readers = unseen_readers(&self.watched, &queues, live);
+    }
+
+    /// Tasks that are at something, from the newest on.
+    fn tasks(&self) -> Vec<Seen> {
+        let mut found = Vec::new();
+        let mut been = HashSet::new();
+        let mut at = self.process.u64(self.layout.newest).unwrap_or(0);
+        let mut bytes = vec![0; self.layout.size as usize];
+        while at != 0 && been.len() < MOST_TASKS && been.insert(at) {
+            if !self.process.read(at, &mut bytes) {
+                break;
+            }
+            let u32_at = |offset: u32| word::<4>(&bytes, offset).map(u32::from_ne_bytes);
+            let u64_at = |offset: u32| word::<8>(&bytes, offset).map(u64::from_ne_bytes);
+            let (Some(tid), Some(blocker), Some(depth), Some(next)) = (
+                u32_at(self.layout.tid),
+                u64_at(self.layout.blocker),
+                u32_at(self.layout.depth),
+                u64_at(self.layout.next),
+            ) else {
+                break;
+            };
+            let inside = (0..depth.min(MOST_INSIDE))
+                .filter_map(|n| u32_at(self.layout.inside + 4 * n))
+                .filter_map(|entry| u8::try_from(entry).ok())
+                .filter(|entry| usize::from(*entry) < ENTRY_POINTS.len());
+            let seen = Seen {
+                address: at,
+                tid,
+                blocker,
+                reads: word::<1>(&bytes, self.layout.reads) == Some([1]),
+                inside: inside.collect(),
+            };
+            if seen.blocker != 0 || !seen.inside.is_empty() {
+                found.push(seen);
+            }
+            at = next;
+        }
+        found
+    }
+
+    fn queues(&self) -> HashMap<u64, Queue> {
+        let queue = |lock: &Watched| {
+            let queue = match lock.kind {
+                LockKind::Rwsem => Queue {
+                    readers: readers(self.process.u64(lock.address)?),
+                    whole: true,
+                    ..Queue::default()
+                },
+                LockKind::Flag => {
+                    let mut flag = [0];
+                    self.process.read(lock.address, &mut flag).then_some(())?;
+                    Queue {
+                        set: flag[0] != 0,
+                        whole: true,
+                        ..Queue::default()
+                    }
+                }
+                LockKind::Mutex | LockKind::Work => return None,
+            };
+            Some((lock.address, queue))
+        };
+        self.watched.iter().filter_map(queue).collect()
+    }
+
+    /// Who executes a work item.
+    fn show_worker(&self, scene: &Scene<'_, Process>, lock: &Watched, live: &mut frame::Live) {
+        let worker = self.process.u64(lock.address.wrapping_add(WORKER));
+        let Some(worker) = worker.filter(|worker| *worker != 0) else {
+            return;
+        };
+        let waits = live.tasks.iter().flat_map(|task| &task.waits);
+        let of_work = waits.filter(|wait| wait.lock == lock.address);
+        let since_ns = of_work.map(|wait| wait.since_ns).fold(scene.now_ns, u64::min);
+        let Some(task) = task_mut(scene, worker, live) else {
+            return;
+        };
+        if task.holds.iter().any(|hold| hold.lock == lock.address) {
+            return;
+        }
+        task.holds.push(frame::Holding {
+            series: u32::from(series(class_id::RESET_WORK, Mode::Exclusive)),
+            instance: lock.slot,
+            lock: lock.address,
+            since_ns,
+            serial: lock.address,
+            entry: u32::from(entry_id::NONE),
+            adopted: true,
+            evidence: "lock word".into(),
+            ..frame::Holding::default()
+        });
+    }
+
+    /// What a task is in, as the kernel's stacks have it: primitives are left out, as `in_sched_functions` does.
+    fn slept(&self, seen: &Seen, locks: &HashMap<u64, &Watched>) -> Slept {
+        let frame = |symbol: &str, module: &str| text::Frame {
+            symbol: symbol.into(),
+            offset: None,
+            module: (module != "kernel").then(|| module.to_owned()),
+            reliable: true,
+        };
+        let work = locks
+            .get(&seen.blocker)
+            .is_some_and(|lock| lock.kind == LockKind::Work);
+        let flush = work.then(|| frame("__flush_work", "kernel"));
+        let inside = seen.inside.iter().rev().filter_map(|entry| {
+            let entry = ENTRY_POINTS.get(usize::from(*entry))?;
+            Some(frame(entry.symbol, entry.module))
+        });
+        Slept {
+            pid: self.process.0,
+            switches: 0,
+            task: Task {
+                tid: seen.tid,
+                state: Some(if seen.blocker == 0 { 'S' } else { 'D' }),
+                frames: flush.into_iter().chain(inside).collect(),
+                ..Task::default()
+            },
+        }
+    }
+}
+
+fn word<const N: usize>(bytes: &[u8], offset: u32) -> Option<[u8; N]> {
+    bytes.get(offset as usize..)?.first_chunk().copied()
+}

@@ -1,0 +1,172 @@
+//! Which work item a worker executes, and who waits for that.
+//!
+//! Takes memory, where members are, and a function; gives the workers that execute it, and the tasks that flush them:
+//! `__flush_work` queues a `struct wq_barrier` behind the work item, on the worker's own list (`insert_wq_barrier`,
+//! kernel/workqueue.c, v5.10 to v7.2), and sleeps until the worker comes to it. Does not know what the work item is for.
+
+use super::lists;
+use crate::attach::offsets::{Field, Offsets};
+use crate::source::kernel::words::Memory;
+
+/// Barriers behind a work item that are read.
+const MOST_FLUSHERS: usize = 256;
+/// Processes that are walked to find a worker.
+const MOST_PROCESSES: usize = 65_536;
+
+/// Where members are.
+#[derive(Debug, Clone, Copy)]
+pub struct Shapes {
+    worker: u32,
+    data: u32,
+    current_work: u32,
+    current_func: u32,
+    scheduled: u32,
+    worker_task: u32,
+    entry: u32,
+    barrier_task: u32,
+    tasks: u32,
+}
+
+/// What a worker is at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Executing {
+    /// Address of the worker's `task_struct`.
+    pub task: u64,
+    /// Address of the `work_struct`.
+    pub work: u64,
+    /// Addresses of the `task_struct`s of those who wait for its end, the first one first.
+    pub flushers: Vec<u64>,
+}
+
+impl Shapes {
+    /// Of a kernel; none before v5.17, whose drivers have no such work items.
+    pub fn new(offsets: &Offsets) -> Option<Self> {
+        let at = |field| offsets.get(field);
+        Some(Self {
+            worker: at(Field::TaskWorker)?,
+            data: at(Field::KthreadData)?,
+            current_work: at(Field::WorkerCurrentWork)?,
+            current_func: at(Field::WorkerCurrentFunc)?,
+            scheduled: at(Field::WorkerScheduled)?,
+            worker_task: at(Field::WorkerTask)?,
+            entry: at(Field::WorkEntry)?,
+            barrier_task: at(Field::BarrierTask)?,
+            tasks: at(Field::TaskTasks)?,
+        })
+    }
+
+    /// Workers that execute this function, with what they execute. `init_task`: the head of the list of all processes and
+    /// threads of the kernel.
+    pub fn executing(&self, memory: &impl Memory, init_task: u64, function: u64) -> Vec<Executing> {
+        let link = u64::from(self.tasks);
+        let head = init_task.wrapping_add(link);
+        let tasks = lists::headed(memory, head, MOST_PROCESSES).links.into_iter();
+        let tasks = tasks.map(|at| at.wrapping_sub(link));
+        tasks
+            .filter_map(|task| self.read(memory, task, function))
+            .collect()
+    }
+
+    /// What the worker with this `task_struct` executes; `None` where it is no worker, or is at something else.
+    fn read(&self, memory: &impl Memory, task: u64, function: u64) -> Option<Executing> {
+        let at = |object: u64, offset: u32| object.wrapping_add(u64::from(offset));
+        let pointer = |object, offset| memory.u64(at(object, offset)).filter(|p| *p != 0);
+        let kthread = pointer(task, self.worker)?;
+        let worker = pointer(kthread, self.data)?;
+        // Threads of the kernel that are no workers have other data.
+        if pointer(worker, self.worker_task)? != task {
+            return None;
+        }
+        if pointer(worker, self.current_func)? != function {
+            return None;
+        }
+        let work = pointer(worker, self.current_work)?;
+        let scheduled = lists::headed(memory, at(worker, self.scheduled), MOST_FLUSHERS);
+        let flushers = scheduled.links.iter().filter_map(|link| {
+            // `work` is the first member of `struct wq_barrier`.
+            let barrier = link.wrapping_sub(u64::from(self.entry));
+            pointer(barrier, self.barrier_task)
+        });
+        let flushers = flushers.collect();
+        // It may have come to its end meanwhile.
+        (memory.u64(at(worker, self.current_work)) == Some(work))
+            .then_some(Executing {
+                task,
+                work,
+                flushers,
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::Words;
+    use super::*;
+
+    const SHAPES: Shapes = Shapes {
+        worker: 0,
+        data: 8,
+        current_work: 16,
+        current_func: 48,
+        scheduled: 24,
+        worker_task: 40,
+        entry: 8,
+        barrier_task: 64,
+        tasks: 16,
+    };
+    const INIT: u64 = 0x800;
+    const TASK: u64 = 0x1000;
+    const WORKER: u64 = 0x3000;
+    const FUNCTION: u64 = 0x9000;
+
+    fn link(words: &mut Words, one: u64, other: u64) {
+        for (at, to) in [(one, other), (one + 8, other), (other, one), (other + 8, one)] {
+            words.put(at, to);
+        }
+    }
+
+    fn words() -> Words {
+        let mut words = Words::default();
+        link(&mut words, INIT + 16, TASK + 16);
+        words.put(INIT, 0);
+        words.put(TASK, 0x2000);
+        words.put(0x2008, WORKER);
+        words.put(WORKER + 16, 0x5000);
+        words.put(WORKER + 40, TASK);
+        words.put(WORKER + 48, FUNCTION);
+        // One barrier, at 0x6000.
+        link(&mut words, WORKER + 24, 0x6008);
+        words.put(0x6040, 0x7000);
+        words
+    }
+
+    #[test]
+    fn a_worker_has_its_work_and_those_who_flush_it() {
+        let executing = SHAPES.executing(&words(), INIT, FUNCTION);
+        assert_eq!(
+            executing,
+            [Executing {
+                task: TASK,
+                work: 0x5000,
+                flushers: vec![0x7000]
+            }]
+        );
+        assert!(SHAPES.executing(&words(), INIT, FUNCTION + 8).is_empty());
+    }
+
+    #[test]
+    fn another_thread_of_the_kernel_is_no_worker() {
+        let mut words = words();
+        words.put(WORKER + 40, TASK + 8);
+        assert!(SHAPES.executing(&words, INIT, FUNCTION).is_empty());
+        words.put(TASK, 0);
+        assert!(SHAPES.executing(&words, INIT, FUNCTION).is_empty());
+    }
+
+    #[test]
+    fn an_idle_worker_executes_nothing() {
+        let mut words = words();
+        words.put(WORKER + 16, 0);
+        assert!(SHAPES.executing(&words, INIT, FUNCTION).is_empty());
+    }
+}
