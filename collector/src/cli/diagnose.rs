@@ -202,8 +202,7 @@ fn is_deadlock(finding: &Finding) -> bool {
 
 /// Nothing that is seen later changes what there is to say.
 fn stands_for_good(finding: &Finding, at_ns: u64) -> bool {
-    is_deadlock(finding)
-        && at_ns.saturating_sub(finding.found_ns) >= AFTER_CRITICAL_NS
+    is_deadlock(finding) && at_ns.saturating_sub(finding.found_ns) >= AFTER_CRITICAL_NS
 }
 
 /// Where nothing can be measured: what the stacks of this machine's tasks say, if it has the driver.

@@ -184,14 +184,18 @@ impl Look<'_> {
         let held = held
             .filter(|hold| query::open_coded(hold.series as u8))
             .any(|hold| hold.instance == instance);
-        !held
-            && self.model.series.iter().any(|(&series, of)| {
-                query::open_coded(series)
-                    && of.by_instance.get(&instance).is_some_and(|flag| {
-                        let matched = flag.releases.saturating_sub(flag.unmatched_releases);
-                        flag.releases > 0 && matched >= flag.acquisitions
-                    })
-            })
+        let read = self.model.clear_flags.contains(&instance);
+        !held && (read || self.flag_was_cleared(instance))
+    }
+
+    fn flag_was_cleared(&self, instance: u32) -> bool {
+        self.model.series.iter().any(|(&series, of)| {
+            query::open_coded(series)
+                && of.by_instance.get(&instance).is_some_and(|flag| {
+                    let matched = flag.releases.saturating_sub(flag.unmatched_releases);
+                    flag.releases > 0 && matched >= flag.acquisitions
+                })
+        })
     }
 
     /// Acquisitions of the lock that is waited for, since the reading before, in both modes of an rwsem: they are

@@ -257,6 +257,9 @@ pub struct Live {
     /// Rwsems whose count has more readers than there are on record.
     #[prost(message, repeated, tag = "2")]
     pub unseen_readers: ::prost::alloc::vec::Vec<UnseenReaders>,
+    /// Instance ids of open-coded locks whose flag was read, and is not set.
+    #[prost(uint32, repeated, tag = "3")]
+    pub clear_flags: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UnseenReaders {

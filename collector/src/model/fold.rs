@@ -313,9 +313,12 @@ impl Model {
     fn fold_live(&mut self, live: Option<&frame::Live>) {
         self.live.clear();
         self.unseen_readers.clear();
+        self.clear_flags.clear();
         let Some(live) = live else { return };
         let unseen = live.unseen_readers.iter().take(MAX_TASKS);
         self.unseen_readers.extend(unseen.cloned());
+        let clear = live.clear_flags.iter().take(MAX_TASKS);
+        self.clear_flags.extend(clear);
         let mut ignored = live.tasks.len().saturating_sub(MAX_TASKS) as u64;
         for task in live.tasks.iter().take(MAX_TASKS) {
             let holds: Vec<_> = task

@@ -45,6 +45,8 @@ pub struct Model {
     pub live: Vec<frame::TaskState>,
     /// Rwsems with readers that nothing is known of, as of the last frame.
     pub unseen_readers: Vec<frame::UnseenReaders>,
+    /// Instances of open-coded locks whose flag was read and is not set, as of the last frame.
+    pub clear_flags: Vec<u32>,
     /// Instances by id.
     pub instances: BTreeMap<u32, frame::Instance>,
     /// What was lost, since the start.

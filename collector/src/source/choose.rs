@@ -99,9 +99,7 @@ fn start_emulator(options: &RunOptions, reason: &str) -> Result<Source, SourceEr
         meta,
         reader,
         losses: Losses::default(),
-        snapshot: options
-            .pid
-            .map(|_| Emulated::new(&hello, &instances)),
+        snapshot: options.pid.map(|_| Emulated::new(&hello, &instances)),
     })
 }
 

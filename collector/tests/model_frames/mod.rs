@@ -6,8 +6,8 @@
 
 use apscope_collector::frame::{
     AttachPoint, CoarseDelta, Edge, End, EntryDelta, Frame, Hist, Holding, Inside, Instance, Live,
-    LogLine, Loss, Meta, Overhead, ProgramCost, ProgramLoss, SeriesDelta, Spans, Stack, TaskState, UnseenReaders,
-    Waiting, Writer,
+    LogLine, Loss, Meta, Overhead, ProgramCost, ProgramLoss, SeriesDelta, Spans, Stack, TaskState,
+    UnseenReaders, Waiting, Writer,
 };
 use probe_ebpf::abi::{self, NO_INSTANCE};
 use probe_ebpf::h2;
@@ -690,6 +690,7 @@ impl<'a> Wild<'a> {
                     lock: w.u64(),
                     readers: w.u64(),
                 }),
+                clear_flags: w.list(Self::u32),
             }),
             spans: self.maybe(Self::spans),
             loss: self.maybe(|w| Loss {

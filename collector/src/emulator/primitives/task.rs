@@ -96,7 +96,9 @@ pub fn enter(entry: u8) -> Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         let depth = self.0.depth.load(Ordering::Relaxed);
-        self.0.depth.store(depth.saturating_sub(1), Ordering::Release);
+        self.0
+            .depth
+            .store(depth.saturating_sub(1), Ordering::Release);
     }
 }
 

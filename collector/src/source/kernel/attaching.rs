@@ -3,8 +3,8 @@
 //! Takes a [`KernelSource`] to which nothing is attached, and the plan; what could be attached, and why the rest was not, is
 //! in the source's description afterwards. Where nothing could be, the source goes on as it was.
 
-use std::path::PathBuf;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 

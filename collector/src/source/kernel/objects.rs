@@ -10,9 +10,9 @@ use probe_ebpf::abi::{Adopted, InstanceInfo, LockKind, Mode, series};
 use probe_ebpf::names::{CLASSES, class_id};
 
 use super::words::Memory;
-use crate::source::snapshot::lists;
 use crate::attach::offsets::{Field, Offsets};
 use crate::frame;
+use crate::source::snapshot::lists;
 
 /// Longest list of mdevs that is walked.
 const MOST_MDEVS: usize = 4096;

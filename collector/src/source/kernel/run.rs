@@ -12,11 +12,11 @@ use probe_ebpf::names::{CLASSES, class_id};
 use tokio::sync::mpsc;
 
 use super::adopted::Adopted;
+use super::attaching::{Attachment, Pending};
 use super::driver::Module;
 use super::fixed::Given;
 use super::governor::{Drop as Dropped, Governor};
 use super::objects::Names;
-use super::attaching::{Attachment, Pending};
 use super::verify::{Places, Verifier, Watched};
 use super::words::Kernel;
 use crate::attach::generation::{Detected, Edge, Observed};
@@ -27,8 +27,8 @@ use crate::source::ebpf::{EbpfRing, ProbeError, object, sys};
 use crate::source::log_lines::LogLines;
 use crate::source::memory::View;
 use crate::source::reader::{self, Reader};
-use crate::source::snapshot::{Scene, Snapshot};
 use crate::source::run::{Command, Losses, readable, ticker, wake_of};
+use crate::source::snapshot::{Scene, Snapshot};
 use crate::source::tasks::Tasks;
 
 /// The programs fall silent after ten seconds; what was held then is not known.

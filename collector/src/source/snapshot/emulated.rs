@@ -10,7 +10,7 @@ use probe_ebpf::names::{CLASSES, ENTRY_POINTS, class_id, entry_id};
 
 use super::queues::{Queue, Shapes, readers};
 use super::stacks::Slept;
-use super::{Scene, evidence, show_waiter, task_mut, unseen_readers};
+use super::{Scene, clear_flags, evidence, show_waiter, task_mut, unseen_readers};
 use crate::attach::generation::{Generation, Generations};
 use crate::diagnose::stacks::text::{self, Task};
 use crate::emulator::protocol::{Hello, TaskLayout};
@@ -41,7 +41,14 @@ impl Memory for Process {
         };
         // SAFETY: `local` is `into`, which is borrowed for the call; the other address is looked up in the other process.
         let read = unsafe {
-            libc::process_vm_readv(self.0.cast_signed(), &raw const local, 1, &raw const remote, 1, 0)
+            libc::process_vm_readv(
+                self.0.cast_signed(),
+                &raw const local,
+                1,
+                &raw const remote,
+                1,
+                0,
+            )
         };
         usize::try_from(read) == Ok(into.len())
     }
@@ -132,6 +139,7 @@ impl Emulated {
             evidence::add(&scene, &Shapes::emulated(), &queues, &slept, live);
         }
         live.unseen_readers = unseen_readers(&self.watched, &queues, live);
+        live.clear_flags = clear_flags(&self.watched, &queues);
     }
 
     /// Tasks that are at something, from the newest on.
@@ -205,7 +213,9 @@ impl Emulated {
         };
         let waits = live.tasks.iter().flat_map(|task| &task.waits);
         let of_work = waits.filter(|wait| wait.lock == lock.address);
-        let since_ns = of_work.map(|wait| wait.since_ns).fold(scene.now_ns, u64::min);
+        let since_ns = of_work
+            .map(|wait| wait.since_ns)
+            .fold(scene.now_ns, u64::min);
         let Some(task) = task_mut(scene, worker, live) else {
             return;
         };

@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use probe_ebpf::abi::{LockKind, Mode, series};
 use probe_ebpf::names::{CLASSES, class_id, entry_id};
 
+use super::Scene;
 use super::queues::{Queue, Shapes};
 use super::stacks::Slept;
-use super::Scene;
 use crate::diagnose::stacks::table::{Implied, Lock, imply};
 use crate::frame;
 use crate::source::kernel::verify::Watched;
@@ -182,7 +182,10 @@ fn hold(
     let wanted = u32::from(series(class, mode));
     // The one lock of the table that an outer function takes.
     let entry = if class == class_id::VCPU_MUTEX
-        && task.inside.iter().any(|i| i.entry == u32::from(entry_id::KVM_VCPU_IOCTL))
+        && task
+            .inside
+            .iter()
+            .any(|i| i.entry == u32::from(entry_id::KVM_VCPU_IOCTL))
     {
         u32::from(entry_id::KVM_VCPU_IOCTL)
     } else {
@@ -209,7 +212,9 @@ fn hold(
         (Some(LockKind::Rwsem), Mode::Read) => {
             let lock = own(scene.watched, class, guest).filter(|lock| {
                 // Where the count is not readable, the stack is all there is.
-                queues.get(&lock.address).is_none_or(|queue| queue.readers != 0)
+                queues
+                    .get(&lock.address)
+                    .is_none_or(|queue| queue.readers != 0)
             });
             (lock, "stack")
         }
@@ -248,7 +253,10 @@ pub fn stack(slept: &Slept, live: &frame::Live) -> Option<frame::Stack> {
         comm: task.comm.clone(),
         series,
         instance: instance + 1,
-        entry: task.inside.last().map_or(u32::from(entry_id::NONE), |i| i.entry),
+        entry: task
+            .inside
+            .last()
+            .map_or(u32::from(entry_id::NONE), |i| i.entry),
         hold: wait.is_none(),
         ended: false,
         since_ns,

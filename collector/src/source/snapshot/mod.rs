@@ -135,6 +135,7 @@ impl Snapshot {
         self.read_works(scene, live, &mut found);
         self.read_stacks(scene, live, &mut found);
         live.unseen_readers = unseen_readers(scene.watched, &self.queues, live);
+        live.clear_flags = clear_flags(scene.watched, &self.queues);
         found
     }
 
@@ -225,9 +226,11 @@ fn show_work(
     executing: &works::Executing,
     live: &mut frame::Live,
 ) -> Option<Adopted> {
-    let Some(lock) = scene.watched.iter().find(|lock| {
-        lock.class == class_id::RESET_WORK && lock.address == executing.work
-    }) else {
+    let Some(lock) = scene
+        .watched
+        .iter()
+        .find(|lock| lock.class == class_id::RESET_WORK && lock.address == executing.work)
+    else {
         return Some(Adopted {
             address: executing.work,
             class: class_id::RESET_WORK,
@@ -247,7 +250,11 @@ fn show_work(
         since_ns = of_work.map(|wait| wait.since_ns).fold(since_ns, u64::min);
     }
     let worker = task_mut(scene, executing.task, live)?;
-    match worker.holds.iter_mut().find(|hold| hold.lock == lock.address) {
+    match worker
+        .holds
+        .iter_mut()
+        .find(|hold| hold.lock == lock.address)
+    {
         Some(hold) => evidence::name(&mut hold.evidence, "lock word"),
         None => worker.holds.push(frame::Holding {
             series: u32::from(series(lock.class, Mode::Exclusive)),
@@ -275,7 +282,8 @@ fn task_mut<'l>(
     let place = match place {
         Some(place) => place,
         None => {
-            live.tasks.push(scene.places.describe(scene.memory, task, tid));
+            live.tasks
+                .push(scene.places.describe(scene.memory, task, tid));
             live.tasks.len() - 1
         }
     };
@@ -294,7 +302,11 @@ fn show_waiter(
     let Some(state) = task_mut(scene, task, live) else {
         return;
     };
-    if let Some(wait) = state.waits.iter_mut().find(|wait| wait.lock == lock.address) {
+    if let Some(wait) = state
+        .waits
+        .iter_mut()
+        .find(|wait| wait.lock == lock.address)
+    {
         evidence::name(&mut wait.evidence, "lock word");
         return;
     }
@@ -332,6 +344,15 @@ fn unseen_readers(
                 readers: unseen,
             })
         })
+        .collect()
+}
+
+/// Open-coded locks that nobody has set. With a waiter, that is a wait nobody ends.
+fn clear_flags(watched: &[Watched], queues: &HashMap<u64, Queue>) -> Vec<u32> {
+    let flags = watched.iter().filter(|lock| lock.kind == LockKind::Flag);
+    flags
+        .filter(|lock| queues.get(&lock.address).is_some_and(|queue| !queue.set))
+        .map(|lock| lock.slot)
         .collect()
 }
 

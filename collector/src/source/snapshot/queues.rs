@@ -78,8 +78,13 @@ impl Shapes {
             })
         };
         let flag = || {
-            let distance = i64::from(at(Field::MdevWaitForKvm)?) - i64::from(at(Field::MdevKvmBusy)?);
-            let shape = shape(Field::WaitQueueHead, Field::WaitEntryLink, Field::WaitEntryTask)?;
+            let distance =
+                i64::from(at(Field::MdevWaitForKvm)?) - i64::from(at(Field::MdevKvmBusy)?);
+            let shape = shape(
+                Field::WaitQueueHead,
+                Field::WaitEntryLink,
+                Field::WaitEntryTask,
+            )?;
             Some((distance, shape))
         };
         Self {
@@ -148,9 +153,8 @@ impl Shapes {
             LockKind::Mutex => {
                 let (owner, shape) = self.mutex?;
                 let queued = memory.u64(at(owner))? & MUTEX_WAITERS != 0;
-                let (waiters, whole) = waiters(memory, lock, &shape, queued, |_| {
-                    Some(Mode::Exclusive)
-                });
+                let (waiters, whole) =
+                    waiters(memory, lock, &shape, queued, |_| Some(Mode::Exclusive));
                 Some(Queue {
                     waiters,
                     whole,
@@ -162,7 +166,11 @@ impl Shapes {
                 let count = memory.u64(at(count))?;
                 let mode = |waiter: u64| {
                     let kind = memory.u32(waiter.wrapping_add(u64::from(kind)))?;
-                    Some(if kind == FOR_WRITE { Mode::Write } else { Mode::Read })
+                    Some(if kind == FOR_WRITE {
+                        Mode::Write
+                    } else {
+                        Mode::Read
+                    })
                 };
                 let queued = count & RWSEM_WAITERS != 0;
                 let (waiters, whole) = waiters(memory, lock, &shape, queued, mode);
@@ -297,7 +305,11 @@ mod tests {
     fn an_rwsem_has_readers_and_waiters_of_two_kinds() {
         let mut words = Words::default();
         words.put(LOCK, 3 << READER_SHIFT | RWSEM_WAITERS | READ_FAIL);
-        queue(&mut words, Some(LOCK + 16), &[(0x8000, 0xa0), (0x9000, 0xb0)]);
+        queue(
+            &mut words,
+            Some(LOCK + 16),
+            &[(0x8000, 0xa0), (0x9000, 0xb0)],
+        );
         words.put_u32(0x8000 + 24, 0);
         words.put_u32(0x9000 + 24, 1);
         let read = shapes(false).read(&words, LockKind::Rwsem, LOCK).unwrap();

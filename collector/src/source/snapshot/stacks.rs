@@ -93,13 +93,19 @@ impl Stacks {
 
     /// Stacks of these threads, of the threads of these processes, and (once a second) of all that sleep. Those of the look
     /// before where the thread is not ready; nothing where it is stuck, which is said once.
-    pub fn look(&mut self, wanted: Vec<(u32, u32)>, processes: Vec<u32>) -> (&Answer, Option<String>) {
+    pub fn look(
+        &mut self,
+        wanted: Vec<(u32, u32)>,
+        processes: Vec<u32>,
+    ) -> (&Answer, Option<String>) {
         let now = Instant::now();
         while let Ok(answer) = self.answers.try_recv() {
             (self.last, self.asked) = (answer, None);
         }
         if self.asked.is_none() {
-            let search = self.searched.is_none_or(|at| now.duration_since(at) >= SEARCH);
+            let search = self
+                .searched
+                .is_none_or(|at| now.duration_since(at) >= SEARCH);
             if search {
                 self.searched = Some(now);
             }
@@ -171,7 +177,10 @@ fn look(proc: &Path, question: &Question, mut known: Answer) -> Answer {
         if found.len() >= MOST || found.contains_key(&tid) {
             return;
         }
-        let place = proc.join(pid.to_string()).join("task").join(tid.to_string());
+        let place = proc
+            .join(pid.to_string())
+            .join("task")
+            .join(tid.to_string());
         let Said::Is(state, switches) = status(&place) else {
             return;
         };
@@ -255,7 +264,8 @@ mod tests {
         fs::write(place.join("stack"), stack).unwrap();
     }
 
-    const STACK: &str = "[<0>] mutex_lock+0x2a/0x40\n[<0>] assign_adapter_store+0x60/0x250 [vfio_ap]\n";
+    const STACK: &str =
+        "[<0>] mutex_lock+0x2a/0x40\n[<0>] assign_adapter_store+0x60/0x250 [vfio_ap]\n";
 
     #[test]
     fn those_that_are_wanted_and_those_that_are_blocked_are_read() {

@@ -34,7 +34,11 @@ fn watched() -> Vec<Watched> {
         class,
         kind,
         slot,
-        tgid: if class == class_id::MATRIX_DEV_LOCK { 0 } else { QEMU },
+        tgid: if class == class_id::MATRIX_DEV_LOCK {
+            0
+        } else {
+            QEMU
+        },
     };
     vec![
         lock(MATRIX_DEV, class_id::MATRIX_DEV_LOCK, LockKind::Mutex, 1),
@@ -176,7 +180,13 @@ fn a_stack_names_the_function_and_agrees_with_the_words() {
     let tid = live.tasks[0].tid;
     assert_eq!(tid, 51);
     let stack = slept(51, IN_PQAP);
-    assert!(evidence::add(&scene, &snapshot.shapes, &snapshot.queues, &stack, &mut live));
+    assert!(evidence::add(
+        &scene,
+        &snapshot.shapes,
+        &snapshot.queues,
+        &stack,
+        &mut live
+    ));
     let task = &live.tasks[0];
     assert_eq!(task.waits[0].evidence, "lock word,stack");
     assert_eq!(task.waits[0].entry, u32::from(entry_id::HANDLE_PQAP));
@@ -198,7 +208,13 @@ fn a_stack_that_the_words_contradict_holds_nothing() {
     let mut live = frame::Live::default();
     snapshot.look(&scene, &mut live);
     let stack = slept(51, IN_PQAP);
-    evidence::add(&scene, &snapshot.shapes, &snapshot.queues, &stack, &mut live);
+    evidence::add(
+        &scene,
+        &snapshot.shapes,
+        &snapshot.queues,
+        &stack,
+        &mut live,
+    );
     let task = live.tasks.iter().find(|task| task.tid == 51).unwrap();
     assert!(task.holds.is_empty() && task.waits.is_empty(), "{task:?}");
     assert!(!task.inside.is_empty());
@@ -217,7 +233,13 @@ fn a_reader_is_taken_from_its_stack_while_the_count_has_readers() {
         let mut snapshot = snapshot();
         let mut live = frame::Live::default();
         snapshot.look(&scene, &mut live);
-        evidence::add(&scene, &snapshot.shapes, &snapshot.queues, &stack, &mut live);
+        evidence::add(
+            &scene,
+            &snapshot.shapes,
+            &snapshot.queues,
+            &stack,
+            &mut live,
+        );
         let task = live.tasks.iter().find(|task| task.tid == 51).unwrap();
         let read = task.holds.iter().find(|hold| hold.lock == HOOK);
         assert_eq!(read.is_some(), readers != 0, "{readers}");

@@ -60,7 +60,9 @@ impl Shapes {
     pub fn executing(&self, memory: &impl Memory, init_task: u64, function: u64) -> Vec<Executing> {
         let link = u64::from(self.tasks);
         let head = init_task.wrapping_add(link);
-        let tasks = lists::headed(memory, head, MOST_PROCESSES).links.into_iter();
+        let tasks = lists::headed(memory, head, MOST_PROCESSES)
+            .links
+            .into_iter();
         let tasks = tasks.map(|at| at.wrapping_sub(link));
         tasks
             .filter_map(|task| self.read(memory, task, function))
@@ -89,12 +91,11 @@ impl Shapes {
         });
         let flushers = flushers.collect();
         // It may have come to its end meanwhile.
-        (memory.u64(at(worker, self.current_work)) == Some(work))
-            .then_some(Executing {
-                task,
-                work,
-                flushers,
-            })
+        (memory.u64(at(worker, self.current_work)) == Some(work)).then_some(Executing {
+            task,
+            work,
+            flushers,
+        })
     }
 }
 
@@ -120,7 +121,12 @@ mod tests {
     const FUNCTION: u64 = 0x9000;
 
     fn link(words: &mut Words, one: u64, other: u64) {
-        for (at, to) in [(one, other), (one + 8, other), (other, one), (other + 8, one)] {
+        for (at, to) in [
+            (one, other),
+            (one + 8, other),
+            (other, one),
+            (other + 8, one),
+        ] {
             words.put(at, to);
         }
     }
