@@ -12,6 +12,7 @@ use super::{
 use crate::abi::{
     self, HELD_CONTENDED, HELD_IS_GUARD, HELD_IS_ONLY_INSTANCE, Info, LOCK_GUARDS_FLAG,
     LOCK_IS_ONLY_INSTANCE, LOCK_IS_WAIT_QUEUE, LockInfo, LockKind, Mode, NO_INSTANCE, Program,
+    Task,
 };
 
 /// A lock was obtained: runs when the acquisition is complete.
@@ -24,12 +25,18 @@ pub fn acquired<E: Env>(env: &E, address: u64, mode: Mode) {
 /// trylock and the end of writing make none, as in lockdep (`__lock_acquire` with `trylock`, `lock_downgrade`, v6.12).
 #[inline(always)]
 fn take<E: Env, const MAY_WAIT: bool>(env: &E, address: u64, mode: Mode) {
-    let Some(info) = known(env, address) else {
+    // What is adopted may be forgotten, and another lock may lie there then; and a thread id may be another thread's.
+    let last = if env.config().adopts == 0 {
+        env.last_task()
+    } else {
+        None
+    };
+    let Some(info) = known(env, address, last.map(|(task, _)| task)) else {
         return;
     };
     let info = info.taken(mode);
     let mut place = place(&info, mode, 0);
-    let Some((task, extremes)) = env.task() else {
+    let Some((task, extremes)) = last.or_else(|| env.task()) else {
         count_uncontended(env, place);
         failure(env, Program::Acquired, Note::NoTaskSlot, env.id());
         return;
@@ -253,16 +260,10 @@ pub(super) fn place(info: &LockInfo, mode: Mode, entry: u8) -> Place {
     }
 }
 
-/// As [`traced`], from the current task's own memory where it can be had without a search.
+/// As [`traced`], from the current task's own memory where there is a record.
 #[inline(always)]
-fn known<E: Env>(env: &E, address: u64) -> Option<LockInfo> {
-    // What is adopted may be forgotten, and another lock may lie there then.
-    if env.config().adopts != 0 {
-        return traced(env, address);
-    }
-    let place = env
-        .last_task()
-        .and_then(|task| task.known.get(abi::known_place(address)));
+fn known<E: Env>(env: &E, address: u64, task: Option<&Task>) -> Option<LockInfo> {
+    let place = task.and_then(|task| task.known.get(abi::known_place(address)));
     if let Some(place) = place
         && place.address.get() == address
     {

@@ -33,7 +33,7 @@ use super::budget::Sizes;
 use super::ebpf::{EbpfRing, Heartbeat, ProbeError, object, sys};
 use super::instances::Instances;
 use super::log_lines::LogLines;
-use super::reader::{self, Reader};
+use super::reader::{self, Kind, Reader};
 use super::stacks::{Stacks, Whose};
 use super::tasks::{Of, Tasks};
 use crate::attach::generation::Detected;
@@ -225,6 +225,10 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     let logger = log.attach(&mut ebpf).ok().map(Box::new);
     let mut reader = Reader::new(shared, sizes.shards, &instances);
     reader.tasks_end();
+    let mdevs = matrix_dev.map(|matrix_dev| objects::mdevs(&memory, offsets, matrix_dev));
+    for mdev in mdevs.into_iter().flatten() {
+        reader.subjects.at(Kind::Mdev, mdev, reader::monotonic_ns());
+    }
     for (slot, series) in given.iter().flat_map(Given::series) {
         reader.add_instance(slot, slot, series);
     }

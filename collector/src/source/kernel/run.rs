@@ -339,6 +339,7 @@ impl KernelSource {
         self.adopt();
         let (now, unix) = (reader::monotonic_ns(), reader::unix_ns());
         let mut frame = self.reader.frame(&mut self.ring, now, unix, &runs);
+        self.name_subjects();
         let mut disagreements = 0;
         if let (Some(places), Some(live)) = (&self.places, &mut frame.live) {
             let ended = |tid| self.tasks.has_ended(tid);
@@ -387,7 +388,7 @@ impl KernelSource {
     async fn finish(&mut self, frames: &mpsc::Sender<Arc<Frame>>, how: &str, detail: String) {
         // The programs do nothing from now on, so that the last frame's counts belong together.
         drop(self.heartbeat.take());
-        if let Err(e) = object::set_gate(&mut self.ebpf, gate::BEAT, 0) {
+        if let Err(e) = object::set_gate(&mut self.ebpf, gate::UNTIL, 0) {
             self.log.push("error", &e.to_string());
         }
         // What was missed in the last moments counts too. Programs that were running end meanwhile.
