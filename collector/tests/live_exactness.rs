@@ -74,8 +74,16 @@ fn combinations(probe: &str) {
 
 /// Where no span is lost, the calls on all mdevs are those of the entry point, and so are the calls on all guests.
 fn by_object(probe: &str, generation: &str) {
-    let more = "--ring-bytes 16777216";
-    let export = steady(probe, generation, 6, more);
+    let (export, truth) = Place::new().export(&format!(
+        "--probe {probe} --generation {generation} --scenario steady --seed 6 --guests 4 --vcpus 2 --duration 1s \
+         --ring-bytes 16777216"
+    ));
+    let found = [differences(&export, &truth), contradictions(&export)].concat();
+    assert!(
+        found.is_empty(),
+        "{probe} {generation}:\n{}",
+        found.join("\n")
+    );
     assert_eq!(export["events"]["dropped"], 0, "{probe} {generation}");
     let objects = export["objects"].as_array().unwrap();
     let counted = |kind: &str, name: &str| -> u64 {

@@ -27,6 +27,7 @@ use std::time::Instant;
 
 use aya::Ebpf;
 use probe_ebpf::abi::{InstanceInfo, gate};
+use probe_ebpf::names::ENTRY_POINTS;
 
 use super::SourceError;
 use super::budget::Sizes;
@@ -272,6 +273,7 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
             .filter(|lock| objects::is_drivers(lock.class))
             .map(|lock| lock.address)
             .collect(),
+        driver_entries: driver_entries(&survey.plan),
         generation: survey.plan.generation,
         edges: Vec::new(),
         edges_complete: true,
@@ -373,6 +375,17 @@ fn nothing_attached(attached: &Attached) -> SourceError {
         reasons.into_iter().collect::<Vec<_>>().join("; "),
         "run `apscope doctor`, which lists every point with its reason",
     )
+}
+
+/// Those of the driver's entry points among [`entry_addresses`].
+fn driver_entries(plan: &Plan) -> Vec<u64> {
+    let all = entry_addresses(plan).into_iter();
+    let of_driver = all.filter(|(_, id)| {
+        ENTRY_POINTS
+            .get(usize::from(*id))
+            .is_some_and(|entry| entry.module == "vfio_ap")
+    });
+    of_driver.map(|(address, _)| address).collect()
 }
 
 /// Addresses at which a program sees the calls of entry points. On s390x a kprobe on a function's first instruction,

@@ -78,6 +78,8 @@ pub(in crate::source) struct KernelSource {
     pub(super) module: Option<Module>,
     /// Addresses of its locks.
     pub(super) driver_locks: Vec<u64>,
+    /// Addresses at which its entry points are probed.
+    pub(super) driver_entries: Vec<u64>,
     /// Which generation it may be, and what was seen of the lock order.
     pub(super) generation: Detected,
     pub(super) edges: Vec<Edge>,
@@ -174,7 +176,11 @@ impl KernelSource {
             let detail = format!("the module vfio_ap was {what}; everything up to then was kept");
             return Some(("driver unloaded", detail));
         }
-        // Its memory is somebody else's now.
+        // Its memory is somebody else's now. Where the module is loaded again, tracefs brings its probes back
+        // (trace_kprobe_module_callback, kernel/trace/trace_kprobe.c, v5.10 to v7.2).
+        if let Err(e) = object::forget_entries(&mut self.ebpf, &self.driver_entries) {
+            self.log.push("error", &e.to_string());
+        }
         for address in std::mem::take(&mut self.driver_locks) {
             self.watched.retain(|watched| watched.address != address);
             if let Err(e) = object::forget_lock(&mut self.ebpf, address) {
