@@ -303,6 +303,8 @@ fn offsets_are_those_that_pahole_and_disassembly_show() {
                 (F::KvmPqapHook, 2608 + 5120 + 48),
                 (F::KvmRunGprs, 328),
                 (F::VfioDeviceKvm, 72),
+                (F::VfioDeviceGroup, 32),
+                (F::VfioGroupLock, 664),
                 (F::MdevDeviceUuid, 448),
                 (F::ApQueueQid, 492),
                 (F::MutexSize, 32),
@@ -329,6 +331,8 @@ fn offsets_are_those_that_pahole_and_disassembly_show() {
                 (F::SieBlockIpa, 86),
                 (F::SieBlockIcptcode, 80),
                 (F::VfioDeviceKvm, 104),
+                (F::VfioDeviceGroup, 32),
+                (F::VfioGroupLock, 680),
                 (F::MdevDeviceDev, 0),
                 (F::MdevDeviceUuid, 464),
                 (F::KvmVfioLock, 16),
@@ -354,6 +358,8 @@ fn offsets_are_those_that_pahole_and_disassembly_show() {
                 (F::KvmPqapHook, 2632 + 5080 + 40),
                 (F::MutexSize, 24),
                 (F::MutexWaiters, 16),
+                (F::VfioDeviceGroup, 32),
+                (F::VfioGroupLock, 672),
                 (F::TaskComm, 2088),
             ],
         ),
@@ -399,6 +405,36 @@ fn absent_is_not_missing() {
     assert!(
         why.contains("no types") && why.contains("5c70bc8d33aa"),
         "{why}"
+    );
+}
+
+#[test]
+fn without_types_of_vfio_the_lock_of_a_group_is_a_loss() {
+    for kernel in ["6.1", "7.2"] {
+        let mut kernel = Kernel::recorded(kernel);
+        let lost = |kernel: &Kernel| {
+            let losses = kernel.plan().losses;
+            let group = losses
+                .into_iter()
+                .filter(|loss| loss.lost == "the lock of a vfio group");
+            group.flat_map(|loss| loss.names).collect::<Vec<_>>()
+        };
+        assert!(lost(&kernel).is_empty());
+        assert_eq!(kernel.offsets().has(Field::VfioGroupRwsem), Some(false));
+        kernel.types.modules.remove("vfio");
+        kernel.types.modules.remove("vfio_ap");
+        assert_eq!(
+            lost(&kernel),
+            ["vfio_device.group", "vfio_group.group_lock"]
+        );
+    }
+    assert!(
+        Kernel::recorded("5.10")
+            .plan()
+            .losses
+            .iter()
+            .all(|loss| loss.lost != "the lock of a vfio group"),
+        "there is none"
     );
 }
 

@@ -10,7 +10,7 @@ use apscope_collector::export::json::{Document, Origin};
 use apscope_collector::frame::Frame;
 use apscope_collector::model::Model;
 use json_schema::violations;
-use model_frames::{add_writers, run};
+use model_frames::{MDEV, add_writers, kernel_run, run};
 use serde_json::Value;
 
 fn export(frames: u64, origin: Origin) -> Value {
@@ -202,7 +202,9 @@ fn it_says_for_whom_a_file_system_thread_works() {
                 "pid": 77,
                 "comm": "mdevctl",
                 "returns": "-EBUSY",
-                "latency_ns": 700
+                "latency_ns": 700,
+                "mdev": MDEV,
+                "guest": "guest-0"
             },
             {
                 "at_ns": 1_999_990_000_u64,
@@ -210,11 +212,95 @@ fn it_says_for_whom_a_file_system_thread_works() {
                 "pid": 77,
                 "comm": "mdevctl",
                 "returns": "ok",
-                "latency_ns": 700
+                "latency_ns": 700,
+                "mdev": "mdev-0"
             }
         ])
     );
+    let calls = |entry_point, failed| serde_json::json!([{ "entry_point": entry_point, "spans": 1, "failed": failed }]);
+    let (store, remove) = ("assign_adapter_store", "vfio_ap_mdev_remove");
+    assert_eq!(
+        value["objects"],
+        serde_json::json!([
+            { "kind": "mdev", "name": MDEV, "calls_of_spans": calls(store, 1) },
+            { "kind": "guest", "name": "guest-0", "calls_of_spans": calls(store, 1) },
+            { "kind": "mdev", "name": "mdev-0", "calls_of_spans": calls(remove, 0) }
+        ])
+    );
     assert_eq!(export(2, Origin::Live)["writes"], serde_json::json!([]));
+}
+
+/// As a kernel's frames are: the writer is the task itself, and an mdev's memory has been used for another one.
+#[test]
+fn a_kernel_says_what_calls_acted_on() {
+    use apscope_collector::frame::{About, ActedOn, Object, Spans};
+    use probe_ebpf::abi;
+    use probe_ebpf::names::entry_id;
+
+    const OTHER: &str = "62177883-f1bb-47f0-914d-32a22e3a8804";
+    let mut frames = kernel_run(3, 2);
+    let last = frames.last_mut().unwrap();
+    let mut meta = kernel_run(1, 2)[0].meta.clone().unwrap();
+    let first = meta.objects[0].clone();
+    meta.objects.push(Object {
+        id: 9,
+        name: OTHER.into(),
+        ..first
+    });
+    last.meta = Some(meta);
+    let call = |what, result| abi::Span {
+        start_ns: last.at_ns - 1000,
+        duration_ns: 100,
+        extra: 0,
+        tid: 4330,
+        instance: abi::NO_INSTANCE,
+        result,
+        kind: abi::SPAN_ENTRY,
+        what,
+        inside: 0,
+        flags: 0,
+    };
+    let about = |mdev, guest| About {
+        writer: None,
+        on: ActedOn { mdev, guest },
+    };
+    let spans = [
+        (call(entry_id::ASSIGN_DOMAIN, -16), about(Some(0), Some(1))),
+        (call(entry_id::ASSIGN_DOMAIN, 3), about(Some(9), None)),
+        (call(entry_id::HANDLE_PQAP, 0), about(Some(0), Some(1))),
+    ];
+    let spans = spans.iter().map(|(span, about)| (span, *about));
+    last.spans = Some(Spans::encode_for(last.at_ns, spans, |_| "chzdev".into()));
+    let value = export_of(&frames, Origin::Live);
+    assert_eq!(check(&value), Vec::<String>::new());
+    let writes = value["writes"].as_array().unwrap();
+    let on: Vec<_> = writes
+        .iter()
+        .map(|write| (write["mdev"].as_str(), write["guest"].as_str()))
+        .collect();
+    assert_eq!(on, [(Some(MDEV), Some("guest-0")), (Some(OTHER), None)]);
+    let calls = |name: &str| {
+        let objects = value["objects"].as_array().unwrap();
+        let object = objects
+            .iter()
+            .find(|object| object["name"] == name)
+            .unwrap();
+        let calls = object["calls_of_spans"].as_array().unwrap().iter();
+        let calls = calls.map(|calls| {
+            let count = |member: &str| calls[member].as_u64().unwrap();
+            (
+                calls["entry_point"].as_str().unwrap(),
+                count("spans"),
+                count("failed"),
+            )
+        });
+        calls.collect::<Vec<_>>()
+    };
+    let refused = ("assign_domain_store", 1, 1);
+    let pqap = ("handle_pqap", 1, 0);
+    assert_eq!(calls(MDEV), [pqap, refused]);
+    assert_eq!(calls("guest-0"), [pqap, refused]);
+    assert_eq!(calls(OTHER), [("assign_domain_store", 1, 0)]);
 }
 
 #[test]

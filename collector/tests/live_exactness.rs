@@ -72,6 +72,86 @@ fn combinations(probe: &str) {
     }
 }
 
+/// Where no span is lost, the calls on all mdevs are those of the entry point, and so are the calls on all guests.
+fn by_object(probe: &str, generation: &str) {
+    let (export, truth) = Place::new().export(&format!(
+        "--probe {probe} --generation {generation} --scenario steady --seed 6 --guests 4 --vcpus 2 --duration 1s \
+         --ring-bytes 16777216"
+    ));
+    let found = [differences(&export, &truth), contradictions(&export)].concat();
+    assert!(
+        found.is_empty(),
+        "{probe} {generation}:\n{}",
+        found.join("\n")
+    );
+    assert_eq!(export["events"]["dropped"], 0, "{probe} {generation}");
+    let objects = export["objects"].as_array().unwrap();
+    let counted = |kind: &str, name: &str| -> u64 {
+        let of_kind = objects.iter().filter(|object| object["kind"] == kind);
+        let calls = of_kind.flat_map(|object| object["calls_of_spans"].as_array().unwrap());
+        let calls = calls.filter(|calls| calls["entry_point"] == name);
+        calls.map(|calls| number(&calls["spans"])).sum()
+    };
+    let mut seen = 0;
+    for (name, kinds) in [
+        // Its mdev is that of the hook, which may be gone when the call has begun.
+        ("handle_pqap", &["guest"][..]),
+        ("handle_pqap [kvm]", &["guest"]),
+        ("kvm_vcpu_ioctl", &["guest"]),
+        ("kvm_s390_handle_pv", &["guest"]),
+        ("kvm_vfio_set_attr", &["guest"]),
+        ("assign_adapter_store", &["mdev"]),
+        ("vfio_ap_mdev_group_notifier", &["mdev"]),
+        ("vfio_ap_mdev_open", &["mdev"]),
+        ("vfio_ap_mdev_open_device", &["mdev"]),
+        ("vfio_ap_mdev_close_device", &["mdev"]),
+        ("vfio_ap_mdev_ioctl", &["mdev"]),
+    ] {
+        let all = export["entry_points"].as_array().unwrap();
+        let Some(entry) = all.iter().find(|entry| entry["name"] == name) else {
+            continue;
+        };
+        let returned = number(&entry["calls"]) - number(&entry["in_flight"]);
+        seen += returned;
+        for kind in kinds {
+            assert_eq!(
+                counted(kind, name),
+                returned,
+                "{probe} {generation}: {name} by {kind}"
+            );
+        }
+    }
+    assert!(seen > 100);
+    assert!(counted("mdev", "handle_pqap") > 0);
+    assert!(counted("guest", "vfio_ap_mdev_ioctl") > 0);
+    let names = |kind: &str| -> Vec<&str> {
+        let of_kind = objects.iter().filter(|object| object["kind"] == kind);
+        let mut names: Vec<_> = of_kind.filter_map(|o| o["name"].as_str()).collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(names("guest"), ["guest-0", "guest-1", "guest-2", "guest-3"]);
+    let mdevs = [0, 1, 2, 3].map(|n| format!("a9e10000-0000-4000-8000-{n:012x}"));
+    assert_eq!(names("mdev"), mdevs);
+}
+
+#[test]
+fn calls_are_counted_under_what_they_act_on_with_ebpf() {
+    let Some(_permit) = bpf::permitted() else {
+        return;
+    };
+    for generation in ["v5.13", "v7.3"] {
+        by_object("ebpf", generation);
+    }
+}
+
+#[test]
+fn calls_are_counted_under_what_they_act_on_in_process() {
+    for generation in ["v5.10", "v6.6"] {
+        by_object("in-process", generation);
+    }
+}
+
 #[test]
 fn every_generation_and_scenario_is_exact_with_ebpf() {
     let Some(_permit) = bpf::permitted() else {

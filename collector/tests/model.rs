@@ -334,6 +334,26 @@ fn the_last_writes_are_kept_and_tasks_say_for_whom_they_work() {
         (entry_id::REMOVE, 77, "mdevctl")
     );
     assert_eq!(model.ignored, 0);
+    // Every call counts, also those that are remembered no more; a description without an object drops its counts.
+    let calls = |model: &Model, id, entry| {
+        let calls = model.calls_on.get(&id).and_then(|calls| calls.get(&entry));
+        calls.map(|calls| (calls.spans, calls.failed))
+    };
+    assert_eq!(calls(&model, 0, entry_id::ASSIGN_ADAPTER), Some((80, 80)));
+    assert_eq!(calls(&model, 1, entry_id::ASSIGN_ADAPTER), Some((80, 80)));
+    assert_eq!(calls(&model, 2, entry_id::REMOVE), Some((80, 0)));
+    let mut fewer = meta();
+    fewer.objects.pop();
+    model.apply(&Frame {
+        meta: Some(fewer),
+        live: frame(1, u64::MAX).live,
+        ..Frame::default()
+    });
+    assert_eq!(calls(&model, 2, entry_id::REMOVE), None);
+    assert_eq!(calls(&model, 0, entry_id::ASSIGN_ADAPTER), Some((80, 80)));
+    let mut last = frame(81, u64::MAX);
+    add_writers(&mut last);
+    model.apply(&last);
     let task = model.live.iter().find(|task| task.tid == 103).unwrap();
     let writer = query::on_behalf_of(task).unwrap();
     assert_eq!((writer.pid, writer.comm.as_str()), (1234, "echo"));

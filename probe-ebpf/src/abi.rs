@@ -10,7 +10,7 @@ use core::mem::{offset_of, size_of};
 use crate::h2;
 
 /// Version of this ABI. An object built for another version is refused at load.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Lock classes at most.
 pub const MAX_CLASSES: usize = 20;
@@ -299,6 +299,8 @@ pub enum Resolve {
     Action = 11,
     /// Argument 1 is `struct file *`, whose `private_data` is a vCPU. Argument 2 is the ioctl command.
     VcpuFile = 12,
+    /// Argument 1 is a vCPU. Argument 2 is shown.
+    VcpuCall = 13,
     /// As `Vcpu`, and only calls that handle a PQAP instruction count: kvm's own handler is inlined into the handler of
     /// a whole opcode group.
     VcpuB2 = 14,
@@ -424,8 +426,16 @@ pub struct Config {
     /// The byte in `struct vfio_ap_queue` with the response code that the last reset was answered with, or
     /// [`NO_OFFSET`].
     pub queue_reset_rc: u32,
-    /// 0.
-    pub reserved: u32,
+    /// `matrix_mdev`, a pointer, in `struct vfio_ap_queue`.
+    pub queue_mdev: u32,
+    /// Driver data, the `struct vfio_ap_queue`, in what is given of a queue's `struct ap_device`.
+    pub ap_device_queue: u32,
+    /// `group`, a pointer, in `struct vfio_device`.
+    pub vdev_group: u32,
+    /// `group_lock` in `struct vfio_group`, or `group_rwsem`, which it was before.
+    pub group_lock: u32,
+    /// 1: it is a `struct rw_semaphore`.
+    pub group_is_rwsem: u32,
 }
 
 impl Config {
@@ -469,7 +479,11 @@ impl Config {
         dev_set_lock: 0,
         reset_work_func: 0,
         queue_reset_rc: NO_OFFSET,
-        reserved: 0,
+        queue_mdev: NO_OFFSET,
+        ap_device_queue: NO_OFFSET,
+        vdev_group: NO_OFFSET,
+        group_lock: NO_OFFSET,
+        group_is_rwsem: 0,
     };
 }
 
@@ -522,8 +536,7 @@ pub struct Adopted {
 
 /// Words of the map `GATE`: what lets the programs work.
 pub mod gate {
-    /// Jiffies of the last heartbeat; 0 until every program is attached: a release must not be seen before the
-    /// acquisition can be.
+    /// Jiffies of the last heartbeat.
     pub const BEAT: u32 = 0;
     /// Jiffies for which a heartbeat holds.
     pub const LIMIT: u32 = 1;
@@ -537,6 +550,9 @@ pub mod gate {
     pub const NO_SPANS: u32 = 5;
     /// Grows when the programs work again after a silence: what tasks held and waited for before is not known any more.
     pub const EPOCH: u32 = 6;
+    /// Jiffies until which the programs work, [`LIMIT`] after the last heartbeat; 0 until every program is attached: a
+    /// release must not be seen before the acquisition can be.
+    pub const UNTIL: u32 = 7;
     /// Number of words.
     pub const WORDS: u32 = 8;
 }
@@ -713,6 +729,10 @@ pub struct Inside {
     pub writer_comm: [Word; 2],
     /// Stack pointer at the call, by which a return finds it; 0 where returns find it by entry point.
     pub frame: Word,
+    /// See [`Call::mdev`].
+    pub mdev: Word,
+    /// See [`Call::guest`].
+    pub guest: Word,
 }
 
 /// Places in [`Task::known`].
@@ -994,6 +1014,34 @@ pub struct Span {
     pub flags: u8,
 }
 
+/// One completed call of an entry point, with what it acted on: the record of the ring buffer for a [`SPAN_ENTRY`]. The
+/// others are a [`Span`] alone, which is shorter.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Call {
+    /// The span.
+    pub span: Span,
+    /// Address of the matrix mdev: the one that the call was made for, that has the queue it was made for, or that handles
+    /// PQAP for the vCPU it was made for. As it was when the call began; of a call that makes an mdev, when it returned. 0
+    /// if there is none, or none could be found.
+    pub mdev: u64,
+    /// Address of the `struct kvm` of the guest: the one that the call was made for, or that had the mdev when the call
+    /// began; where it had none, when the call returned. 0 if there is none, or none could be found.
+    pub guest: u64,
+}
+
+impl Call {
+    /// A span that is no call, or acts on nothing.
+    #[must_use]
+    pub const fn of(span: Span) -> Self {
+        Self {
+            span,
+            mdev: 0,
+            guest: 0,
+        }
+    }
+}
+
 // The layout is the contract: a change here needs a new VERSION.
 const _: () = {
     assert!(size_of::<Word>() == 8);
@@ -1008,7 +1056,7 @@ const _: () = {
     assert!(offset_of!(EntryInfo, flags) == 0);
     assert!(offset_of!(EntryInfo, resolve) == 1);
     assert!(offset_of!(EntryInfo, reserved) == 2);
-    assert!(size_of::<Config>() == 160);
+    assert!(size_of::<Config>() == 176);
     assert!(offset_of!(Config, version) == 0);
     assert!(offset_of!(Config, shard_mask) == 4);
     assert!(offset_of!(Config, user_memory) == 8);
@@ -1047,7 +1095,11 @@ const _: () = {
     assert!(offset_of!(Config, dev_set_lock) == 140);
     assert!(offset_of!(Config, reset_work_func) == 144);
     assert!(offset_of!(Config, queue_reset_rc) == 152);
-    assert!(offset_of!(Config, reserved) == 156);
+    assert!(offset_of!(Config, queue_mdev) == 156);
+    assert!(offset_of!(Config, ap_device_queue) == 160);
+    assert!(offset_of!(Config, vdev_group) == 164);
+    assert!(offset_of!(Config, group_lock) == 168);
+    assert!(offset_of!(Config, group_is_rwsem) == 172);
     assert!(size_of::<SeriesStats>() == 48 + 16 * h2::BUCKETS);
     assert!(offset_of!(SeriesStats, acquisitions) == 0);
     assert!(offset_of!(SeriesStats, contended) == 8);
@@ -1086,7 +1138,7 @@ const _: () = {
     assert!(offset_of!(Waiting, rounds) == 16);
     assert!(offset_of!(Waiting, serial) == 24);
     assert!(offset_of!(Waiting, info) == 32);
-    assert!(size_of::<Inside>() == 72);
+    assert!(size_of::<Inside>() == 88);
     assert!(offset_of!(Inside, entry) == 0);
     assert!(offset_of!(Inside, since) == 8);
     assert!(offset_of!(Inside, object) == 16);
@@ -1095,8 +1147,10 @@ const _: () = {
     assert!(offset_of!(Inside, writer) == 40);
     assert!(offset_of!(Inside, writer_comm) == 48);
     assert!(offset_of!(Inside, frame) == 64);
+    assert!(offset_of!(Inside, mdev) == 72);
+    assert!(offset_of!(Inside, guest) == 80);
     assert!(
-        size_of::<Task>() == 96 + 16 * KNOWN + 40 * MAX_HELD + 40 * MAX_WAITS + 72 * MAX_NESTED
+        size_of::<Task>() == 96 + 16 * KNOWN + 40 * MAX_HELD + 40 * MAX_WAITS + 88 * MAX_NESTED
     );
     assert!(offset_of!(Task, sequence) == 0);
     assert!(offset_of!(Task, id) == 8);
@@ -1160,4 +1214,8 @@ const _: () = {
     assert!(offset_of!(Span, what) == 37);
     assert!(offset_of!(Span, inside) == 38);
     assert!(offset_of!(Span, flags) == 39);
+    assert!(size_of::<Call>() == 56);
+    assert!(offset_of!(Call, span) == 0);
+    assert!(offset_of!(Call, mdev) == 40);
+    assert!(offset_of!(Call, guest) == 48);
 };

@@ -13,7 +13,7 @@ use aya_ebpf::programs::tracing::StackIdContext as _;
 use aya_log_ebpf::warn;
 use core::ffi::c_void;
 use probe_ebpf::abi::{
-    Adopted, Coarse, Config, Counters, Edge, EntryInfo, EntryStats, InstanceInfo,
+    Adopted, Call, Coarse, Config, Counters, Edge, EntryInfo, EntryStats, InstanceInfo,
     LOCK_IS_WAIT_QUEUE, LockInfo, MAX_CPUS, MAX_ENTRY_POINTS, MAX_SERIES, NO_INSTANCE, PEEK_BYTES,
     PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAMS, Program, SLOTS_PER_ADOPTED, SeriesStats, Span, Task,
     TaskExtremes, VERSION, Word, gate,
@@ -115,15 +115,13 @@ impl Maps {
     /// collector has been silent for too long.
     #[inline(always)]
     pub fn open(ctx: &impl EbpfContext) -> Option<Self> {
-        let beat = element(&GATE, gate::BEAT)?.get();
-        if beat == 0 {
+        let until = element(&GATE, gate::UNTIL)?.get();
+        if until == 0 {
             return None;
         }
         // SAFETY: the helper has no precondition. The verifier makes it a load of the variable.
-        let age = unsafe { bpf_jiffies64() } - beat;
-        // A beat on another CPU may be later than this look at the clock.
-        let alive = age as i64 <= 0 || age <= element(&GATE, gate::LIMIT)?.get();
-        alive.then(|| Self { ctx: ctx.as_ptr() })
+        let left = until - unsafe { bpf_jiffies64() };
+        (left as i64 >= 0).then(|| Self { ctx: ctx.as_ptr() })
     }
 }
 
@@ -164,20 +162,23 @@ fn gate_word(index: u32) -> u64 {
 /// Notes that the collector is alive.
 #[inline(always)]
 pub fn beat() {
-    if let (Some(beat), Some(beat_ns)) = (element(&GATE, gate::BEAT), element(&GATE, gate::BEAT_NS))
-    {
+    if let (Some(beat), Some(beat_ns), Some(until)) = (
+        element(&GATE, gate::BEAT),
+        element(&GATE, gate::BEAT_NS),
+        element(&GATE, gate::UNTIL),
+    ) {
         // SAFETY: the helpers have no precondition.
         let (now, now_ns) = unsafe { (bpf_jiffies64(), bpf_ktime_get_ns()) };
-        let silence = now - beat.get();
-        if beat.get() != 0
-            && silence > gate_word(gate::LIMIT)
-            && let Some(epoch) = element(&GATE, gate::EPOCH)
-        {
+        let before = until.get();
+        let silent = before != 0 && ((before - now) as i64) < 0;
+        if silent && let Some(epoch) = element(&GATE, gate::EPOCH) {
             epoch.set(epoch.get() + 1);
         }
+        beat.set(now);
         beat_ns.set(now_ns);
-        // 0 means "closed"; jiffies are 0 for a moment in a machine's life.
-        beat.set(if now == 0 { 1 } else { now });
+        // 0 means "closed"; jiffies are near 0 for a moment in a machine's life.
+        let next = now + gate_word(gate::LIMIT);
+        until.set(if next == 0 { 1 } else { next });
     }
 }
 
@@ -306,6 +307,26 @@ fn slot_of<K: Copy>(
     unsafe { slots.get(key) }.copied()
 }
 
+impl Maps {
+    /// Writes a record to the ring.
+    #[inline(always)]
+    fn write_record<T: 'static>(&self, record: T, start_ns: u64) -> bool {
+        if gate_word(gate::NO_SPANS) != 0 {
+            return false;
+        }
+        let Some(mut place) = SPANS.reserve::<T>(0) else {
+            return false;
+        };
+        place.write(record);
+        // The collector drains the ring each tick; it is woken early only when the ring fills. Asking each time
+        // would cost more than the answer is worth.
+        let wake = start_ns & 15 == 0
+            && SPANS.query(RB_AVAIL_DATA) > u64::from(self.config().ring_wake_bytes);
+        place.submit(if wake { RB_FORCE_WAKEUP } else { RB_NO_WAKEUP });
+        true
+    }
+}
+
 impl Env for Maps {
     #[inline(always)]
     fn config(&self) -> &Config {
@@ -352,34 +373,29 @@ impl Env for Maps {
         let tid = self.id() as u32;
         let last = last_task();
         let cached = last.map_or(0, Word::get);
-        let cached = if (cached >> 32) as u32 == tid {
+        if (cached >> 32) as u32 == tid
+            && let Some(task) = element(&TASKS, cached as u32)
             // The thread id may be another thread's by now, with a record of its own.
-            element(&TASKS, cached as u32)
-                .filter(|task| task.id.get() as u32 == tid)
-                .map(|_| cached as u32)
-        } else {
-            None
-        };
-        let slot = if let Some(slot) = cached {
-            slot
-        } else {
-            // SAFETY: the value is copied at once, and never changes.
-            let slot = unsafe { TASK_SLOTS.get(tid) }.copied()?;
-            if let Some(last) = last {
-                last.set((u64::from(tid) << 32) | u64::from(slot));
-            }
-            slot
-        };
+            && task.id.get() as u32 == tid
+        {
+            return Some((task, element(&EXTREMES, cached as u32)?));
+        }
+        // SAFETY: the value is copied at once, and never changes.
+        let slot = unsafe { TASK_SLOTS.get(tid) }.copied()?;
+        if let Some(last) = last {
+            last.set((u64::from(tid) << 32) | u64::from(slot));
+        }
         Some((element(&TASKS, slot)?, element(&EXTREMES, slot)?))
     }
 
     #[inline(always)]
-    fn last_task(&self) -> Option<&Task> {
+    fn last_task(&self) -> Option<(&Task, &TaskExtremes)> {
         let cached = last_task()?.get();
         if (cached >> 32) as u32 != self.id() as u32 {
             return None;
         }
-        element(&TASKS, cached as u32)
+        let slot = cached as u32;
+        Some((element(&TASKS, slot)?, element(&EXTREMES, slot)?))
     }
 
     #[inline(always)]
@@ -462,19 +478,12 @@ impl Env for Maps {
 
     #[inline(always)]
     fn write(&self, span: &Span) -> bool {
-        if gate_word(gate::NO_SPANS) != 0 {
-            return false;
-        }
-        let Some(mut place) = SPANS.reserve::<Span>(0) else {
-            return false;
-        };
-        place.write(*span);
-        // The collector drains the ring each tick; it is woken early only when the ring fills. Asking each time
-        // would cost more than the answer is worth.
-        let wake = span.start_ns & 15 == 0
-            && SPANS.query(RB_AVAIL_DATA) > u64::from(self.config().ring_wake_bytes);
-        place.submit(if wake { RB_FORCE_WAKEUP } else { RB_NO_WAKEUP });
-        true
+        self.write_record(*span, span.start_ns)
+    }
+
+    #[inline(always)]
+    fn write_call(&self, call: &Call) -> bool {
+        self.write_record(*call, call.span.start_ns)
     }
 
     #[inline(always)]

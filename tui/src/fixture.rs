@@ -2,8 +2,9 @@
 //! time, folded by the real model.
 
 use apscope_collector::frame::{
-    AttachPoint, CoarseDelta, EntryDelta, Frame, Hist, Holding, Inside, Instance, Live, LogLine,
-    Loss, Meta, Overhead, ProgramLoss, SeriesDelta, Spans, Stack, TaskState, Waiting, Writer,
+    About, ActedOn, AttachPoint, CoarseDelta, EntryDelta, Frame, Hist, Holding, Inside, Instance,
+    Live, LogLine, Loss, Meta, Object, Overhead, ProgramLoss, SeriesDelta, Spans, Stack, TaskState,
+    Waiting, Writer,
 };
 use probe_ebpf::abi::{self, Mode, series};
 use probe_ebpf::h2;
@@ -184,6 +185,20 @@ fn instances(guests: u32) -> Vec<Instance> {
     list
 }
 
+fn objects() -> Vec<Object> {
+    let object = |id, kind: &str, name: &str| Object {
+        id,
+        kind: kind.into(),
+        name: name.into(),
+        address: 0x7e00_0000_0000 + 4096 * u64::from(id),
+        guest: id,
+    };
+    vec![
+        object(0, "mdev", "62177883-f1bb-47f0-914d-32a22e3a8804"),
+        object(1, "guest", "guest-0"),
+    ]
+}
+
 /// Description of the run.
 pub fn meta(guests: u32) -> Meta {
     Meta {
@@ -199,6 +214,7 @@ pub fn meta(guests: u32) -> Meta {
         start_ns: START,
         start_unix_ns: 1_790_000_000_000_000_000,
         instances: instances(guests),
+        objects: objects(),
         attach: vec![
             AttachPoint {
                 symbol: "mutex_lock".into(),
@@ -463,11 +479,17 @@ fn writes(at_ns: u64) -> Spans {
             b"tee",
         ),
     ];
-    Spans::encode_for(
-        at_ns,
-        calls.iter().map(|(span, writer)| (span, Some(*writer))),
-        |_| "sysfs".into(),
-    )
+    // The first call makes the mdev, which a guest has from the fourth on.
+    let about = calls.iter().zip(0..).map(|((_, writer), n)| About {
+        writer: Some(*writer),
+        on: ActedOn {
+            mdev: Some(0),
+            guest: (n >= 3).then_some(1),
+        },
+    });
+    Spans::encode_for(at_ns, calls.iter().map(|(span, _)| span).zip(about), |_| {
+        "sysfs".into()
+    })
 }
 
 /// Frame `number` of the same run, as if a kernel had been measured at this level.

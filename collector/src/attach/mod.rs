@@ -190,6 +190,8 @@ const fn resolve(id: u8) -> Resolve {
         entry_id::HANDLE_PQAP | entry_id::KVM_HANDLE_PQAP => Resolve::Vcpu,
         entry_id::KVM_S390_HANDLE_PV | entry_id::SET_MASKS | entry_id::CLEAR_MASKS => Resolve::Kvm,
         entry_id::APQ_RESET_CHECK => Resolve::Work,
+        entry_id::KVM_VCPU_IOCTL => Resolve::VcpuCall,
+        entry_id::KVM_VFIO_SET_ATTR => Resolve::KvmDevice,
         _ => Resolve::None,
     }
 }
@@ -297,6 +299,8 @@ mod tests {
             (entry_id::IOMMU_NOTIFIER, Resolve::Action),
             (entry_id::RESET_QUEUES, Resolve::Mdev),
             (entry_id::APQ_RESET_CHECK, Resolve::Work),
+            (entry_id::KVM_VCPU_IOCTL, Resolve::VcpuCall),
+            (entry_id::KVM_VFIO_SET_ATTR, Resolve::KvmDevice),
         ] {
             assert_eq!(resolve(id), expected, "entry point {id}");
         }

@@ -209,6 +209,12 @@ fields! {
     VfioDeviceDevSet: "vfio", "vfio_device", "dev_set";
     /// `dev_set->lock`.
     DevSetLock: "vfio", "vfio_device_set", "lock";
+    /// The group that a vfio device belongs to (until v6.6 always, later where groups are built in).
+    VfioDeviceGroup: "vfio", "vfio_device", "group";
+    /// `group->group_lock`, since v6.1.
+    VfioGroupLock: "vfio", "vfio_group", "group_lock";
+    /// `group->group_rwsem`, which it was before.
+    VfioGroupRwsem: "vfio", "vfio_group", "group_rwsem";
     /// `kv->lock`.
     KvmVfioLock: "kvm", "kvm_vfio", "lock";
 }

@@ -198,16 +198,9 @@ impl Look<'_> {
         })
     }
 
-    /// Acquisitions of the lock that is waited for, since the reading before, in both modes of an rwsem: they are
-    /// instances with one address.
+    /// Acquisitions of the lock that is waited for, since the reading before, in both modes of an rwsem.
     pub fn acquired_since(&self, wait: &frame::Waiting) -> u64 {
         let class = wait.series >> 1;
-        let same = |id: u32| {
-            id == wait.instance
-                || self.model.instances.get(&id).is_some_and(|known| {
-                    wait.lock != 0 && (known.address, known.series >> 1) == (wait.lock, class)
-                })
-        };
         let of = self
             .frame
             .series
@@ -217,10 +210,20 @@ impl Look<'_> {
             if delta.by_instance.is_empty() && self.only_instance(class) {
                 return delta.acquisitions;
             }
-            let by = delta.by_instance.iter().filter(|by| same(by.id));
+            let by = delta.by_instance.iter();
+            let by = by.filter(|by| self.is_same_lock(wait, by.id));
             by.map(|by| by.acquisitions).fold(0, u64::saturating_add)
         })
         .fold(0, u64::saturating_add)
+    }
+
+    /// Whether an instance is the lock that is waited for: both modes of an rwsem are instances with one address.
+    pub fn is_same_lock(&self, wait: &frame::Waiting, id: u32) -> bool {
+        id == wait.instance
+            || self.model.instances.get(&id).is_some_and(|known| {
+                wait.lock != 0
+                    && (known.address, known.series >> 1) == (wait.lock, wait.series >> 1)
+            })
     }
 
     /// At most one lock of the class is known.

@@ -19,7 +19,7 @@ use super::objects::{
 };
 use super::primitives::workqueue::WorkQueue;
 use super::primitives::{self, LockCounters, WorkStruct};
-use super::protocol::{LockObject, TruthInstance, TruthLock};
+use super::protocol::{LockObject, SubjectObject, TruthInstance, TruthLock};
 use super::truth::{self, EntryTruth};
 use super::{layout, mdev};
 
@@ -426,6 +426,31 @@ impl Machine {
                 wait_queue: lock.wait_queue,
             })
             .collect()
+    }
+
+    /// What calls act on, as the collector is told of it.
+    pub fn subjects(&'static self) -> Vec<SubjectObject> {
+        let mdevs = self.slots.iter().enumerate().map(|(n, slot)| {
+            let name = slot.guest.map_or_else(
+                || format!("mdev-{}", n - self.guests.len()),
+                mdev::guest_uuid,
+            );
+            SubjectObject {
+                address: std::ptr::from_ref(slot.storage) as u64,
+                is_guest: false,
+                name,
+                guest: slot.guest,
+                uuid_at: slot.guest.is_none().then(|| slot.uuid_address()),
+            }
+        });
+        let guests = self.guests.iter().map(|guest| SubjectObject {
+            address: std::ptr::from_ref(guest.kvm) as u64,
+            is_guest: true,
+            name: format!("guest-{}", guest.number),
+            guest: Some(guest.number),
+            uuid_at: None,
+        });
+        mdevs.chain(guests).collect()
     }
 
     /// Most tasks that held the flag of one mdev at the same time; 0 where there is no flag.

@@ -41,6 +41,8 @@ pub struct Hello {
     pub points: Vec<Point>,
     /// Locks, in display order.
     pub locks: Vec<LockObject>,
+    /// What calls act on: mdevs, or places for them, and guests.
+    pub subjects: Vec<SubjectObject>,
     /// Structure offsets.
     pub offsets: Offsets,
     /// Its tasks.
@@ -104,6 +106,25 @@ pub struct LockObject {
     pub wait_queue: Option<u64>,
 }
 
+/// An mdev, or a place for one, or a guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubjectObject {
+    /// Address of the `struct ap_matrix_mdev` or `struct kvm` in the emulator.
+    pub address: u64,
+    /// It is a guest.
+    pub is_guest: bool,
+    /// UUID of the mdev that a guest has from the start, or name of the guest, `guest-3`; of a place for other mdevs its
+    /// name, `mdev-0`.
+    pub name: String,
+    /// Guest number, if it belongs to one.
+    pub guest: Option<u32>,
+    /// Where the UUID is, as text of [`UUID_LENGTH`] bytes, of the mdev that is in a place for others.
+    pub uuid_at: Option<u64>,
+}
+
+/// Characters of a UUID.
+pub const UUID_LENGTH: usize = 36;
+
 /// Offsets in bytes, with the meaning of the fields of `probe_ebpf::abi::Config`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[expect(
@@ -123,6 +144,10 @@ pub struct Offsets {
     pub ap_device_qid: u32,
     pub queue_reset_work: u32,
     pub queue_reset_rc: u32,
+    pub mdev_kvm: u32,
+    pub queue_mdev: u32,
+    pub ap_device_queue: u32,
+    pub kvm_device_kvm: u32,
 }
 
 /// What the collector asks.

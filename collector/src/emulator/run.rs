@@ -111,6 +111,7 @@ impl Run {
             extra_threads: self.extra_threads(),
             points,
             locks: self.machine.lock_objects(),
+            subjects: self.machine.subjects(),
             offsets: objects::offsets(),
             tasks: super::primitives::task::layout(),
         })

@@ -13,4 +13,4 @@ mod hist;
 mod spans;
 
 pub use generated::*;
-pub use spans::Writer;
+pub use spans::{About, ActedOn, Writer};

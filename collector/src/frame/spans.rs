@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use probe_ebpf::abi::{self, NO_INSTANCE};
+use probe_ebpf::abi::{self, NO_INSTANCE, SPAN_ENTRY};
 
 use super::Spans;
 
@@ -23,6 +23,39 @@ impl Writer {
     }
 }
 
+/// What is known of a span besides itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct About {
+    /// The process on whose behalf the task acted.
+    pub writer: Option<Writer>,
+    /// What the call acted on.
+    pub on: ActedOn,
+}
+
+/// What a call acts on: ids of [`super::Object`]s.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ActedOn {
+    /// The mdev.
+    pub mdev: Option<u32>,
+    /// The guest.
+    pub guest: Option<u32>,
+}
+
+impl ActedOn {
+    /// From ids plus 1, as frames have them.
+    pub fn from_frame(mdev: u32, guest: u32) -> Self {
+        Self {
+            mdev: mdev.checked_sub(1),
+            guest: guest.checked_sub(1),
+        }
+    }
+
+    /// Ids plus 1 of mdev and guest, as frames have them.
+    pub fn to_frame(self) -> [u32; 2] {
+        [self.mdev, self.guest].map(|id| id.map_or(0, |id| id.wrapping_add(1)))
+    }
+}
+
 impl Spans {
     /// The columns of these spans, each task acting for itself. `comm` gives a task's name; it is asked once a task.
     pub fn encode<'a>(
@@ -30,19 +63,25 @@ impl Spans {
         spans: impl IntoIterator<Item = &'a abi::Span>,
         comm: impl FnMut(u32) -> String,
     ) -> Self {
-        Self::encode_for(at_ns, spans.into_iter().map(|span| (span, None)), comm)
+        let spans = spans.into_iter().map(|span| (span, About::default()));
+        Self::encode_for(at_ns, spans, comm)
     }
 
-    /// The columns of these spans, each with the process on whose behalf its task acted.
+    /// The columns of these spans, each with what else is known of it.
     pub fn encode_for<'a>(
         at_ns: u64,
-        spans: impl IntoIterator<Item = (&'a abi::Span, Option<Writer>)>,
+        spans: impl IntoIterator<Item = (&'a abi::Span, About)>,
         mut comm: impl FnMut(u32) -> String,
     ) -> Self {
         let mut columns = Self::default();
         let mut tasks = HashMap::new();
         let mut before = at_ns;
-        for (span, writer) in spans {
+        for (span, About { writer, on }) in spans {
+            if span.kind == SPAN_ENTRY {
+                let [mdev, guest] = on.to_frame();
+                columns.mdevs.push(mdev);
+                columns.guests.push(guest);
+            }
             columns
                 .start_step_ns
                 .push(span.start_ns.wrapping_sub(before) as i64);
@@ -75,6 +114,11 @@ impl Spans {
         if columns.on_behalf_of_pids.iter().all(|pid| *pid == 0) {
             columns.on_behalf_of_pids.clear();
             columns.on_behalf_of_comms.clear();
+        }
+        for ids in [&mut columns.mdevs, &mut columns.guests] {
+            if ids.iter().all(|id| *id == 0) {
+                ids.clear();
+            }
         }
         columns
     }
@@ -118,6 +162,20 @@ impl Spans {
                 inside,
                 flags,
             }
+        })
+    }
+
+    /// What each span acted on, in the order of [`Spans::decode`]: nothing, unless it is a call.
+    pub fn acted_on(&self) -> impl Iterator<Item = ActedOn> + '_ {
+        let mut calls = 0;
+        self.packed[..self.len()].iter().map(move |packed| {
+            if packed.to_be_bytes()[0] != SPAN_ENTRY {
+                return ActedOn::default();
+            }
+            let id = |ids: &[u32]| ids.get(calls).copied().unwrap_or(0);
+            let on = ActedOn::from_frame(id(&self.mdevs), id(&self.guests));
+            calls += 1;
+            on
         })
     }
 
@@ -198,7 +256,12 @@ mod tests {
             (own, writer(50, b"sixteen-letters!")),
             (own, writer(50, b"echo")),
         ];
-        let columns = Spans::encode_for(20, spans.iter().map(|(s, w)| (s, *w)), |_| "fuse".into());
+        let spans = spans.iter().map(|(span, writer)| {
+            let writer = *writer;
+            let on = ActedOn::default();
+            (span, About { writer, on })
+        });
+        let columns = Spans::encode_for(20, spans, |_| "fuse".into());
         assert_eq!(columns.task, [0, 1, 2, 1]);
         assert_eq!(columns.tids, [7, 7, 7]);
         let on_behalf_of: Vec<_> = (0..5).map(|i| columns.on_behalf_of(i)).collect();
@@ -216,6 +279,54 @@ mod tests {
         let alone = Spans::encode(20, [&own], |_| "fuse".into());
         assert!(alone.on_behalf_of_pids.is_empty() && alone.on_behalf_of_comms.is_empty());
         assert_eq!(alone.on_behalf_of(0), None);
+    }
+
+    #[test]
+    fn only_calls_have_what_they_acted_on() {
+        let span = |kind| abi::Span {
+            start_ns: 10,
+            duration_ns: 1,
+            extra: 0,
+            tid: 7,
+            instance: NO_INSTANCE,
+            result: 0,
+            kind,
+            what: 1,
+            inside: 0,
+            flags: 0,
+        };
+        let (call, lock) = (span(SPAN_ENTRY), span(abi::SPAN_LOCK));
+        let on = |mdev, guest| About {
+            writer: None,
+            on: ActedOn { mdev, guest },
+        };
+        let spans = [
+            (&call, on(Some(0), Some(4))),
+            (&lock, on(Some(1), None)),
+            (&call, on(None, None)),
+            (&call, on(None, Some(2))),
+        ];
+        let mut columns = Spans::encode_for(20, spans, |_| String::new());
+        assert_eq!(
+            (&columns.mdevs[..], &columns.guests[..]),
+            (&[1, 0, 0][..], &[5, 0, 3][..])
+        );
+        let ids = |columns: &Spans| -> Vec<_> {
+            let all = columns.acted_on();
+            all.map(|on| (on.mdev, on.guest)).collect()
+        };
+        let none = (None, None);
+        assert_eq!(
+            ids(&columns),
+            [(Some(0), Some(4)), none, none, (None, Some(2))]
+        );
+        // A damaged frame.
+        columns.guests.truncate(1);
+        assert_eq!(ids(&columns), [(Some(0), Some(4)), none, none, none]);
+        columns.result.pop();
+        assert_eq!(ids(&columns).len(), columns.len());
+        let nothing = Spans::encode(20, [&call], |_| String::new());
+        assert!(nothing.mdevs.is_empty() && nothing.guests.is_empty());
     }
 
     #[test]

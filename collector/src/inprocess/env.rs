@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use probe_ebpf::abi::{
-    self, Coarse, Config, Counters, Edge, EntryInfo, EntryStats, LockInfo, MAX_CPUS,
+    self, Call, Coarse, Config, Counters, Edge, EntryInfo, EntryStats, LockInfo, MAX_CPUS,
     MAX_ENTRY_POINTS, MAX_SERIES, PROGRAMS, Program, SeriesStats, Span, Task, TaskExtremes, Word,
 };
 use probe_ebpf::body::{Env, Note};
@@ -102,8 +102,8 @@ impl Env for InProcess {
         self.task()
     }
 
-    fn last_task(&self) -> Option<&Task> {
-        self.task().map(|(task, _)| task)
+    fn last_task(&self) -> Option<(&Task, &TaskExtremes)> {
+        self.task()
     }
 
     fn series(&self, series: u8) -> Option<&SeriesStats> {
@@ -193,7 +193,11 @@ impl Env for InProcess {
     }
 
     fn write(&self, span: &Span) -> bool {
-        self.ring.push(span)
+        self.ring.push(&Call::of(*span))
+    }
+
+    fn write_call(&self, call: &Call) -> bool {
+        self.ring.push(call)
     }
 
     fn note(&self, _: Note, _: u64) {

@@ -1,18 +1,18 @@
 //! The span ring in shared memory: many writers (the emulator's threads), one reader (the collector).
 //!
-//! Each record has a sequence word in front of its five words. Position `p` (a running number) lives in place
+//! Each record has a sequence word in front of its seven words, a cache line together. Position `p` (a running number) lives in place
 //! `p % capacity`. A place is free for position `p` while its sequence is `p`, and holds its span when it is `p + 1`;
 //! the reader sets it to `p + capacity` (D. Vyukov's bounded queue). A writer never waits: a full ring drops the span.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use probe_ebpf::abi::{Span, Word};
+use probe_ebpf::abi::{Call, Span, Word};
 
 use crate::source::memory::View;
 use crate::source::reader::SpanRing;
 
-/// Words of a record: its sequence, and the span.
-const RECORD: usize = 1 + size_of::<Span>() / size_of::<u64>();
+/// Words of a record: its sequence, and the span, with what it acted on.
+const RECORD: usize = 1 + size_of::<Call>() / size_of::<u64>();
 /// Index of the tail in the control words; the head is word 0.
 const TAIL: usize = 16;
 
@@ -47,8 +47,8 @@ impl SharedRing {
         }
     }
 
-    /// Adds a span; false if there is no room.
-    pub fn push(&self, span: &Span) -> bool {
+    /// Adds a record; false if there is no room.
+    pub fn push(&self, call: &Call) -> bool {
         if self.capacity == 0 {
             return false;
         }
@@ -71,7 +71,7 @@ impl SharedRing {
                     Ok(_) => {
                         for (word, value) in self.records[first + 1..first + RECORD]
                             .iter()
-                            .zip(to_words(span))
+                            .zip(to_words(call))
                         {
                             word.set(value);
                         }
@@ -87,7 +87,8 @@ impl SharedRing {
     }
 }
 
-fn to_words(span: &Span) -> [u64; RECORD - 1] {
+fn to_words(call: &Call) -> [u64; RECORD - 1] {
+    let Call { span, mdev, guest } = *call;
     let Span {
         start_ns,
         duration_ns,
@@ -99,7 +100,7 @@ fn to_words(span: &Span) -> [u64; RECORD - 1] {
         what,
         inside,
         flags,
-    } = *span;
+    } = span;
     let small = u32::from_be_bytes([kind, what, inside, flags]);
     [
         start_ns,
@@ -107,12 +108,14 @@ fn to_words(span: &Span) -> [u64; RECORD - 1] {
         extra,
         (u64::from(tid) << 32) | u64::from(instance),
         (u64::from(result as u32) << 32) | u64::from(small),
+        mdev,
+        guest,
     ]
 }
 
-fn from_words(words: &[Word]) -> Span {
+fn from_words(words: &[Word]) -> Call {
     let [kind, what, inside, flags] = (words[4].get() as u32).to_be_bytes();
-    Span {
+    let span = Span {
         start_ns: words[0].get(),
         duration_ns: words[1].get(),
         extra: words[2].get(),
@@ -123,11 +126,16 @@ fn from_words(words: &[Word]) -> Span {
         what,
         inside,
         flags,
+    };
+    Call {
+        span,
+        mdev: words[5].get(),
+        guest: words[6].get(),
     }
 }
 
 impl SpanRing for SharedRing {
-    fn drain(&mut self, sink: &mut dyn FnMut(&Span)) -> u64 {
+    fn drain(&mut self, sink: &mut dyn FnMut(&Call)) -> u64 {
         if self.capacity == 0 {
             return 0;
         }

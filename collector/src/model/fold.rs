@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::collections::btree_map::Entry as Slot;
 
-use probe_ebpf::abi::{LockKind, MAX_ERRNO, PQAP_FUNCTIONS};
-use probe_ebpf::names::{CLASSES, ENTRY_POINTS};
+use probe_ebpf::abi::{self, LockKind, MAX_ERRNO, PQAP_FUNCTIONS};
+use probe_ebpf::names::{CLASSES, ENTRY_POINTS, ReturnKind};
 
 use super::{
     CoarseSeries, EdgeId, Entry, HISTORY, LOG_LINES, Model, SPANS, STACKS, Series, Span, Tick,
@@ -14,6 +14,8 @@ use crate::frame;
 
 /// Instances remembered.
 pub const MAX_INSTANCES: usize = 16_384;
+/// Mdevs and guests remembered.
+pub const MAX_OBJECTS: usize = 16_384;
 /// Order edges remembered.
 pub const MAX_EDGES: usize = 16_384;
 /// Live tasks remembered.
@@ -131,6 +133,23 @@ impl Model {
                 ignored = ignored.saturating_add(1);
             }
         }
+        self.objects.clear();
+        for object in &meta.objects {
+            if self.objects.len() < MAX_OBJECTS {
+                let (kind, name) = (clipped(&object.kind), clipped(&object.name));
+                let object = frame::Object {
+                    kind,
+                    name,
+                    ..*object
+                };
+                self.objects.insert(object.id, object);
+            } else {
+                ignored = ignored.saturating_add(1);
+            }
+        }
+        // Counts of what is described no more are shown by nobody.
+        let objects = &self.objects;
+        self.calls_on.retain(|id, _| objects.contains_key(id));
         let attach = meta
             .attach
             .iter()
@@ -167,6 +186,7 @@ impl Model {
             blind_spots: clipped_list(&meta.blind_spots),
             reads_queues: meta.reads_queues,
             attaching: meta.attaching,
+            objects: self.objects.values().cloned().collect(),
         });
         self.ignore(ignored);
     }
@@ -374,8 +394,31 @@ impl Model {
     fn fold_spans(&mut self, spans: &frame::Spans, at_ns: u64) {
         let count = spans.len();
         grow(&mut self.span_count, count as u64);
-        for raw in spans.decode(at_ns).skip(count.saturating_sub(SPANS)) {
-            push_bounded(&mut self.spans, Span { raw }, SPANS);
+        let spans = spans.decode(at_ns).zip(spans.acted_on());
+        for (n, (raw, on)) in spans.enumerate() {
+            self.fold_call(&raw, on);
+            if n >= count.saturating_sub(SPANS) {
+                push_bounded(&mut self.spans, Span { raw, on }, SPANS);
+            }
+        }
+    }
+
+    /// Counts a call under what it acted on.
+    fn fold_call(&mut self, span: &abi::Span, on: frame::ActedOn) {
+        let Some(entry) = ENTRY_POINTS.get(usize::from(span.what)) else {
+            return;
+        };
+        let fails = matches!(entry.returns, ReturnKind::Int | ReturnKind::Long);
+        for id in [on.mdev, on.guest].into_iter().flatten() {
+            let known = self.calls_on.len() < MAX_OBJECTS || self.calls_on.contains_key(&id);
+            if !known {
+                self.ignore(1);
+                continue;
+            }
+            let calls = self.calls_on.entry(id).or_default();
+            let calls = calls.entry(span.what).or_default();
+            grow(&mut calls.spans, 1);
+            grow(&mut calls.failed, u64::from(fails && span.result < 0));
         }
     }
 

@@ -49,6 +49,11 @@ pub struct Model {
     pub clear_flags: Vec<u32>,
     /// Instances by id.
     pub instances: BTreeMap<u32, frame::Instance>,
+    /// What calls act on, by id: mdevs and guests.
+    pub objects: BTreeMap<u32, frame::Object>,
+    /// Calls whose span arrived, by the id of an object that they acted on, and by entry point. Calls whose span was lost
+    /// are not among them.
+    pub calls_on: BTreeMap<u32, BTreeMap<u8, CallsOn>>,
     /// What was lost, since the start.
     pub loss: Loss,
     /// Costs, since the start.
@@ -232,6 +237,17 @@ pub struct Overhead {
 pub struct Span {
     /// The ABI's record.
     pub raw: probe_ebpf::abi::Span,
+    /// What a call acted on: ids of [`Model::objects`].
+    pub on: frame::ActedOn,
+}
+
+/// Calls of an entry point on one object, as far as their spans arrived.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CallsOn {
+    /// Calls that have returned.
+    pub spans: u64,
+    /// Of these, those that returned an errno.
+    pub failed: u64,
 }
 
 /// Sum that stops at the largest number instead of wrapping.

@@ -30,6 +30,8 @@ pub struct Write {
     pub returns: String,
     /// From call to return.
     pub latency_ns: u64,
+    /// What it acted on: ids of [`Model::objects`].
+    pub on: frame::ActedOn,
 }
 
 impl Model {
@@ -43,7 +45,7 @@ impl Model {
             return;
         }
         let big_endian = self.meta.as_ref().is_some_and(|meta| meta.arch == "s390x");
-        for (i, span) in spans.decode(at_ns).enumerate() {
+        for (i, (span, on)) in spans.decode(at_ns).zip(spans.acted_on()).enumerate() {
             let own = || {
                 let stores = span.kind == SPAN_ENTRY
                     && ENTRY_POINTS
@@ -68,6 +70,7 @@ impl Model {
                 comm: clipped(comm),
                 returns: returns(span.what, span.result),
                 latency_ns: span.duration_ns,
+                on,
             };
             push_bounded(&mut self.writes, write, WRITES);
         }

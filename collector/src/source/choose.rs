@@ -12,6 +12,7 @@ use super::instances::Instances;
 use super::kernel::{self, KernelSource};
 use super::log_lines::LogLines;
 use super::memory::Memory;
+use super::named::Named;
 use super::reader::{self, Reader, SpanRing};
 use super::run::{Backend, Losses, Source};
 use super::snapshot::emulated::Emulated;
@@ -98,6 +99,7 @@ fn start_emulator(options: &RunOptions, reason: &str) -> Result<Source, SourceEr
         log,
         meta,
         reader,
+        named: Named::new(&hello),
         losses: Losses::default(),
         snapshot: options.pid.map(|_| Emulated::new(&hello, &instances)),
     })

@@ -12,6 +12,7 @@ pub mod kernel;
 pub mod leave;
 mod log_lines;
 pub mod memory;
+mod named;
 pub mod reader;
 mod run;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::child::Emulator;
 use super::ebpf::Probes;
 use super::log_lines::LogLines;
+use super::named::Named;
 use super::reader::{self, Reader, SpanRing};
 use super::snapshot::emulated::Emulated;
 use super::tasks::Tasks;
@@ -55,6 +56,8 @@ pub(super) struct Source {
     pub(super) log: LogLines,
     pub(super) meta: Meta,
     pub(super) reader: Reader,
+    /// Names of what calls act on.
+    pub(super) named: Named,
     pub(super) tasks: Tasks,
     /// *Stop* ends the emulator too; otherwise it is left running.
     pub(super) stops_emulator: bool,
@@ -119,7 +122,6 @@ impl Source {
         let wake = wake_of(self.ring.as_ref());
         let mut ticks = ticker(interval);
         let mut stopping: Option<Instant> = None;
-        let mut first = true;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
@@ -162,10 +164,7 @@ impl Source {
                 let detail = "the emulated driver did not answer".to_owned();
                 return self.finish(frames, None, "source died", detail).await;
             }
-            let mut frame = self.frame();
-            if std::mem::take(&mut first) {
-                frame.meta = Some(self.meta.clone());
-            }
+            let frame = self.frame();
             if frames.send(Arc::new(frame)).await.is_err() {
                 return None;
             }
@@ -183,11 +182,17 @@ impl Source {
         let runs = self.backend.runs();
         let (now, unix) = (reader::monotonic_ns(), reader::unix_ns());
         let mut frame = self.reader.frame(self.ring.as_mut(), now, unix, &runs);
+        let new = self
+            .named
+            .name(&mut self.reader.subjects, &mut self.meta.objects);
         if let Some(live) = &mut frame.live {
             if let Some(snapshot) = &mut self.snapshot {
                 snapshot.look(live, now);
             }
             self.tasks.fill(live, now);
+        }
+        if new || frame.number == 0 {
+            frame.meta = Some(self.meta.clone());
         }
         if let Some(loss) = &frame.loss {
             self.losses.tell(&self.log, loss, now);
@@ -205,9 +210,6 @@ impl Source {
         detail: String,
     ) -> Option<Truth> {
         let mut frame = self.frame();
-        if frame.number == 0 {
-            frame.meta = Some(self.meta.clone());
-        }
         frame.end = Some(End {
             how: how.into(),
             detail,

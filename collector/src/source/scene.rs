@@ -7,8 +7,9 @@ use probe_ebpf::names::{class_id, entry_id};
 
 use super::instances::Instances;
 use super::memory::Memory;
+use super::named::Named;
 use super::reader::{Reader, SpanRing, monotonic_ns};
-use crate::emulator::protocol::{self, Hello, LockObject, Offsets, Point};
+use crate::emulator::protocol::{self, Hello, LockObject, Offsets, Point, SubjectObject};
 use crate::frame;
 use crate::model::{Model, query};
 
@@ -71,6 +72,7 @@ pub fn hello(points: Vec<Point>, locks: Vec<LockObject>) -> Hello {
         extra_threads: 0,
         points,
         locks,
+        subjects: Vec::new(),
         offsets: Offsets::default(),
         tasks: protocol::TaskLayout::default(),
     }
@@ -96,6 +98,35 @@ pub fn locks(words: &[u64; 2]) -> Vec<LockObject> {
     ]
 }
 
+/// Address of the guest, which nobody reads.
+const GUEST: u64 = 0x5000;
+
+/// The mdev at the address of this word, and the guest that it points to.
+fn objects(mdev: &u64) -> Vec<SubjectObject> {
+    let object = |address, is_guest, name: &str| SubjectObject {
+        address,
+        is_guest,
+        name: name.into(),
+        guest: Some(0),
+        uuid_at: None,
+    };
+    vec![
+        object(address(mdev), false, "mdev-of-0"),
+        object(GUEST, true, "guest-0"),
+    ]
+}
+
+/// Names what is new as the source of an emulated driver does.
+fn named(
+    objects: &[SubjectObject],
+    reader: &mut Reader,
+    described: &mut Vec<frame::Object>,
+) -> bool {
+    let mut hello = hello(Vec::new(), Vec::new());
+    hello.subjects = objects.to_vec();
+    Named::new(&hello).name(&mut reader.subjects, described)
+}
+
 /// Plays the scene and checks what is seen of it.
 pub fn play(
     driver: &impl Driver,
@@ -106,12 +137,19 @@ pub fn play(
     ring: &mut dyn SpanRing,
 ) {
     let (lock, work) = (address(&words[0]), address(&words[1]));
+    // With all offsets 0, a device points to its mdev, and that to its guest.
+    let mdev = GUEST;
+    let dev = address(&mdev);
+    let objects = objects(&mdev);
+    let mut described = Vec::new();
     let mut reader = Reader::new(memory, shards, instances);
     let mut model = Model::default();
     let mut read = |model: &mut Model| {
         let now = monotonic_ns();
         let mut frame = reader.frame(ring, now, now, &BTreeMap::new());
-        frame.meta = (frame.number == 0).then(|| frame::Meta {
+        let new = named(&objects, &mut reader, &mut described);
+        frame.meta = (frame.number == 0 || new).then(|| frame::Meta {
+            objects: described.clone(),
             instances: instances.all.clone(),
             series: instances.series(),
             arch: std::env::consts::ARCH.into(),
@@ -120,7 +158,6 @@ pub fn play(
         model.apply(&frame);
     };
     let (write, flush) = (Pause::new(), Pause::new());
-    let dev = 0x40_u64;
     std::thread::scope(|scope| {
         scope.spawn(|| {
             driver.acquire(lock);
@@ -143,6 +180,7 @@ pub fn play(
                 (call.entry, call.who()),
                 (entry_id::ASSIGN_ADAPTER, "echo (4711)".into())
             );
+            assert_eq!(call.on.guest.as_deref(), Some("guest-0"));
             driver.start(work);
         });
         flush.look(|| {
@@ -179,8 +217,9 @@ pub fn play(
         (class_id::KVM_LOCK, class_id::RESET_WORK)
     );
     assert!(edge.lockdep_visible);
-    let [write] = &model.writes.make_contiguous()[..] else {
-        panic!("one write, but {:?}", model.writes);
+    let writes: Vec<_> = model.writes.iter().collect();
+    let [write] = writes[..] else {
+        panic!("one write, but {writes:?}");
     };
     assert_eq!(
         (write.entry, write.pid, write.comm.as_str()),
@@ -189,6 +228,11 @@ pub fn play(
     assert_eq!(
         (write.text.as_deref(), write.returns.as_str()),
         (Some("0x05"), "ok")
+    );
+    let on = query::Names::of(&model, write.on);
+    assert_eq!(
+        (on.mdev.as_deref(), on.guest.as_deref()),
+        (Some("mdev-of-0"), Some("guest-0"))
     );
     // Two lock cycles and a call, and a record that names the writer.
     assert_eq!((model.span_count, model.loss.received), (3, 4));

@@ -29,6 +29,10 @@ pub fn config(hello: &Hello, sizes: &Sizes) -> Config {
         ap_device_qid: o.ap_device_qid,
         queue_reset_work: o.queue_reset_work,
         queue_reset_rc: o.queue_reset_rc,
+        mdev_kvm: o.mdev_kvm,
+        queue_mdev: o.queue_mdev,
+        ap_device_queue: o.ap_device_queue,
+        kvm_device_kvm: o.kvm_device_kvm,
         has_flag: u32::from(has_flag(hello)),
         contention_events: 1,
         ..Config::EMPTY

@@ -5,9 +5,9 @@
 )]
 
 use apscope_collector::frame::{
-    AttachPoint, CoarseDelta, Edge, End, EntryDelta, Frame, Hist, Holding, Inside, Instance, Live,
-    LogLine, Loss, Meta, Overhead, ProgramCost, ProgramLoss, SeriesDelta, Spans, Stack, TaskState,
-    UnseenReaders, Waiting, Writer,
+    About, ActedOn, AttachPoint, CoarseDelta, Edge, End, EntryDelta, Frame, Hist, Holding, Inside,
+    Instance, Live, LogLine, Loss, Meta, Object, Overhead, ProgramCost, ProgramLoss, SeriesDelta,
+    Spans, Stack, TaskState, UnseenReaders, Waiting, Writer,
 };
 use probe_ebpf::abi::{self, NO_INSTANCE};
 use probe_ebpf::h2;
@@ -102,7 +102,25 @@ pub fn meta() -> Meta {
         vcpus: 1,
         version: "0.1.0".into(),
         contended_by: "slow path".into(),
+        objects: vec![
+            object(0, "mdev", MDEV, 0x6600_0000),
+            object(1, "guest", "guest-0", 0x7700_0000),
+            object(2, "mdev", "mdev-0", 0x6600_0000),
+        ],
         ..Meta::default()
+    }
+}
+
+/// UUID of the mdev of the sane run.
+pub const MDEV: &str = "a9e10000-0000-4000-8000-000000000000";
+
+fn object(id: u32, kind: &str, name: &str, address: u64) -> Object {
+    Object {
+        id,
+        kind: kind.into(),
+        name: name.into(),
+        address,
+        guest: u32::from(id < 2),
     }
 }
 
@@ -437,11 +455,11 @@ pub fn add_writers(frame: &mut Frame) {
         call(at_ns - 10_000, [1; 8], entry_id::REMOVE, 0),
     ];
     let writer = Some(Writer { pid: 77, comm });
-    frame.spans = Some(Spans::encode_for(
-        at_ns,
-        spans.iter().map(|span| (span, writer)),
-        |_| "sysfs".into(),
-    ));
+    let on = [(Some(0), Some(1)), (Some(2), None)].map(|(mdev, guest)| ActedOn { mdev, guest });
+    let about = on.map(|on| About { writer, on });
+    frame.spans = Some(Spans::encode_for(at_ns, spans.iter().zip(about), |_| {
+        "sysfs".into()
+    }));
 }
 
 /// The sane run.
@@ -602,6 +620,13 @@ impl<'a> Wild<'a> {
             blind_spots: self.list(Self::text),
             reads_queues: self.flag(),
             attaching: self.flag(),
+            objects: self.list(|w| Object {
+                id: w.u32(),
+                kind: w.text(),
+                name: w.text(),
+                address: w.u64(),
+                guest: w.u32(),
+            }),
         }
     }
 
@@ -639,6 +664,8 @@ impl<'a> Wild<'a> {
                 arg: w.u64(),
                 on_behalf_of_pid: w.u32(),
                 on_behalf_of_comm: w.text(),
+                mdev: w.u32(),
+                guest: w.u32(),
             }),
             ..TaskState::default()
         }
@@ -657,6 +684,8 @@ impl<'a> Wild<'a> {
             comms: self.list(Self::text),
             on_behalf_of_pids: self.list(Self::u32),
             on_behalf_of_comms: self.list(Self::text),
+            mdevs: self.list(Self::u32),
+            guests: self.list(Self::u32),
         }
     }
 

@@ -2,7 +2,7 @@
 //! the function takes them, and forgotten when the object ends.
 
 use super::Env;
-use crate::abi::{Adopted, EntryInfo, LockKind, NO_OFFSET, Resolve};
+use crate::abi::{Adopted, EntryInfo, Inside, LockKind, NO_OFFSET, Resolve};
 use crate::names::{class_id, entry_id};
 
 /// The address of a member; 0 where the object or the offset is not known.
@@ -24,13 +24,14 @@ pub(super) fn pointer<E: Env>(env: &E, object: u64, offset: u32) -> u64 {
     }
 }
 
-/// Adopts the locks that a call's arguments lead to.
+/// Adopts the locks that a call's arguments, and what it acts on, lead to.
 ///
 /// A function of its own: the eBPF programs that call it share its code.
 #[inline(never)]
-pub(super) fn from_call<E: Env>(env: &E, info: EntryInfo, args: &[u64; 6], object: u64) {
+pub(super) fn from_call<E: Env>(env: &E, info: EntryInfo, args: &[u64; 6], inside: &Inside) {
     let config = env.config();
     let resolve = info.resolve;
+    let guest = inside.guest.get();
     if resolve == Resolve::VcpuFile as u8
         || resolve == Resolve::Vcpu as u8
         || resolve == Resolve::VcpuB2 as u8
@@ -40,7 +41,6 @@ pub(super) fn from_call<E: Env>(env: &E, info: EntryInfo, args: &[u64; 6], objec
         } else {
             args[0]
         };
-        let kvm_of = pointer(env, vcpu, config.vcpu_kvm);
         let number = match member(vcpu, config.vcpu_id) {
             0 => 0,
             address => env.read_u32(address).unwrap_or(0),
@@ -49,38 +49,22 @@ pub(super) fn from_call<E: Env>(env: &E, info: EntryInfo, args: &[u64; 6], objec
             env,
             member(vcpu, config.vcpu_mutex),
             class_id::VCPU_MUTEX,
-            kvm_of,
+            guest,
             number,
         );
-        kvm(env, kvm_of);
-    } else if resolve == Resolve::KvmFilePv as u8 {
-        kvm(env, pointer(env, args[0], config.file_private_data));
-    } else if resolve == Resolve::Kvm as u8 {
-        kvm(env, args[0]);
     } else if resolve == Resolve::KvmDevice as u8 {
         let vfio = pointer(env, args[0], config.kvm_device_private);
-        let kvm_of = pointer(env, args[0], config.kvm_device_kvm);
-        kvm(env, kvm_of);
         lock(
             env,
             member(vfio, config.kvm_vfio_lock),
             class_id::KV_LOCK,
-            if kvm_of == 0 { vfio } else { kvm_of },
+            if guest == 0 { vfio } else { guest },
             0,
         );
-    } else if resolve == Resolve::Notifier as u8 {
-        kvm(env, args[2]);
-        mdev(env, object);
-    } else if resolve == Resolve::VfioDevice as u8 {
-        kvm(env, pointer(env, args[0], config.vdev_kvm));
-        mdev(env, object);
-    } else if object != 0
-        && (resolve == Resolve::Device as u8
-            || resolve == Resolve::Mdev as u8
-            || resolve == Resolve::MdevDevice as u8)
-    {
-        mdev(env, object);
+    } else {
+        flag(env, inside.mdev.get());
     }
+    kvm(env, guest);
 }
 
 /// A queue's work item, told by its function: work items of all kinds come by. True if it is (now) known.
@@ -134,20 +118,29 @@ pub(super) fn from_return<E: Env>(env: &E, entry: u8, object: u64, refused: bool
     }
 }
 
-/// `device->dev_set->lock` of a vfio device, which a matrix mdev begins with: it comes when the device is opened, and goes
-/// when its removal begins. Not when it is closed, which a removal does too: what is adopted then would never be
-/// forgotten.
+/// `device->dev_set->lock` and `group->group_lock` of a vfio device, which a matrix mdev begins with: they come when the
+/// mdev has been made, or is opened, and go when its removal begins. Not when it is closed, which a removal does too: what is
+/// adopted then would never be forgotten.
 ///
 /// A function of its own: the eBPF programs that call it share its code.
 #[inline(never)]
-pub(super) fn dev_set<E: Env>(env: &E, device: u64, opened: u64) {
+pub(super) fn vfio<E: Env>(env: &E, device: u64, comes: u64) {
     let config = env.config();
-    let set = pointer(env, device, config.vdev_dev_set);
-    let address = member(set, config.dev_set_lock);
-    if opened != 0 {
-        lock(env, address, class_id::DEV_SET_LOCK, device, 0);
+    let set = member(
+        pointer(env, device, config.vdev_dev_set),
+        config.dev_set_lock,
+    );
+    let group = member(pointer(env, device, config.vdev_group), config.group_lock);
+    if comes == 0 {
+        forget(env, set);
+        forget(env, group);
+        return;
+    }
+    lock(env, set, class_id::DEV_SET_LOCK, device, 0);
+    if config.group_is_rwsem != 0 {
+        rwsem(env, group, class_id::GROUP_RWSEM, device);
     } else {
-        forget(env, address);
+        lock(env, group, class_id::GROUP_LOCK, device, 0);
     }
 }
 
@@ -169,22 +162,12 @@ fn kvm<E: Env>(env: &E, kvm: u64) {
         0,
     );
     let address = member(kvm, config.kvm_rwsem);
-    if address != 0 {
-        env.adopt(Adopted {
-            address,
-            class: class_id::PQAP_HOOK_RWSEM,
-            kind: LockKind::Rwsem as u8,
-            object: kvm,
-            number: 0,
-            wait_queue: 0,
-        });
-    }
+    rwsem(env, address, class_id::PQAP_HOOK_RWSEM, kvm);
 }
 
 #[inline(always)]
-fn mdev<E: Env>(env: &E, mdev: u64) {
+fn flag<E: Env>(env: &E, mdev: u64) {
     let config = env.config();
-    kvm(env, pointer(env, mdev, config.mdev_kvm));
     if config.has_flag != 0 && mdev != 0 {
         env.adopt(Adopted {
             address: member(mdev, config.mdev_flag),
@@ -206,6 +189,20 @@ fn lock<E: Env>(env: &E, address: u64, class: u8, object: u64, number: u32) {
             kind: LockKind::Mutex as u8,
             object,
             number,
+            wait_queue: 0,
+        });
+    }
+}
+
+#[inline(always)]
+fn rwsem<E: Env>(env: &E, address: u64, class: u8, object: u64) {
+    if address != 0 {
+        env.adopt(Adopted {
+            address,
+            class,
+            kind: LockKind::Rwsem as u8,
+            object,
+            number: 0,
             wait_queue: 0,
         });
     }

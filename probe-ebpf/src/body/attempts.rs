@@ -12,17 +12,15 @@
 //! Functions that may return without the lock are settled by the owner word.
 
 use super::holds::{find_held, free_held, push_held};
-use super::locks::{place, taken};
-use super::order::Acquired;
+use super::locks::{place, taken, wish};
 use super::stats::{Place, count_contended, count_failed, count_uncontended, count_wait};
 use super::{
-    Env, Note, begin, current_entry, end, failure, flags, innermost_wait, instance_of, pop_wait,
-    record_order, renew, waits,
+    Env, Note, begin, current_entry, end, failure, flags, innermost_wait, pop_wait, record_order,
+    renew, waits,
 };
 use crate::abi::{
-    self, HELD_CONTENDED, HELD_IS_GUARD, HELD_IS_ONLY_INSTANCE, HELD_TENTATIVE, Held, Info,
-    LOCK_GUARDS_FLAG, LOCK_IS_ONLY_INSTANCE, LockInfo, LockKind, MAX_HELD, Mode, NO_OFFSET,
-    PENDING_HOLD, PENDING_MAY_FAIL, PENDING_WAIT, Program, Task, TaskExtremes,
+    HELD_CONTENDED, HELD_IS_GUARD, HELD_TENTATIVE, Held, Info, LockInfo, LockKind, MAX_HELD, Mode,
+    NO_OFFSET, PENDING_HOLD, PENDING_MAY_FAIL, PENDING_WAIT, Program, Task, TaskExtremes,
 };
 
 /// How a lock function may end.
@@ -60,13 +58,8 @@ pub fn attempt<E: Env>(env: &E, address: u64, mode: Mode, how: Attempt) {
     settle(env, task, extremes);
     let now = env.now();
     let entry = current_entry(task);
-    let packed = Info {
-        instance: instance_of(&info, mode),
-        series: abi::series(info.class, mode),
-        entry,
-        kind: info.kind,
-        flags: flags_of(&info) | HELD_TENTATIVE,
-    };
+    let (mut facts, target) = wish(&info, address, mode, entry);
+    facts.flags |= HELD_TENTATIVE;
     let may_fail = if how == Attempt::Sure {
         0
     } else {
@@ -77,21 +70,13 @@ pub fn attempt<E: Env>(env: &E, address: u64, mode: Mode, how: Attempt) {
         && is_taken(env, &info, address, mode);
     begin(task);
     if how != Attempt::Try {
-        let target = Acquired {
-            address,
-            series: packed.series,
-            instance: packed.instance,
-            entry,
-            kind: info.kind,
-            annotated: false,
-        };
         record_order(env, Program::Attempt, task, target, now);
     }
     if waits_for_it {
-        waits::push(env, Program::Attempt, task, address, now, packed);
+        waits::push(env, Program::Attempt, task, address, now, facts);
         task.pending.set(PENDING_WAIT | may_fail);
     } else {
-        push_held(env, Program::Attempt, task, address, now, 0, packed);
+        push_held(env, Program::Attempt, task, address, now, 0, facts);
         task.pending
             .set(PENDING_HOLD | may_fail | (task.latest.get() << 8));
     }
@@ -246,19 +231,6 @@ pub(super) fn drop_holds(task: &Task) {
     task.held_len.set(0);
     task.pending.set(0);
     end(task);
-}
-
-/// `HELD_*` bits of a lock.
-#[inline(always)]
-pub(super) const fn flags_of(info: &LockInfo) -> u8 {
-    let mut flags = 0;
-    if info.flags & LOCK_IS_ONLY_INSTANCE != 0 {
-        flags |= HELD_IS_ONLY_INSTANCE;
-    }
-    if info.flags & LOCK_GUARDS_FLAG != 0 {
-        flags |= HELD_IS_GUARD;
-    }
-    flags
 }
 
 /// A lock that guards a flag was obtained.

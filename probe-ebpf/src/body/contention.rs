@@ -1,16 +1,15 @@
 //! The kernel's own events of contention: `contention_begin` and `contention_end` (include/trace/events/lock.h, since
 //! Linux 5.19).
 
-use super::attempts::{convert, drop_holds, flags_of, guard, settle};
+use super::attempts::{convert, drop_holds, guard, settle};
 use super::holds::push_held;
-use super::locks::{place, taken, traced};
-use super::order::Acquired;
+use super::locks::{place, taken, traced, wish};
 use super::stats::{Place, count_contended, count_failed, count_wait};
 use super::{
-    Env, Note, begin, current_entry, end, failure, innermost_wait, instance_of, pop_wait,
-    record_order, renew, take_stack, waits,
+    Env, Note, begin, current_entry, end, failure, innermost_wait, pop_wait, record_order, renew,
+    take_stack, waits,
 };
-use crate::abi::{self, HELD_CONTENDED, Info, Mode, Program};
+use crate::abi::{HELD_CONTENDED, Info, Mode, Program};
 
 /// `LCB_F_*` (include/trace/events/lock.h).
 const SPIN: u64 = 1;
@@ -67,28 +66,14 @@ pub fn begins<E: Env>(env: &E, address: u64, mode: Mode) {
         drop_holds(task);
     }
     let entry = current_entry(task);
-    let packed = Info {
-        instance: instance_of(&info, mode),
-        series: abi::series(info.class, mode),
-        entry,
-        kind: info.kind,
-        flags: flags_of(&info),
-    };
-    count_contended(env, Place::of(packed));
+    let (facts, target) = wish(&info, address, mode, entry);
+    count_contended(env, Place::of(facts));
     let now = env.now();
     begin(task);
     if !ordered {
-        let target = Acquired {
-            address,
-            series: packed.series,
-            instance: packed.instance,
-            entry,
-            kind: info.kind,
-            annotated: false,
-        };
         record_order(env, Program::ContentionBegin, task, target, now);
     }
-    waits::push(env, Program::ContentionBegin, task, address, now, packed);
+    waits::push(env, Program::ContentionBegin, task, address, now, facts);
     end(task);
     if let Some(waiting) = env.waiting() {
         waiting.add(1);

@@ -1,11 +1,11 @@
 //! Entry points: calls, latencies and returns.
 
 use super::{
-    Env, Note, add_full, adopt, attempts, begin, current_entry, emit, end, extreme, failure, flags,
-    innermost,
+    Env, Note, add_full, adopt, attempts, begin, count_record, current_entry, emit, end, extreme,
+    failure, flags, innermost, subject,
 };
 use crate::abi::{
-    ENTRY_HAS_WRITER, ENTRY_PQAP, ENTRY_RETURNS_INT, ENTRY_RETURNS_VOID, ENTRY_TESTS_FLAG,
+    Call, ENTRY_HAS_WRITER, ENTRY_PQAP, ENTRY_RETURNS_INT, ENTRY_RETURNS_VOID, ENTRY_TESTS_FLAG,
     ENTRY_TESTS_FLAG_IF_NO_DATA, EntryInfo, Inside, KVM_S390_PV_COMMAND, MAX_ENTRY_POINTS,
     MAX_ERRNO, MAX_NESTED, NO_INSTANCE, NO_OFFSET, PQAP_RESPONDED, Program, RETURN_CODES, Resolve,
     SPAN_ENTRY, SPAN_WRITER, Span, Task,
@@ -63,6 +63,7 @@ pub fn enter_frame<E: Env>(env: &E, entry: u8, args: [u64; 6], frame: u64) {
     if flags & ENTRY_TESTS_FLAG_IF_NO_DATA != 0 && args[2] == 0 {
         flags |= ENTRY_TESTS_FLAG;
     }
+    subject::at_call(env, inside, info, &args, object);
     begin(task);
     inside
         .entry
@@ -76,9 +77,9 @@ pub fn enter_frame<E: Env>(env: &E, entry: u8, args: [u64; 6], frame: u64) {
     task.inside_len.set(n + 1);
     end(task);
     if env.config().adopts != 0 {
-        adopt::from_call(env, info, &args, object);
+        adopt::from_call(env, info, &args, inside);
         if entry == entry_id::OPEN_DEVICE || entry == entry_id::REMOVE {
-            adopt::dev_set(env, object, u64::from(entry == entry_id::OPEN_DEVICE));
+            adopt::vfio(env, object, u64::from(entry == entry_id::OPEN_DEVICE));
         }
     }
 }
@@ -167,6 +168,8 @@ pub fn leave<E: Env>(env: &E, entry: u8, value: u64) {
     let first = inside.first.get();
     let arg = inside.arg.get();
     let object = inside.object.get();
+    let failed = info.flags & ENTRY_RETURNS_VOID == 0 && value as u32 >> 31 != 0;
+    let (mdev, guest) = subject::at_return(env, entry, info, inside, failed);
     let writer = inside.writer.get() as u32;
     let comm = [inside.writer_comm[0].get(), inside.writer_comm[1].get()];
     begin(task);
@@ -188,6 +191,9 @@ pub fn leave<E: Env>(env: &E, entry: u8, value: u64) {
     if env.config().adopts != 0 {
         let refused = info.flags & ENTRY_RETURNS_VOID == 0 && value as u32 != 0;
         adopt::from_return(env, entry, object, refused);
+        if entry == entry_id::PROBE && !failed {
+            adopt::vfio(env, mdev, 1);
+        }
     }
     let mut extra = arg;
     if info.flags & ENTRY_PQAP != 0 {
@@ -228,7 +234,8 @@ pub fn leave<E: Env>(env: &E, entry: u8, value: u64) {
         inside: current_entry(task),
         flags: 0,
     };
-    emit(env, Program::Return, &span);
+    let written = env.write_call(&Call { span, mdev, guest });
+    count_record(env, Program::Return, written);
 }
 
 /// The innermost call of this entry point, and its depth. Calls inside it whose return was not seen are dropped.
@@ -316,7 +323,10 @@ fn resolve<E: Env>(env: &E, info: EntryInfo, args: [u64; 6]) -> (u64, u64) {
         )
     } else if info.resolve == Resolve::VfioDevice as u8 {
         (args[0], args[1])
-    } else if info.resolve == Resolve::VcpuFile as u8 || info.resolve == Resolve::KvmFilePv as u8 {
+    } else if info.resolve == Resolve::VcpuFile as u8
+        || info.resolve == Resolve::KvmFilePv as u8
+        || info.resolve == Resolve::VcpuCall as u8
+    {
         (0, args[1])
     } else if info.resolve == Resolve::Notifier as u8 {
         (args[0] - u64::from(config.mdev_notifier), args[2])
@@ -326,11 +336,7 @@ fn resolve<E: Env>(env: &E, info: EntryInfo, args: [u64; 6]) -> (u64, u64) {
         (args[0], 0)
     } else if info.resolve == Resolve::ApDevice as u8 {
         // `struct ap_device` begins with its `struct device` (drivers/s390/crypto/ap_bus.h, v5.10 to v7.2).
-        let queue = if config.reset_work_func == 0 {
-            0
-        } else {
-            adopt::pointer(env, args[0], config.device_driver_data)
-        };
+        let queue = adopt::pointer(env, args[0], config.ap_device_queue);
         let qid = env.read_u32(args[0] + u64::from(config.ap_device_qid));
         (queue, u64::from(qid.unwrap_or(0) as u16))
     } else if info.resolve == Resolve::NewMdev as u8 {

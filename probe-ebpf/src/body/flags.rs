@@ -3,7 +3,9 @@
 use super::holds::{find_held, finish_hold, free_held, push_held};
 use super::order::Acquired;
 use super::stats::{Place, count_acquisition, count_contended};
-use super::{Env, Note, begin, end, failure, innermost, innermost_wait, locks, record_order};
+use super::{
+    Env, Note, adopt, begin, end, failure, innermost, innermost_wait, locks, record_order, subject,
+};
 use crate::abi::{
     self, ENTRY_SETS_FLAG, ENTRY_TESTS_FLAG, HELD_SECOND_HOLDER, HELD_UNCERTAIN, Info, LockKind,
     Mode, Program, Resolve, Task, TaskExtremes, WAIT_SLEPT,
@@ -24,17 +26,8 @@ fn object<E: Env>(env: &E, task: &Task, resolve_hook: bool) -> u64 {
         return 0;
     }
     // The hook of the vCPU's kvm may change until the guard is held, so it is read here and not at the call.
-    let config = env.config();
-    let kvm = env
-        .read_u64(inside.first.get() + u64::from(config.vcpu_kvm))
-        .unwrap_or(0);
-    if kvm == 0 {
-        return 0;
-    }
-    match env.read_u64(kvm + u64::from(config.kvm_hook)) {
-        Some(hook) if hook != 0 => hook - u64::from(config.mdev_hook),
-        _ => 0,
-    }
+    let kvm = adopt::pointer(env, inside.first.get(), env.config().vcpu_kvm);
+    subject::hooked(env, kvm)
 }
 
 /// The guard was acquired in an entry point that tests the flag: if the flag is clear, the test leaves no trace, so

@@ -12,6 +12,7 @@ use super::{
 use crate::abi::{
     self, HELD_CONTENDED, HELD_IS_GUARD, HELD_IS_ONLY_INSTANCE, Info, LOCK_GUARDS_FLAG,
     LOCK_IS_ONLY_INSTANCE, LOCK_IS_WAIT_QUEUE, LockInfo, LockKind, Mode, NO_INSTANCE, Program,
+    Task,
 };
 
 /// A lock was obtained: runs when the acquisition is complete.
@@ -24,15 +25,18 @@ pub fn acquired<E: Env>(env: &E, address: u64, mode: Mode) {
 /// trylock and the end of writing make none, as in lockdep (`__lock_acquire` with `trylock`, `lock_downgrade`, v6.12).
 #[inline(always)]
 fn take<E: Env, const MAY_WAIT: bool>(env: &E, address: u64, mode: Mode) {
-    let Some(info) = known(env, address) else {
+    // What is adopted may be forgotten, and another lock may lie there then; and a thread id may be another thread's.
+    let last = if env.config().adopts == 0 {
+        env.last_task()
+    } else {
+        None
+    };
+    let Some(info) = known(env, address, last.map(|(task, _)| task)) else {
         return;
     };
     let info = info.taken(mode);
-    let series = abi::series(info.class, mode);
-    let instance = instance_of(&info, mode);
-    let only = info.flags & LOCK_IS_ONLY_INSTANCE != 0;
     let mut place = place(&info, mode, 0);
-    let Some((task, extremes)) = env.task() else {
+    let Some((task, extremes)) = last.or_else(|| env.task()) else {
         count_uncontended(env, place);
         failure(env, Program::Acquired, Note::NoTaskSlot, env.id());
         return;
@@ -40,53 +44,30 @@ fn take<E: Env, const MAY_WAIT: bool>(env: &E, address: u64, mode: Mode) {
     let entry = current_entry(task);
     place.entry = entry;
     let now = env.now();
+    let (mut facts, target) = wish(&info, address, mode, entry);
     begin(task);
     let mut wait = 0;
-    let mut flags = if only { HELD_IS_ONLY_INSTANCE } else { 0 };
     if let Some(waiting) = innermost_wait(task)
         && waiting.lock.get() == address
     {
         wait = now.saturating_sub(waiting.since.get());
-        flags |= HELD_CONTENDED;
+        facts.flags |= HELD_CONTENDED;
         pop_wait(task);
         count_wait(env, extremes, place, wait);
     } else {
         count_uncontended(env, place);
         if MAY_WAIT {
-            let target = Acquired {
-                address,
-                series,
-                instance,
-                entry,
-                kind: info.kind,
-                annotated: false,
-            };
             record_order(env, Program::Acquired, task, target, now);
         }
     }
     if info.flags & LOCK_GUARDS_FLAG != 0 {
-        flags |= HELD_IS_GUARD;
         flags::annotate(env, task, now);
     }
-    let packed = Info {
-        instance,
-        series,
-        entry,
-        kind: info.kind,
-        flags,
-    };
-    push_held(env, Program::Acquired, task, address, now, wait, packed);
+    push_held(env, Program::Acquired, task, address, now, wait, facts);
     end(task);
     if wait != 0 {
-        take_stack(
-            env,
-            Program::Acquired,
-            task,
-            packed,
-            now - wait,
-            wait,
-            false,
-        );
+        let since = now - wait;
+        take_stack(env, Program::Acquired, task, facts, since, wait, false);
     }
 }
 
@@ -137,8 +118,6 @@ pub fn contended<E: Env>(env: &E, address: u64, mode: Mode) {
     let Some(info) = taken(env, address, mode) else {
         return;
     };
-    let series = abi::series(info.class, mode);
-    let instance = instance_of(&info, mode);
     let task = env.task();
     let entry = task.map_or(0, |(task, _)| current_entry(task));
     count_contended(env, place(&info, mode, entry));
@@ -147,24 +126,12 @@ pub fn contended<E: Env>(env: &E, address: u64, mode: Mode) {
         return;
     };
     let now = env.now();
+    let (facts, target) = wish(&info, address, mode, entry);
     begin(task);
-    let target = Acquired {
-        address,
-        series,
-        instance,
-        entry,
-        kind: info.kind,
-        annotated: false,
-    };
     record_order(env, Program::Contended, task, target, now);
-    let packed = Info {
-        instance,
-        series,
-        entry,
-        kind: info.kind,
-        flags: 0,
-    };
-    waits::push(env, Program::Contended, task, address, now, packed);
+    // What the lock is to others matters when it is held.
+    let facts = Info { flags: 0, ..facts };
+    waits::push(env, Program::Contended, task, address, now, facts);
     end(task);
 }
 
@@ -244,6 +211,35 @@ pub(super) fn traced<E: Env>(env: &E, address: u64) -> Option<LockInfo> {
     (info.flags & LOCK_IS_WAIT_QUEUE == 0).then_some(info)
 }
 
+/// What is recorded of a wish for a lock in this mode, in this entry point: the facts of a holding or waiting, and the far
+/// end of its order edges.
+#[inline(always)]
+pub(super) fn wish(info: &LockInfo, address: u64, mode: Mode, entry: u8) -> (Info, Acquired) {
+    let mut flags = 0;
+    if info.flags & LOCK_IS_ONLY_INSTANCE != 0 {
+        flags |= HELD_IS_ONLY_INSTANCE;
+    }
+    if info.flags & LOCK_GUARDS_FLAG != 0 {
+        flags |= HELD_IS_GUARD;
+    }
+    let facts = Info {
+        instance: instance_of(info, mode),
+        series: abi::series(info.class, mode),
+        entry,
+        kind: info.kind,
+        flags,
+    };
+    let target = Acquired {
+        address,
+        series: facts.series,
+        instance: facts.instance,
+        entry,
+        kind: info.kind,
+        annotated: false,
+    };
+    (facts, target)
+}
+
 /// As [`traced`], for a function that takes or releases the lock in this mode.
 #[inline(always)]
 pub(super) fn taken<E: Env>(env: &E, address: u64, mode: Mode) -> Option<LockInfo> {
@@ -264,16 +260,10 @@ pub(super) fn place(info: &LockInfo, mode: Mode, entry: u8) -> Place {
     }
 }
 
-/// As [`traced`], from the current task's own memory where it can be had without a search.
+/// As [`traced`], from the current task's own memory where there is a record.
 #[inline(always)]
-fn known<E: Env>(env: &E, address: u64) -> Option<LockInfo> {
-    // What is adopted may be forgotten, and another lock may lie there then.
-    if env.config().adopts != 0 {
-        return traced(env, address);
-    }
-    let place = env
-        .last_task()
-        .and_then(|task| task.known.get(abi::known_place(address)));
+fn known<E: Env>(env: &E, address: u64, task: Option<&Task>) -> Option<LockInfo> {
+    let place = task.and_then(|task| task.known.get(abi::known_place(address)));
     if let Some(place) = place
         && place.address.get() == address
     {

@@ -16,6 +16,7 @@ mod holds;
 pub mod locks;
 pub mod order;
 mod stats;
+mod subject;
 pub mod waits;
 pub mod works;
 
@@ -23,7 +24,7 @@ pub mod works;
 mod tests;
 
 use crate::abi::{
-    Adopted, Coarse, Config, Counters, Edge, EntryInfo, EntryStats, Extremes, Info, Inside,
+    Adopted, Call, Coarse, Config, Counters, Edge, EntryInfo, EntryStats, Extremes, Info, Inside,
     LockInfo, MAX_NESTED, MAX_WAITS, Mode, NO_INSTANCE, Program, SPAN_STACK, SeriesStats, Span,
     Task, TaskExtremes, Waiting, Word,
 };
@@ -62,8 +63,9 @@ pub trait Env {
     fn task(&self) -> Option<(&Task, &TaskExtremes)>;
     /// The current task's record, if it has one.
     fn present_task(&self) -> Option<(&Task, &TaskExtremes)>;
-    /// The current task's record, if it can be had without a search.
-    fn last_task(&self) -> Option<&Task>;
+    /// The current task's record, if it can be had without a search. Where thread ids are given to others, it may be that
+    /// of another thread.
+    fn last_task(&self) -> Option<(&Task, &TaskExtremes)>;
     /// Statistics of a lock series in the current shard.
     fn series(&self, series: u8) -> Option<&SeriesStats>;
     /// Statistics of an entry point in the current shard.
@@ -97,6 +99,8 @@ pub trait Env {
     fn read_comm(&self, address: u64) -> Option<[u64; 2]>;
     /// Writes a span to the ring; false if there is no room.
     fn write(&self, span: &Span) -> bool;
+    /// Writes a completed call to the ring; false if there is no room.
+    fn write_call(&self, call: &Call) -> bool;
     /// Says something in the log.
     fn note(&self, note: Note, value: u64);
     /// Adds a lock to the table of locks, unless it is there; true if it is there then. For kernels, whose locks come
@@ -330,6 +334,12 @@ fn take_stack<E: Env>(
 #[inline(always)]
 fn emit<E: Env>(env: &E, program: Program, span: &Span) {
     let written = env.write(span);
+    count_record(env, program, written);
+}
+
+/// Counts a record of the ring, and its loss.
+#[inline(always)]
+fn count_record<E: Env>(env: &E, program: Program, written: bool) {
     if let Some(counters) = env.counters(program) {
         counters.emitted.add(1);
         if !written {

@@ -1,6 +1,7 @@
 //! The bodies against plain memory: a clock that is set by hand, tasks that are switched by hand.
 
 mod kernel;
+mod subjects;
 mod works;
 mod writers;
 
@@ -42,6 +43,8 @@ struct Fake {
     edge_slots: RefCell<BTreeMap<u64, usize>>,
     memory: RefCell<BTreeMap<u64, u64>>,
     spans: RefCell<Vec<Span>>,
+    /// What the calls among them acted on, in their order.
+    subjects: RefCell<Vec<(u64, u64)>>,
     ring: Cell<usize>,
     notes: RefCell<Vec<Note>>,
     adopted: RefCell<Vec<abi::Adopted>>,
@@ -176,6 +179,7 @@ impl Fake {
                 (RUN + 8, 0x0001_0000),
             ])),
             spans: RefCell::default(),
+            subjects: RefCell::default(),
             ring: Cell::new(usize::MAX),
             notes: RefCell::default(),
             adopted: RefCell::default(),
@@ -261,8 +265,8 @@ impl Env for Fake {
     fn present_task(&self) -> Option<(&Task, &TaskExtremes)> {
         self.task()
     }
-    fn last_task(&self) -> Option<&Task> {
-        self.task().map(|(task, _)| task)
+    fn last_task(&self) -> Option<(&Task, &TaskExtremes)> {
+        self.task()
     }
 
     fn series(&self, series: u8) -> Option<&SeriesStats> {
@@ -318,6 +322,13 @@ impl Env for Fake {
         }
         spans.push(*span);
         true
+    }
+    fn write_call(&self, call: &abi::Call) -> bool {
+        let written = self.write(&call.span);
+        if written {
+            self.subjects.borrow_mut().push((call.mdev, call.guest));
+        }
+        written
     }
     fn note(&self, note: Note, _: u64) {
         self.notes.borrow_mut().push(note);

@@ -336,7 +336,7 @@ impl EntryDetail {
                 .take(MAX_LISTED)
                 .map(|call| Party {
                     who: call.who(),
-                    instance: String::new(),
+                    instance: call.on.short().to_owned(),
                     for_ns: call.for_ns,
                     entry: "",
                     remark: String::new(),

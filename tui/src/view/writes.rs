@@ -11,6 +11,8 @@ use crate::state::App;
 
 /// Width from which on the time that a call took has room.
 const WIDE: usize = 90;
+/// Width from which on it is said too what the call acted on.
+const WIDEST: usize = 110;
 
 /// Control characters would be dropped when drawn; a blank keeps words apart.
 pub fn printable(text: &str) -> String {
@@ -48,6 +50,11 @@ fn line(app: &App, write: &Write, width: usize) -> Line<'static> {
             format!("{:>7} ", format::duration(write.latency_ns)),
             theme.hold(),
         ));
+    }
+    if width >= WIDEST {
+        let on = query::Names::of(&app.shown().model, write.on);
+        let on = printable(on.short());
+        spans.push(Span::raw(format!("{} ", pad(&on, 16, false))));
     }
     spans.push(Span::styled(
         write.returns.clone(),

@@ -83,6 +83,8 @@ const NEEDED: &[(Field, Generations, &str)] = &{
     const SINCE_V6_0: Generations = Generations::range(Generation::V6_0, Generation::V7_3);
     const RWSEM: Generations = Generations::range(Generation::V5_15Rc, Generation::V7_3);
     const FLAG: Generations = Generations::of(&[Generation::V5_13, Generation::V5_15Rc]);
+    // The lock of a group that openings and closings are under: `group_rwsem`, then `group_lock`.
+    const GROUP: Generations = Generations::range(Generation::V5_19, Generation::V7_3);
     const WORK: Generations = Generations::of(&[Generation::V6_6, Generation::V7_3]);
     [
         (F::FilePrivateData, ALL, "which vCPU an ioctl is for"),
@@ -149,6 +151,8 @@ const NEEDED: &[(Field, Generations, &str)] = &{
         (F::TaskPid, ALL, "owners of locks, by thread"),
         (F::TaskTgid, ALL, "owners of locks, by process"),
         (F::TaskComm, ALL, "names of owners"),
+        (F::VfioDeviceGroup, GROUP, "the lock of a vfio group"),
+        (F::VfioGroupLock, GROUP, "the lock of a vfio group"),
         (F::KvmVfioLock, ALL, "kv->lock"),
         (F::KvmDevicePrivate, ALL, "kv->lock"),
     ]

@@ -7,6 +7,7 @@ use crate::diagnose::finding::{Id, Severity, Sighting};
 use crate::diagnose::graph::waits::innermost;
 use crate::diagnose::look::Look;
 use crate::diagnose::words::duration;
+use crate::frame;
 
 const DOC: Doc = Doc {
     id: Id(9),
@@ -64,7 +65,7 @@ impl Rule for Convoy {
             else {
                 continue;
             };
-            let acquisitions = acquisitions(look, lock.1, wait.instance);
+            let acquisitions = acquisitions(look, wait);
             let queue = self.queues.entry(lock).or_insert(Queue {
                 since_ns: now,
                 seen_ns: now,
@@ -118,18 +119,8 @@ impl Rule for Convoy {
     }
 }
 
-/// Acquisitions of a lock so far, in both modes of an rwsem: they are instances with one address.
-fn acquisitions(look: &Look<'_>, class: u32, instance: u32) -> u64 {
-    let address = look.model.instances.get(&instance).map_or(0, |i| i.address);
-    let same = |id: u32| {
-        id == instance
-            || address != 0
-                && look
-                    .model
-                    .instances
-                    .get(&id)
-                    .is_some_and(|other| (other.address, other.series >> 1) == (address, class))
-    };
+/// Acquisitions of the lock that is waited for so far, in both modes of an rwsem.
+fn acquisitions(look: &Look<'_>, wait: &frame::Waiting) -> u64 {
     let of = |series: u32| -> u64 {
         let Some(series) = look.model.series.get(&(series as u8)) else {
             return 0;
@@ -141,9 +132,10 @@ fn acquisitions(look: &Look<'_>, class: u32, instance: u32) -> u64 {
         series
             .by_instance
             .iter()
-            .filter(|(id, _)| same(**id))
+            .filter(|(id, _)| look.is_same_lock(wait, **id))
             .map(|(_, by)| by.acquisitions)
             .fold(0, u64::saturating_add)
     };
+    let class = wait.series >> 1;
     of(class << 1).saturating_add(of((class << 1) | 1))
 }

@@ -78,6 +78,10 @@ pub fn offsets() -> Offsets {
         ap_device_qid: offset_of!(ApDevice, qid) as u32,
         queue_reset_work: offset_of!(VfioApQueue, reset_work) as u32,
         queue_reset_rc: offset_of!(VfioApQueue, reset_rc) as u32,
+        mdev_kvm: offset_of!(ApMatrixMdev, kvm) as u32,
+        queue_mdev: offset_of!(VfioApQueue, matrix_mdev) as u32,
+        ap_device_queue: offset_of!(ApDevice, drvdata) as u32,
+        kvm_device_kvm: offset_of!(KvmDevice, kvm) as u32,
     }
 }
 
@@ -110,5 +114,8 @@ mod tests {
             mdev.kvm_busy_address() - u64::from(o.mdev_flag),
             std::ptr::from_ref(mdev) as u64
         );
+        mdev.kvm.set(Some(kvm));
+        let kvm = std::ptr::from_ref(kvm) as u64;
+        assert_eq!(at(std::ptr::from_ref(mdev) as u64, o.mdev_kvm), kvm);
     }
 }

@@ -1,10 +1,11 @@
 //! The structures of the mediated device and of VFIO around it.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError, RwLock};
 
 use super::{ApMatrixMdev, Kvm, Link};
 use crate::emulator::primitives::{Mutex, RwSemaphore};
+use crate::emulator::protocol::UUID_LENGTH;
 
 /// `struct device`, and its driver data.
 #[derive(Debug, Default)]
@@ -54,7 +55,12 @@ pub struct MdevDevice {
     /// Devices that were in the slot before.
     serial: AtomicU32,
     uuid: StdMutex<String>,
+    /// The same, for those that read this process's memory.
+    uuid_text: [AtomicU64; UUID_WORDS],
 }
+
+/// Words that have room for a UUID as text.
+const UUID_WORDS: usize = UUID_LENGTH.div_ceil(8);
 
 /// `struct vfio_device`, argument of the same functions in later generations. Its driver data is where an
 /// [`MdevDevice`] has it.
@@ -74,6 +80,7 @@ impl MdevDevice {
             presence: AtomicU8::new(Presence::Absent as u8),
             serial: AtomicU32::new(0),
             uuid: StdMutex::new(uuid),
+            uuid_text: [const { AtomicU64::new(0) }; UUID_WORDS],
         }));
         device.storage.device.set(Some(device));
         device
@@ -91,7 +98,17 @@ impl MdevDevice {
     /// Gives the slot to a device with this UUID.
     pub fn set_uuid(&self, uuid: &str) {
         uuid.clone_into(&mut self.uuid_cell());
+        for (word, bytes) in self.uuid_text.iter().zip(uuid.as_bytes().chunks(8)) {
+            let mut padded = [0; 8];
+            padded[..bytes.len()].copy_from_slice(bytes);
+            word.store(u64::from_ne_bytes(padded), Ordering::SeqCst);
+        }
         self.serial.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Where [`MdevDevice::set_uuid`] has written the UUID as text.
+    pub fn uuid_address(&self) -> u64 {
+        std::ptr::from_ref(&self.uuid_text) as u64
     }
 
     /// Tells the devices apart that are in this slot one after the other.

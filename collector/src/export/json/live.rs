@@ -191,6 +191,12 @@ pub struct Write {
     pub returns: String,
     /// From call to return.
     pub latency_ns: u64,
+    /// UUID of the mdev that it acted on, where one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mdev: Option<String>,
+    /// Name of the guest that had the mdev, where one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest: Option<String>,
 }
 
 impl Write {
@@ -199,7 +205,8 @@ impl Write {
         model
             .writes
             .iter()
-            .map(|write| Self {
+            .map(|write| (write, query::Names::of(model, write.on)))
+            .map(|(write, query::Names { mdev, guest })| Self {
                 at_ns: write.at_ns.saturating_sub(start_ns),
                 entry_point: query::entry_name(write.entry).to_owned(),
                 text: write.text.clone(),
@@ -207,6 +214,8 @@ impl Write {
                 comm: write.comm.clone(),
                 returns: write.returns.clone(),
                 latency_ns: write.latency_ns,
+                mdev,
+                guest,
             })
             .collect()
     }

@@ -6,6 +6,7 @@
 mod findings;
 mod live;
 mod locks;
+mod objects;
 mod run;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use crate::model::{EdgeId, Entry, Model, return_name};
 pub use findings::{Finding, Keeps, Link, Root, Waits};
 pub use live::{Holder, Live, OnBehalfOf, Stack, Waiter, Write};
 pub use locks::{Instance, Lock, PerEntry};
+pub use objects::{CallsOfSpans, Object};
 pub use run::{AttachPoint, Events, Interval, Overhead, Program, ProgramEvents, Source, rfc3339};
 
 /// Number of this schema.
@@ -53,6 +55,8 @@ pub struct Document {
     pub live: Live,
     /// The last calls that were made on behalf of another process, oldest first.
     pub writes: Vec<Write>,
+    /// Mdevs and guests, with the calls on them as far as their spans arrived.
+    pub objects: Vec<Object>,
     /// Stacks of long waits and holds, oldest first, where they were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stacks: Vec<Stack>,
@@ -286,6 +290,7 @@ impl Document {
                 .collect(),
             live: Live::of(model),
             writes: Write::all(model),
+            objects: Object::all(model),
             stacks: Stack::all(model),
             exact: model.loss.exact() && model.ignored == 0 && !query::counts_nothing(model),
             missed: model.loss.missed,

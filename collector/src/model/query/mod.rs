@@ -7,6 +7,7 @@
 mod kernel;
 mod live;
 mod locks;
+mod objects;
 mod order;
 mod rows;
 
@@ -18,6 +19,7 @@ pub use kernel::{
 };
 pub use live::{Holder, OnBehalfOf, Waiter, holders, on_behalf_of, task_name, waiters};
 pub use locks::{InstanceRow, LockDetail, LockRow, PerEntry, lock_detail, lock_rows};
+pub use objects::{Names, ObjectRow, object_rows};
 pub use order::{OrderEdge, lockdep_visible, order_edges};
 pub use rows::{EntryRow, Inside, Summary, entry_rows, inside, pqap_function};
 

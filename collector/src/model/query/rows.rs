@@ -2,7 +2,8 @@
 
 use probe_ebpf::names;
 
-use super::{OnBehalfOf, entry_name, listed_entries, per_second, sparkline};
+use super::{Names, OnBehalfOf, entry_name, listed_entries, per_second, sparkline};
+use crate::frame::ActedOn;
 use crate::model::histogram::{Coarse, Histogram};
 use crate::model::{Model, return_name};
 
@@ -81,6 +82,8 @@ pub struct Inside {
     pub for_ns: u64,
     /// On whose behalf the call, or one around it, is made.
     pub on_behalf_of: Option<OnBehalfOf>,
+    /// What it acts on.
+    pub on: Names,
 }
 
 impl Inside {
@@ -102,6 +105,7 @@ pub fn inside(model: &Model) -> Vec<Inside> {
             entry: call.entry as u8,
             for_ns: model.last.at_ns.saturating_sub(call.since_ns),
             on_behalf_of: super::live::on_behalf_of_at(task, call.since_ns),
+            on: Names::of(model, ActedOn::from_frame(call.mdev, call.guest)),
         })
         .collect();
     inside.sort_by_key(|i| (std::cmp::Reverse(i.for_ns), i.tid));

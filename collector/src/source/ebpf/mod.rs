@@ -14,7 +14,7 @@ use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 use aya::programs::{ProgramError, UProbe};
-use probe_ebpf::abi::{PROGRAM_NAMES, Span, UPROBE_PROGRAMS, gate};
+use probe_ebpf::abi::{Call, PROGRAM_NAMES, Span, UPROBE_PROGRAMS, gate};
 
 use super::budget::Sizes;
 use super::instances::Instances;
@@ -184,17 +184,20 @@ pub struct EbpfRing {
 }
 
 impl SpanRing for EbpfRing {
-    fn drain(&mut self, sink: &mut dyn FnMut(&Span)) -> u64 {
+    fn drain(&mut self, sink: &mut dyn FnMut(&Call)) -> u64 {
         let mut bytes = 0;
         // At most one round: the programs go on meanwhile.
         while bytes < u64::from(self.size)
             && let Some(item) = self.ring.next()
         {
             bytes += item.len() as u64 + 8;
-            if item.len() == size_of::<Span>() {
+            if item.len() == size_of::<Call>() {
+                // SAFETY: the item has the size of a `Call`, which is plain integers; it may be unaligned.
+                sink(&unsafe { item.as_ptr().cast::<Call>().read_unaligned() });
+            } else if item.len() == size_of::<Span>() {
                 // SAFETY: the item has the size of a `Span`, which is plain integers; it may be unaligned.
                 let span = unsafe { item.as_ptr().cast::<Span>().read_unaligned() };
-                sink(&span);
+                sink(&Call::of(span));
             }
         }
         bytes

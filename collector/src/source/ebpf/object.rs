@@ -327,6 +327,21 @@ pub fn set_entry_at(ebpf: &mut Ebpf, all: &[(u64, u8)]) -> Result<(), ProbeError
     Ok(())
 }
 
+/// Entry points are not probed at these addresses any more.
+pub fn forget_entries(ebpf: &mut Ebpf, addresses: &[u64]) -> Result<(), ProbeError> {
+    let map = ebpf
+        .map_mut("ENTRY_AT")
+        .ok_or(ProbeError::Missing("ENTRY_AT"))?;
+    let mut entries: HashMap<_, u64, u32> = HashMap::try_from(map).map_err(failed("ENTRY_AT"))?;
+    for address in addresses {
+        match entries.remove(address) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => {}
+            Err(e) => return Err(failed("ENTRY_AT")(e)),
+        }
+    }
+    Ok(())
+}
+
 /// Writes a word of the map `GATE`, see [`probe_ebpf::abi::gate`].
 pub fn set_gate(ebpf: &mut Ebpf, word: u32, value: u64) -> Result<(), ProbeError> {
     let map = ebpf.map_mut("GATE").ok_or(ProbeError::Missing("GATE"))?;

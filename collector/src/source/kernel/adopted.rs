@@ -19,8 +19,8 @@ pub struct Record {
     pub class: u8,
     /// What it belongs to.
     pub object: u64,
-    /// Its object has ended.
-    pub gone: bool,
+    /// When its object ended, CLOCK_MONOTONIC nanoseconds; 0 while it lives.
+    pub gone_ns: u64,
 }
 
 /// What has changed.
@@ -118,7 +118,7 @@ impl Adopted {
                 changes.push(Change::New { slot, id: place.id });
             }
             match place.gone_ns {
-                None if record.gone => {
+                None if record.gone_ns != 0 => {
                     place.gone_ns = Some(now_ns);
                     let id = place.id;
                     changes.push(Change::Gone { id, record });
@@ -151,7 +151,7 @@ mod tests {
             address,
             class: 3,
             object: 7,
-            gone,
+            gone_ns: u64::from(gone),
         }
     }
 

@@ -10,7 +10,7 @@ use super::run::KernelSource;
 use super::verify::Watched;
 use crate::frame::Frame;
 use crate::source::ebpf::object;
-use crate::source::reader;
+use crate::source::reader::{self, Kind};
 
 /// Locks that are gone and stay in the description, with what was counted for them.
 const MOST_ENDED: usize = 1024;
@@ -25,7 +25,7 @@ impl KernelSource {
                 address: info.address.get(),
                 class: info.class.get() as u8,
                 object: info.object.get(),
-                gone: info.gone_ns.get() != 0,
+                gone_ns: info.gone_ns.get(),
             });
         let used = &self.used;
         let changes = self
@@ -47,7 +47,13 @@ impl KernelSource {
             return;
         };
         let instances = self.names.describe(&self.memory, &self.offsets, id, info);
-        let class = info.class.get() as u8;
+        let (address, class) = (info.address.get(), info.class.get() as u8);
+        if class == class_id::KVM_LOCK {
+            // Named while it is known who it is: it may end before a call on it is read.
+            let (object, since) = (info.object.get(), info.since.get());
+            self.reader.subjects.at(Kind::Guest, object, since);
+            self.name_subjects();
+        }
         for instance in instances {
             let slot = slot + (instance.id - id);
             self.reader
@@ -58,7 +64,7 @@ impl KernelSource {
             .get(usize::from(class))
             .map_or(LockKind::Mutex, |class| class.kind);
         self.watched.push(Watched {
-            address: info.address.get(),
+            address,
             class,
             kind,
             slot: id,
@@ -113,15 +119,55 @@ impl KernelSource {
         }
     }
 
+    /// Names what calls have acted on since this was last asked.
+    pub(super) fn name_subjects(&mut self) {
+        let Self {
+            names,
+            memory,
+            offsets,
+            reader,
+            meta,
+            ..
+        } = self;
+        let named = reader.subjects.name(&mut meta.objects, |subject| {
+            let address = subject.address;
+            match subject.kind {
+                // A name that is read where another lies by now would be the other's.
+                _ if subject.gone => (format!("{address:#x}"), 0),
+                Kind::Guest => {
+                    let process = objects::process_of(memory, offsets, address);
+                    let (number, name) = names.guest(address, process);
+                    (name, number)
+                }
+                Kind::Mdev => {
+                    names.forget(address);
+                    let guest = objects::guest_of(memory, offsets, address);
+                    let number = names.number(guest);
+                    (names.mdev(memory, offsets, address), number)
+                }
+            }
+        });
+        if named {
+            meta.guests = names.guests();
+            self.meta_changed = true;
+        }
+    }
+
     /// The object of an adopted lock has ended.
     fn end_instance(&mut self, id: u32, record: Record) {
         self.watched.retain(|watched| watched.slot != id);
         match record.class {
             class_id::KVM_LOCK => {
+                self.reader
+                    .subjects
+                    .end(Kind::Guest, record.object, record.gone_ns);
                 self.names.forget(record.object);
                 self.end_devices(record.object);
             }
-            class_id::KVM_BUSY | class_id::DEV_SET_LOCK => self.names.forget(record.object),
+            class_id::KVM_BUSY
+            | class_id::DEV_SET_LOCK
+            | class_id::GROUP_LOCK
+            | class_id::GROUP_RWSEM => self.names.forget(record.object),
             _ => {}
         }
     }

@@ -26,13 +26,14 @@ use std::path::PathBuf;
 
 use aya::Ebpf;
 use probe_ebpf::abi::{InstanceInfo, gate};
+use probe_ebpf::names::ENTRY_POINTS;
 
 use super::SourceError;
 use super::budget::Sizes;
 use super::ebpf::{EbpfRing, ProbeError, object};
 use super::instances::Instances;
 use super::log_lines::LogLines;
-use super::reader::{self, Reader};
+use super::reader::{self, Kind, Reader};
 use super::snapshot::Snapshot;
 use super::tasks::{Of, Tasks};
 use crate::attach::generation::Detected;
@@ -152,6 +153,10 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     };
     let mut reader = Reader::new(shared, sizes.shards, &instances);
     reader.tasks_end();
+    let mdevs = matrix_dev.map(|matrix_dev| objects::mdevs(&memory, &offsets, matrix_dev));
+    for mdev in mdevs.into_iter().flatten() {
+        reader.subjects.at(Kind::Mdev, mdev, reader::monotonic_ns());
+    }
     for (slot, series) in given.iter().flat_map(Given::series) {
         reader.add_instance(slot, slot, series);
     }
@@ -194,6 +199,7 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
             .filter(|lock| objects::is_drivers(lock.class))
             .map(|lock| lock.address)
             .collect(),
+        driver_entries: driver_entries(&plan),
         generation: plan.generation.clone(),
         edges: Vec::new(),
         edges_complete: true,
@@ -236,6 +242,17 @@ fn within_deadline<T: Send + 'static>(
         let cause = format!("loading {what} {why}");
         failed("cannot measure the kernel", cause, STALLED_HINT)
     })
+}
+
+/// Those of the driver's entry points among [`entry_addresses`].
+fn driver_entries(plan: &Plan) -> Vec<u64> {
+    let all = entry_addresses(plan).into_iter();
+    let of_driver = all.filter(|(_, id)| {
+        ENTRY_POINTS
+            .get(usize::from(*id))
+            .is_some_and(|entry| entry.module == "vfio_ap")
+    });
+    of_driver.map(|(address, _)| address).collect()
 }
 
 /// Addresses at which a program sees the calls of entry points. On s390x a kprobe on a function's first instruction,

@@ -89,6 +89,44 @@ pub const fn is_drivers(class: u8) -> bool {
     )
 }
 
+/// Offset and class of the lock of a vfio group, as far as it is known: a mutex, or an rwsem, which it was before v6.1.
+pub fn group_lock(offsets: &Offsets) -> Option<(u32, u8)> {
+    let mutex = offsets
+        .get(Field::VfioGroupLock)
+        .map(|offset| (offset, class_id::GROUP_LOCK));
+    let rwsem = || Some((offsets.get(Field::VfioGroupRwsem)?, class_id::GROUP_RWSEM));
+    mutex.or_else(rwsem)
+}
+
+/// Locks around the vfio device that a matrix mdev begins with: those of its set and its group.
+fn around_device(memory: &impl Memory, offsets: &Offsets, mdev: u64) -> Vec<Adopted> {
+    if offsets.get(Field::MdevVdev) != Some(0) {
+        return Vec::new();
+    }
+    let set_lock = offsets
+        .get(Field::DevSetLock)
+        .map(|offset| (offset, class_id::DEV_SET_LOCK));
+    [
+        (Field::VfioDeviceDevSet, set_lock),
+        (Field::VfioDeviceGroup, group_lock(offsets)),
+    ]
+    .into_iter()
+    .filter_map(|(pointer, lock)| {
+        let (offset, class) = lock?;
+        let at = mdev.wrapping_add(u64::from(offsets.get(pointer)?));
+        let around = memory.u64(at).filter(|around| *around != 0)?;
+        Some(Adopted {
+            address: around.wrapping_add(u64::from(offset)),
+            class,
+            kind: CLASSES[usize::from(class)].kind as u8,
+            object: mdev,
+            number: 0,
+            wait_queue: 0,
+        })
+    })
+    .collect()
+}
+
 /// Addresses of all mdevs, from the driver's list: bounded, and safe against lists that change or have no end.
 pub fn mdevs(memory: &impl Memory, offsets: &Offsets, matrix_dev: u64) -> Vec<u64> {
     let (Some(list), Some(node)) = (
@@ -132,23 +170,8 @@ pub fn guests_now(
             };
             found.push((lock, 0));
         }
-        if let (Some(set_of), Some(lock)) = (
-            offsets.get(Field::VfioDeviceDevSet),
-            offsets.get(Field::DevSetLock),
-        ) && offsets.get(Field::MdevVdev) == Some(0)
-            && let Some(set) = memory.u64(mdev.wrapping_add(u64::from(set_of)))
-            && set != 0
-        {
-            let lock = Adopted {
-                address: set.wrapping_add(u64::from(lock)),
-                class: class_id::DEV_SET_LOCK,
-                kind: LockKind::Mutex as u8,
-                object: mdev,
-                number: 0,
-                wait_queue: 0,
-            };
-            found.push((lock, 0));
-        }
+        let around = around_device(memory, offsets, mdev);
+        found.extend(around.into_iter().map(|lock| (lock, 0)));
         let kvm = memory
             .u64(mdev.wrapping_add(u64::from(kvm_of)))
             .unwrap_or(0);
@@ -157,9 +180,7 @@ pub fn guests_now(
             continue;
         }
         let at = |field| Some(kvm.wrapping_add(u64::from(offsets.get(field)?)));
-        let tgid = at(Field::KvmUserspacePid)
-            .and_then(|address| memory.u32(address))
-            .unwrap_or(0);
+        let tgid = process_of(memory, offsets, kvm);
         for (field, class) in [
             (Field::KvmLock, class_id::KVM_LOCK),
             (Field::KvmPqapHookRwsem, class_id::PQAP_HOOK_RWSEM),
@@ -266,6 +287,22 @@ pub fn all_guests(memory: &impl Memory, offsets: &Offsets, vm_list: u64) -> Opti
     walk.whole.then(|| guests.collect())
 }
 
+/// The process of a guest; 0 where that is not known.
+pub fn process_of(memory: &impl Memory, offsets: &Offsets, kvm: u64) -> u32 {
+    offsets
+        .get(Field::KvmUserspacePid)
+        .and_then(|offset| memory.u32(kvm.wrapping_add(u64::from(offset))))
+        .unwrap_or(0)
+}
+
+/// The guest that has an mdev; 0 where it has none.
+pub fn guest_of(memory: &impl Memory, offsets: &Offsets, mdev: u64) -> u64 {
+    offsets
+        .get(Field::MdevKvm)
+        .and_then(|offset| memory.u64(mdev.wrapping_add(u64::from(offset))))
+        .unwrap_or(0)
+}
+
 impl Names {
     /// Name of an adopted instance, its series (an rwsem has two: write, then read), and its guest's number. Ids are given
     /// from `first_id` on.
@@ -290,7 +327,10 @@ impl Names {
                 (guest, format!("{name}/{}", info.number.get()))
             }
             class_id::KV_LOCK if self.guests.contains_key(&object) => self.guest(object, tgid),
-            class_id::KVM_BUSY | class_id::DEV_SET_LOCK => (0, self.mdev(memory, offsets, object)),
+            class_id::KVM_BUSY
+            | class_id::DEV_SET_LOCK
+            | class_id::GROUP_LOCK
+            | class_id::GROUP_RWSEM => (0, self.mdev(memory, offsets, object)),
             class_id::RESET_WORK => (0, queue(memory, offsets, object)),
             _ => (0, format!("{object:#x}")),
         };
@@ -313,7 +353,7 @@ impl Names {
     }
 
     /// Number and name of the guest whose `struct kvm` is at this address.
-    fn guest(&mut self, kvm: u64, tgid: u32) -> (u32, String) {
+    pub fn guest(&mut self, kvm: u64, tgid: u32) -> (u32, String) {
         let numbers = &mut self.numbers;
         self.guests
             .entry(kvm)
@@ -322,6 +362,11 @@ impl Names {
                 (*numbers, guest_name(tgid))
             })
             .clone()
+    }
+
+    /// Number of a guest that has been named; 0 if it has not.
+    pub fn number(&self, kvm: u64) -> u32 {
+        self.guests.get(&kvm).map_or(0, |(number, _)| *number)
     }
 
     /// Guests seen so far.

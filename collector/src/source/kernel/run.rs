@@ -87,6 +87,8 @@ pub(in crate::source) struct KernelSource {
     pub(super) module: Option<Module>,
     /// Addresses of its locks.
     pub(super) driver_locks: Vec<u64>,
+    /// Addresses at which its entry points are probed.
+    pub(super) driver_entries: Vec<u64>,
     /// Which generation it may be, and what was seen of the lock order.
     pub(super) generation: Detected,
     pub(super) edges: Vec<Edge>,
@@ -198,7 +200,10 @@ impl KernelSource {
             let detail = format!("the module vfio_ap was {what}; everything up to then was kept");
             return Some(("driver unloaded", detail));
         }
-        // Its memory is somebody else's now.
+        // Its memory is somebody else's now. Where the module is loaded again, tracefs brings its probes back
+        // (trace_kprobe_module_callback, kernel/trace/trace_kprobe.c, v5.10 to v7.2).
+        let entries = std::mem::take(&mut self.driver_entries);
+        self.on_maps(|ebpf| object::forget_entries(ebpf, &entries));
         for address in std::mem::take(&mut self.driver_locks) {
             self.watched.retain(|watched| watched.address != address);
             self.on_maps(|ebpf| object::forget_lock(ebpf, address));
@@ -372,6 +377,7 @@ impl KernelSource {
         self.adopt();
         let (now, unix) = (reader::monotonic_ns(), reader::unix_ns());
         let mut frame = self.reader.frame(&mut self.ring, now, unix, &runs);
+        self.name_subjects();
         let mut disagreements = 0;
         if let (Some(places), Some(live)) = (&self.places, &mut frame.live) {
             let ended = |tid| self.tasks.has_ended(tid);
@@ -435,7 +441,7 @@ impl KernelSource {
     async fn finish(&mut self, frames: &mpsc::Sender<Arc<Frame>>, how: &str, detail: String) {
         // The programs do nothing from now on, so that the last frame's counts belong together.
         drop(self.attached.heartbeat.take());
-        self.set_gate(gate::BEAT, 0);
+        self.set_gate(gate::UNTIL, 0);
         // What was missed in the last moments counts too. Programs that were running end meanwhile.
         self.attached.misses.read_again(LAST_READING);
         let mut frame = self.frame(&mut Losses::default());

@@ -1,9 +1,9 @@
 //! What the programs are told of a kernel: offsets, and how each entry point's arguments are to be read.
 
 use probe_ebpf::abi::{Config, EntryInfo, MAX_ENTRY_POINTS, NO_OFFSET, Resolve};
-use probe_ebpf::names::entry_id;
+use probe_ebpf::names::{class_id, entry_id};
 
-use super::jobs;
+use super::{jobs, objects};
 use crate::attach::generation::{Generation, Generations};
 use crate::attach::offsets::{Field, Offsets};
 use crate::attach::plan::Plan;
@@ -108,6 +108,17 @@ pub fn config(plan: &Plan, offsets: &Offsets, symbols: Option<&Symbols>, sizes: 
             _ => NO_OFFSET,
         },
         dev_set_lock: at(Field::DevSetLock),
+        vdev_group: match offsets.get(Field::MdevVdev) {
+            Some(0) => at(Field::VfioDeviceGroup),
+            _ => NO_OFFSET,
+        },
+        group_lock: objects::group_lock(offsets).map_or(NO_OFFSET, |(offset, _)| offset),
+        group_is_rwsem: u32::from(
+            objects::group_lock(offsets).is_some_and(|(_, class)| class == class_id::GROUP_RWSEM),
+        ),
+        queue_mdev: at(Field::QueueMatrixMdev),
+        // `struct ap_device` begins with its `struct device`.
+        ap_device_queue: at(Field::DeviceDriverData),
         queue_reset_work: reset_work.unwrap_or(0),
         // `response_code` is the second byte of `struct ap_queue_status` (arch/s390/include/asm/ap.h, v6.6 to v7.3).
         queue_reset_rc: match (reset_work, offsets.get(Field::QueueResetStatus)) {
@@ -146,8 +157,9 @@ pub fn entry_info(plan: &Plan, offsets: &Offsets) -> [EntryInfo; MAX_ENTRY_POINT
                     Resolve::None
                 }
             }
+            // In a kernel its first argument is the vCPU's file.
             entry_id::KVM_VCPU_IOCTL if known(&[Field::FilePrivateData]) => Resolve::VcpuFile,
-            entry_id::KVM_VFIO_SET_ATTR if known(&[Field::KvmDevicePrivate]) => Resolve::KvmDevice,
+            entry_id::KVM_VCPU_IOCTL => Resolve::None,
             // Its first argument is the mdev in some kernels, and its table of queues in others.
             entry_id::RESET_QUEUES => Resolve::None,
             // Calls that a point shares with others must be told apart.

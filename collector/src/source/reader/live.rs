@@ -13,8 +13,9 @@ pub(super) fn text(words: &[Word; 2]) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-/// A task's record, read whole: again while the task is changing it. `None` if it never holds still.
-pub(super) fn task_state(task: &Task) -> Option<frame::TaskState> {
+/// A task's record, read whole: again while the task is changing it; and for each call that it is inside of, the addresses
+/// of the mdev and the guest that it acts on. `None` if it never holds still.
+pub(super) fn task_state(task: &Task) -> Option<(frame::TaskState, Vec<(u64, u64)>)> {
     for _ in 0..8 {
         let before = task.sequence.get();
         if before & 1 != 0 {
@@ -31,7 +32,7 @@ pub(super) fn task_state(task: &Task) -> Option<frame::TaskState> {
     None
 }
 
-fn copy_task(task: &Task) -> frame::TaskState {
+fn copy_task(task: &Task) -> (frame::TaskState, Vec<(u64, u64)>) {
     let id = task.id.get();
     let mut holds: Vec<frame::Holding> = task
         .held
@@ -71,23 +72,28 @@ fn copy_task(task: &Task) -> frame::TaskState {
                 evidence: "probe".into(),
             }
         });
-    let inside = task
-        .inside
-        .iter()
-        .take((task.inside_len.get() as usize).min(MAX_NESTED))
-        .map(|inside| frame::Inside {
-            entry: u32::from(inside.entry.get() as u8),
-            since_ns: inside.since.get(),
-            object: inside.object.get(),
-            arg: inside.arg.get(),
-            on_behalf_of_pid: inside.writer.get() as u32,
-            on_behalf_of_comm: if inside.writer.get() == 0 {
-                String::new()
-            } else {
-                text(&inside.writer_comm)
-            },
-        });
-    frame::TaskState {
+    let inside = || {
+        let nested = (task.inside_len.get() as usize).min(MAX_NESTED);
+        task.inside.iter().take(nested)
+    };
+    let acts_on = inside().map(|inside| (inside.mdev.get(), inside.guest.get()));
+    let acts_on = acts_on.collect();
+    let inside = inside().map(|inside| frame::Inside {
+        entry: u32::from(inside.entry.get() as u8),
+        since_ns: inside.since.get(),
+        object: inside.object.get(),
+        arg: inside.arg.get(),
+        on_behalf_of_pid: inside.writer.get() as u32,
+        on_behalf_of_comm: if inside.writer.get() == 0 {
+            String::new()
+        } else {
+            text(&inside.writer_comm)
+        },
+        // Ids are given when the record is known to be whole.
+        mdev: 0,
+        guest: 0,
+    });
+    let state = frame::TaskState {
         tid: id as u32,
         pid: (id >> 32) as u32,
         comm: text(&task.comm),
@@ -95,5 +101,6 @@ fn copy_task(task: &Task) -> frame::TaskState {
         inside: inside.collect(),
         holds,
         ..frame::TaskState::default()
-    }
+    };
+    (state, acts_on)
 }

@@ -6,15 +6,16 @@
 
 mod clock;
 mod live;
+mod subjects;
 mod totals;
 mod writers;
 
 use std::collections::{BTreeMap, HashMap};
 
 use probe_ebpf::abi::{
-    self, Counters, EDGE_ANNOTATED, EDGE_ASCENDING, EDGE_DESCENDING, EdgeKey, EntryStats,
+    self, Call, Counters, EDGE_ANNOTATED, EDGE_ASCENDING, EDGE_DESCENDING, EdgeKey, EntryStats,
     MAX_ENTRY_POINTS, MAX_SERIES, PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAM_NAMES, PROGRAMS,
-    SPAN_LOCK, SPAN_STACK, Span, Word,
+    SPAN_LOCK, SPAN_STACK, Word,
 };
 use probe_ebpf::h2;
 use probe_ebpf::names::entry_id;
@@ -26,6 +27,7 @@ use crate::frame;
 
 pub use clock::{monotonic_ns, unix_ns};
 use live::text;
+pub use subjects::{Kind, Subject, Subjects};
 use totals::{
     MinMax, SeriesTotals, accumulate, add_series, as_instance, coarse, counts_acquisitions, delta,
     hist, increments, series_delta, undo_steps, untouched,
@@ -40,8 +42,8 @@ const MAX_COMMS: usize = 65_536;
 
 /// Where spans come from.
 pub trait SpanRing {
-    /// Takes every record that is waiting; returns how many bytes they took.
-    fn drain(&mut self, sink: &mut dyn FnMut(&Span)) -> u64;
+    /// Takes every record that is waiting; returns how many bytes they took. What is no call acts on nothing.
+    fn drain(&mut self, sink: &mut dyn FnMut(&Call)) -> u64;
     /// Size in bytes.
     fn size(&self) -> u64;
     /// A descriptor that becomes readable when the ring fills, if it has one.
@@ -96,6 +98,8 @@ pub struct Reader {
     /// Holds are not seen: what is on record is from before.
     ignores_holds: bool,
     writers: Writers,
+    /// What calls act on.
+    pub subjects: Subjects,
     stacks: Option<Stacks>,
     number: u64,
     last_cpu_ns: u64,
@@ -148,6 +152,7 @@ impl Reader {
             tasks_end: false,
             ignores_holds: false,
             writers: Writers::default(),
+            subjects: Subjects::default(),
             stacks: None,
             number: 0,
             last_cpu_ns: 0,
@@ -501,9 +506,13 @@ impl Reader {
             if task.id.get() == 0 {
                 continue;
             }
-            let Some(mut state) = live::task_state(task) else {
+            let Some((mut state, acts_on)) = live::task_state(task) else {
                 continue;
             };
+            for (inside, (mdev, guest)) in state.inside.iter_mut().zip(acts_on) {
+                let on = self.subjects.during(mdev, guest, inside.since_ns);
+                [inside.mdev, inside.guest] = on.to_frame();
+            }
             if self.ignores_holds {
                 state.holds.clear();
             }
@@ -551,11 +560,13 @@ impl Reader {
     fn spans(&mut self, ring: &mut dyn SpanRing, now_ns: u64) -> (frame::Spans, u64, u64) {
         let (mut spans, mut received) = (Vec::new(), 0);
         let writers = &mut self.writers;
+        let subjects = &mut self.subjects;
         let stacks = &mut self.stacks;
         let ids = &self.ids;
         let bytes = ring.drain(&mut |record| {
             received += 1;
-            let mut record = *record;
+            let on = subjects.of(record);
+            let mut record = record.span;
             if matches!(record.kind, SPAN_LOCK | SPAN_STACK) {
                 record.instance = id_of(ids, record.instance);
             }
@@ -563,11 +574,13 @@ impl Reader {
             if stacks.as_mut().is_some_and(|stacks| stacks.take(record)) {
                 return;
             }
-            spans.extend(writers.translate(record));
+            if let Some((span, writer)) = writers.translate(record) {
+                spans.push((span, frame::About { writer, on }));
+            }
         });
         // A task that finished its first span in this tick may have a slot that was not counted yet.
         self.count_tasks();
-        let spans = spans.iter().map(|(span, writer)| (span, *writer));
+        let spans = spans.iter().map(|(span, about)| (span, *about));
         let columns = frame::Spans::encode_for(now_ns, spans, |tid| self.comm(tid));
         (columns, received, bytes)
     }

@@ -457,6 +457,7 @@ fn removing() -> Fake {
         queue_reset_work: 0x28,
         reset_work_func: 0x99,
         device_driver_data: 0x50,
+        ap_device_queue: 0x50,
         mdev_device_driver_data: 0x50,
         ..env.config
     };
@@ -506,11 +507,20 @@ fn the_work_item_of_a_queue_is_forgotten_with_it() {
 }
 
 #[test]
-fn the_lock_of_a_device_set_comes_with_the_open_device_and_goes_with_the_mdev() {
+fn locks_around_a_device_come_with_the_open_device_and_go_with_the_mdev() {
+    for (group_is_rwsem, class) in [(0, class_id::GROUP_LOCK), (1, class_id::GROUP_RWSEM)] {
+        locks_around_a_device(group_is_rwsem, class);
+    }
+}
+
+fn locks_around_a_device(group_is_rwsem: u32, class: u8) {
     let mut env = removing();
     env.config.has_flag = 0;
     env.config.vdev_dev_set = 0x70;
     env.config.dev_set_lock = 0x8;
+    env.config.vdev_group = 0x78;
+    env.config.group_lock = 0x10;
+    env.config.group_is_rwsem = group_is_rwsem;
     let entry = |resolve: Resolve| EntryInfo {
         flags: 0,
         resolve: resolve as u8,
@@ -520,23 +530,47 @@ fn the_lock_of_a_device_set_comes_with_the_open_device_and_goes_with_the_mdev() 
         env.entries.insert(id, entry(Resolve::VfioDevice));
     }
     env.memory.borrow_mut().insert(MDEV + 0x70, HOOK);
+    env.memory.borrow_mut().insert(MDEV + 0x78, RUN);
     for (id, frame) in [
         (entry_id::CLOSE_DEVICE, 0x900),
         (entry_id::OPEN_DEVICE, 0x800),
     ] {
         entries::enter_frame(&env, id, [MDEV, 0, 0, 0, 0, 0], frame);
         let adopted = env.adopted.borrow();
-        let sets = adopted
+        let found: Vec<_> = adopted
             .iter()
-            .filter(|lock| lock.class == class_id::DEV_SET_LOCK);
-        let addresses: Vec<u64> = sets.map(|lock| lock.address).collect();
-        let expected: &[u64] = if id == entry_id::OPEN_DEVICE {
-            &[HOOK + 8]
+            .map(|lock| (lock.class, lock.address, lock.object))
+            .collect();
+        let expected = [
+            (class_id::DEV_SET_LOCK, HOOK + 8, MDEV),
+            (class, RUN + 0x10, MDEV),
+        ];
+        if id == entry_id::OPEN_DEVICE {
+            assert_eq!(found, expected);
         } else {
-            &[]
-        };
-        assert_eq!(addresses, expected);
+            assert!(found.is_empty());
+        }
     }
     entries::enter_frame(&env, entry_id::REMOVE, [FILE, 0, 0, 0, 0, 0], 0x700);
-    assert_eq!(*env.forgotten.borrow(), [HOOK + 8]);
+    assert_eq!(*env.forgotten.borrow(), [HOOK + 8, RUN + 0x10]);
+}
+
+#[test]
+fn locks_around_a_device_are_known_before_it_is_opened() {
+    let mut env = removing();
+    env.config.has_flag = 0;
+    env.config.vdev_group = 0x78;
+    env.config.group_lock = 0x10;
+    let probe = EntryInfo {
+        flags: abi::ENTRY_RETURNS_INT,
+        resolve: Resolve::MdevDevice as u8,
+        reserved: [0; 6],
+    };
+    env.entries.insert(entry_id::PROBE, probe);
+    env.memory.borrow_mut().insert(MDEV + 0x78, RUN);
+    for (value, known) in [(-12_i64, 0), (0, 1)] {
+        entries::enter_frame(&env, entry_id::PROBE, [FILE, 0, 0, 0, 0, 0], 0x900);
+        entries::leave_frame(&env, 0x900, value as u64);
+        assert_eq!(env.adopted.borrow().len(), known);
+    }
 }
