@@ -205,6 +205,12 @@ fn the_queue_is_the_root_and_not_the_innocent_holder() {
             .starts_with("kworker"),
         "{reset}"
     );
+    // The driver says so ten times in five seconds, and is heard once a second.
+    let details = reset["details"].to_string();
+    assert!(
+        details.contains("the last answer in the kernel's log is 05 (busy), to poll "),
+        "{details}"
+    );
     let last = reset["chain"].as_array().unwrap().last().unwrap();
     assert_eq!(last["root"]["kind"], "polling hardware");
     assert!(
@@ -347,6 +353,32 @@ fn what_is_elsewhere_is_exonerated() {
         "diagnose -q --from mail.txt --fail-on warning",
     );
     assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn what_the_driver_says_of_its_polls_is_read_from_the_text() {
+    let folder = TempDir::new().unwrap();
+    let said = "[  123.4] vfio_ap: Waited 90000ms for reset of queue 0a.0002 (2, 0, 0)\n";
+    let hung = fs::read_to_string(fixture("6.12-hung-task.txt")).unwrap();
+    fs::write(folder.path().join("both.txt"), format!("{said}{hung}")).unwrap();
+    fs::write(folder.path().join("log.txt"), said).unwrap();
+    for (name, severity) in [("both.txt", "critical"), ("log.txt", "warning")] {
+        let document = json(&apscope_in(
+            folder.path(),
+            &format!("diagnose -q --json --from {name}"),
+        ));
+        let reset = document["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|finding| finding["id"] == "AP007")
+            .unwrap();
+        assert_eq!(reset["severity"], severity, "{document}");
+        let words = reset.to_string();
+        for part in ["queue 0a.0002", "is 02 (reset in progress), to poll 4500"] {
+            assert!(words.contains(part), "{name}: no {part}: {words}");
+        }
+    }
 }
 
 #[test]

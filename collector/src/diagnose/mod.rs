@@ -13,6 +13,7 @@ pub mod document;
 pub mod finding;
 pub mod graph;
 pub mod look;
+pub mod messages;
 pub mod rules;
 pub mod stacks;
 pub mod text;

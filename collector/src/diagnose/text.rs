@@ -8,6 +8,7 @@ use super::upstream;
 use super::words::duration;
 use super::{Report, Severity};
 use crate::export::json::rfc3339;
+use crate::frame::LogLine;
 use crate::model::Model;
 use crate::model::query::{self, LockRow};
 use crate::page::Page;
@@ -38,11 +39,16 @@ fn assumptions(page: &mut Page, model: &Model) {
         .meta
         .as_ref()
         .is_some_and(|meta| meta.source == "stacks");
-    if !stacks || model.log.is_empty() {
+    let mut assumed = model
+        .log
+        .iter()
+        .filter(|line| line.level != LogLine::DRIVER)
+        .peekable();
+    if !stacks || assumed.peek().is_none() {
         return;
     }
     page.line("");
-    for line in model.log.iter().take(ASSUMED) {
+    for line in assumed.take(ASSUMED) {
         page.wrapped(0, &format!("assumed: {}", line.text));
     }
 }

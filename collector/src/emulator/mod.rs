@@ -14,6 +14,7 @@ mod driver;
 mod hardware;
 #[cfg(any(test, feature = "fuzzing"))]
 mod invariants;
+mod kernel_log;
 mod kvm;
 mod layout;
 mod machine;

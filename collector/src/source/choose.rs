@@ -98,6 +98,7 @@ fn start_emulator(options: &RunOptions, reason: &str) -> Result<Source, SourceEr
         meta,
         reader,
         losses: Losses::default(),
+        next_messages_ns: 0,
     })
 }
 

@@ -21,6 +21,9 @@ use crate::frame::{End, Frame, Loss, Meta};
 /// How long actors may take to finish their operations, the emulator's own deadline included.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The emulated kernel's log is asked for so often.
+const MESSAGES_INTERVAL_NS: u64 = 1_000_000_000;
+
 /// A kind of loss is told about once in this time.
 const WARN_INTERVAL_NS: u64 = 1_000_000_000;
 
@@ -58,6 +61,8 @@ pub(super) struct Source {
     /// *Stop* ends the emulator too; otherwise it is left running.
     pub(super) stops_emulator: bool,
     pub(super) losses: Losses,
+    /// When to ask next what the driver has said.
+    pub(super) next_messages_ns: u64,
 }
 
 /// What was lost, told in the log. Of each kind: how much was not yet said, and when something was said last.
@@ -148,6 +153,12 @@ impl Source {
                         self.log.push("error", &message);
                         continue;
                     }
+                    Some(Reply::Messages { messages }) => {
+                        for message in messages {
+                            self.log.push_driver(message.at_ns, &message.text);
+                        }
+                        continue;
+                    }
                     Some(_) => continue,
                     None => {
                         let detail = self.emulator.epitaph();
@@ -159,6 +170,9 @@ impl Source {
                 let detail = "the emulated driver did not answer".to_owned();
                 return self.finish(frames, None, "source died", detail).await;
             }
+            if stopping.is_none() {
+                self.ask_for_messages();
+            }
             let mut frame = self.frame();
             if std::mem::take(&mut first) {
                 frame.meta = Some(self.meta.clone());
@@ -166,6 +180,16 @@ impl Source {
             if frames.send(Arc::new(frame)).await.is_err() {
                 return None;
             }
+        }
+    }
+
+    /// Asks once a second what the driver has said to the kernel's log; the answer comes between two frames.
+    fn ask_for_messages(&mut self) {
+        let now = reader::monotonic_ns();
+        if now >= self.next_messages_ns {
+            self.next_messages_ns = now.saturating_add(MESSAGES_INTERVAL_NS);
+            // An emulator that is gone shows elsewhere.
+            let _ = self.emulator.send(&Request::Messages);
         }
     }
 

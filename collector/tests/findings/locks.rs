@@ -1,7 +1,7 @@
 //! AP004 to AP007 and AP014: what holders do with locks.
 
 use apscope_collector::diagnose::Severity;
-use apscope_collector::frame::{Frame, Loss, Spans};
+use apscope_collector::frame::{Frame, LogLine, Loss, Spans};
 use probe_ebpf::abi::{self, HELD_SECOND_HOLDER, PQAP_RESPONDED, SPAN_ENTRY, SPAN_LOCK};
 use probe_ebpf::names::entry_id::{
     APQ_RESET_CHECK, ASSIGN_ADAPTER, CLOSE_DEVICE, GROUP_NOTIFIER, HANDLE_PQAP, NONE, OPEN,
@@ -298,6 +298,7 @@ fn a_reset_without_an_end_is_the_root_and_not_the_lock_holder() {
     for part in [
         "kworker/3:1 (900) polls in apq_reset_check",
         "the reset was answered 05 (busy)",
+        "no answer to a poll is in what was read of the kernel's log",
         "held by those who wait for the worker: matrix_dev->mdevs_lock",
         "deconfiguring adapter 05 ",
     ] {
@@ -321,6 +322,46 @@ fn a_reset_without_an_end_is_the_root_and_not_the_lock_holder() {
         "{lines:#?}"
     );
     assert_eq!(run.kinds(), [7, 12]);
+}
+
+/// What the driver says of a poll, at so many milliseconds.
+fn said(ms: u64, level: &str, text: &str) -> Frame {
+    Frame {
+        log: vec![LogLine {
+            at_ns: at(ms),
+            level: level.into(),
+            text: text.into(),
+        }],
+        ..Frame::default()
+    }
+}
+
+#[test]
+fn the_last_answer_to_a_poll_is_what_the_driver_says_of_this_reset() {
+    let says = |ms, level, line: &str| {
+        let mut run = Run::of("v7.3");
+        run.frame(&stuck_reset(), said(ms, level, line));
+        run.ticks(9, &stuck_reset());
+        text(&run.one(7))
+    };
+    let line = "Waited 60ms for reset of queue 05.0004 (2, 0, 0)";
+    let words = says(60, "kmsg", line);
+    let last = "the last answer in the kernel's log is 02 (reset in progress), to poll 3, 940 ms ago; polled 50 times so far at most";
+    assert!(words.contains(last), "{words}");
+    // Of another queue, of somebody else, of a reset before this one.
+    let other = "Waited 60ms for reset of queue 05.0005 (2, 0, 0)";
+    let mut before = Run::of("v7.3");
+    let mut tasks = stuck_reset();
+    tasks[0].0.holds[0].since_ns = at(70);
+    before.frame(&tasks, said(60, "kmsg", line));
+    before.ticks(10, &tasks);
+    for words in [
+        says(60, "kmsg", other),
+        says(60, "info", line),
+        text(&before.one(7)),
+    ] {
+        assert!(words.contains("no answer to a poll"), "{words}");
+    }
 }
 
 #[test]

@@ -118,9 +118,19 @@ pub fn frame(parsed: &Parsed, generation: Option<&str>) -> (frame::Frame, Vec<St
         live: Some(live),
         // Those that matter last: of too many, the first are forgotten.
         stacks: elsewhere.into_iter().chain(stacks).collect(),
+        log: parsed.messages.iter().map(|text| said(text)).collect(),
         ..frame::Frame::default()
     };
     (frame, notes)
+}
+
+/// A message of the driver.
+fn said(text: &str) -> frame::LogLine {
+    frame::LogLine {
+        at_ns: AT_NS,
+        level: frame::LogLine::DRIVER.into(),
+        text: text.into(),
+    }
 }
 
 fn is_relevant(actor: &Actor<'_>) -> bool {

@@ -13,6 +13,7 @@ mod governor;
 mod guard;
 mod jobs;
 mod kprobes;
+mod messages;
 mod objects;
 mod programs;
 mod run;
@@ -262,6 +263,9 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         level,
         stacks_over: over,
         detaches_at: Instant::now().checked_add(kernel.attached_for),
+        messages: driver
+            .then(|| messages::Messages::open(std::path::Path::new("/dev/kmsg")).ok())
+            .flatten(),
         module: if driver { module } else { None },
         driver_locks: fixed
             .iter()

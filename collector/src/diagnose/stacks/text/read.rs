@@ -1,11 +1,13 @@
 //! The reader: from lines to tasks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+
+use crate::diagnose::messages;
 
 use super::line::{self, content, field, name_and_id};
 use super::{
-    Blocker, BlockerKind, Frame, MAX_FRAMES, MAX_LINE, MAX_NAME, MAX_NOTES, MAX_TASKS, MAX_TEXT,
-    Parsed, Task,
+    Blocker, BlockerKind, Frame, MAX_FRAMES, MAX_LINE, MAX_MESSAGES, MAX_NAME, MAX_NOTES,
+    MAX_TASKS, MAX_TEXT, Parsed, Task,
 };
 
 /// Reads a text. Any text: what is not understood is passed over.
@@ -70,6 +72,7 @@ struct Reader {
     path: Option<u32>,
     release: Option<String>,
     notes: Vec<String>,
+    messages: VecDeque<String>,
     unowned_frames: u64,
     lost_frames: u64,
     lost_tasks: u64,
@@ -99,6 +102,13 @@ impl Reader {
             return;
         }
         self.find_release(text);
+        if messages::answer(0, text).is_some() {
+            if self.messages.len() >= MAX_MESSAGES {
+                self.messages.pop_front();
+            }
+            self.messages.push_back(text.to_owned());
+            return;
+        }
         if self.hung_task(text) || self.blocker(text) || self.task_line(text) {
             return;
         }
@@ -430,6 +440,7 @@ impl Reader {
         Parsed {
             tasks: self.tasks,
             kernel_release: self.release,
+            messages: self.messages.into(),
             notes: self.notes,
         }
     }
