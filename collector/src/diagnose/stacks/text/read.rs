@@ -73,6 +73,7 @@ struct Reader {
     release: Option<String>,
     notes: Vec<String>,
     messages: VecDeque<String>,
+    lockdep: bool,
     unowned_frames: u64,
     lost_frames: u64,
     lost_tasks: u64,
@@ -115,6 +116,8 @@ impl Reader {
         if self.crash_line(text) || self.old_task_line(text) || self.cpu_line(text) {
             return;
         }
+        // `WARNING: possible circular locking dependency detected` (kernel/locking/lockdep.c).
+        self.lockdep |= text.contains("circular locking dependency detected");
         if OTHER.iter().any(|start| text.starts_with(start)) {
             self.current = Current::None;
         }
@@ -426,6 +429,9 @@ impl Reader {
             .collect();
         for note in repeated {
             self.note(note);
+        }
+        if self.lockdep {
+            self.note("the text has a report of lockdep, which says what can happen and not who is stuck; its chains are not read".to_owned());
         }
         for (count, what) in [
             (self.unowned_frames, "frames that belong to no task"),
