@@ -358,7 +358,7 @@ fn what_is_elsewhere_is_exonerated() {
 #[test]
 fn what_the_driver_says_of_its_polls_is_read_from_the_text() {
     let folder = TempDir::new().unwrap();
-    let said = "[  123.4] vfio_ap: Waited 90000ms for reset of queue 0a.0002 (2, 0, 0)\n";
+    let said = "[  123.4] Waited 90000ms for reset of queue 0a.0002 (2, 0, 0)\n";
     let hung = fs::read_to_string(fixture("6.12-hung-task.txt")).unwrap();
     fs::write(folder.path().join("both.txt"), format!("{said}{hung}")).unwrap();
     fs::write(folder.path().join("log.txt"), said).unwrap();
@@ -379,6 +379,23 @@ fn what_the_driver_says_of_its_polls_is_read_from_the_text() {
             assert!(words.contains(part), "{name}: no {part}: {words}");
         }
     }
+}
+
+#[test]
+fn lockdeps_report_exonerates_nobody() {
+    let folder = TempDir::new().unwrap();
+    fs::write(
+        folder.path().join("splat.txt"),
+        "WARNING: possible circular locking dependency detected\n5.10.223 #1 Tainted: G           O\n\
+         qemu/92 is trying to acquire lock:\n00000000a1 (&kvm->lock){+.+.}-{3:3}, at: kvm_arch_crypto_clear_masks+0x3a/0x98 [kvm]\n\
+         stack backtrace:\nCPU: 0 PID: 92 Comm: qemu Tainted: G           O      5.10.223 #1\nCall Trace:\n \
+         [<0>] show_stack+0x92/0xd8\n [<0>] check_noncircular+0x142/0x160\n [<0>] __mutex_lock+0x1/0x2\n",
+    )
+    .unwrap();
+    let output = apscope_in(folder.path(), "diagnose -q --from splat.txt");
+    let page = text(&output.stdout);
+    assert!(page.starts_with("verdict: CANNOT TELL because"), "{page}");
+    assert!(page.contains("the text has a report of lockdep"), "{page}");
 }
 
 #[test]

@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_drivers_message_is_read_and_nothing_else() {
-        let text = "vfio_ap: Waited 4500ms for reset of queue 0a.00ff (5, 0, 1)";
+        let text = "<5>[ 12.3] Waited 4500ms for reset of queue 0a.00ff (5, 0, 1)";
         let answer = answer(7, text).unwrap();
         assert_eq!((answer.queue(), answer.poll()), ("0a.00ff".into(), 225));
         assert_eq!(answer.response(), "05 (busy)");

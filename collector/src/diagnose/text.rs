@@ -210,6 +210,12 @@ fn one(page: &mut Page, finding: &Finding, explained: Option<Id>, model: &Model)
             ),
         ),
     }
+    let told = at.saturating_sub(finding.told_ns);
+    // A fact about the past does not age, unless it says how long ago something was.
+    let ages = !seen.lasting || seen.details.iter().any(|detail| detail.ends_with(" ago"));
+    if finding.active() && ages && told > 0 {
+        page.wrapped(2, &format!("as of: {} before the end", duration(told)));
+    }
     if let Some(id) = explained {
         page.wrapped(
             2,
@@ -233,27 +239,23 @@ fn one(page: &mut Page, finding: &Finding, explained: Option<Id>, model: &Model)
     if !seen.meaning.is_empty() {
         page.wrapped(2, &format!("means: {}", seen.meaning));
     }
+    for consequence in &finding.consequences {
+        page.wrapped(2, &format!("because of it: {consequence}"));
+    }
     for help in &seen.help {
         page.wrapped(2, &format!("can help: {help}"));
     }
     for history in &finding.upstream {
         page.wrapped(2, &format!("upstream: {}", history.text()));
     }
-    let affected = upstream::affected(finding.id.0);
-    if finding.upstream.is_empty() && !affected.is_empty() {
+    if finding.upstream.is_empty() {
         let generation = model
             .meta
             .as_ref()
             .map_or("", |meta| meta.generation.as_str());
         let these: Vec<&str> = generation.split('|').filter(|g| !g.is_empty()).collect();
-        if !these.is_empty() {
-            page.wrapped(
-                2,
-                &format!(
-                    "upstream: not known of {} in this form: worth a report",
-                    these.join(" or ")
-                ),
-            );
+        if let Some(text) = upstream::unknown(finding.id.0, &these) {
+            page.wrapped(2, &format!("upstream: {text}"));
         }
     }
     page.wrapped(2, &format!("more: apscope explain {}", finding.id));

@@ -146,7 +146,7 @@ pub enum Reply {
 pub struct Message {
     /// CLOCK_MONOTONIC, in nanoseconds.
     pub at_ns: u64,
-    /// The text, without the driver's name.
+    /// The text.
     pub text: String,
 }
 

@@ -1,4 +1,4 @@
-//! What the driver says in the kernel's log while it is measured: `/dev/kmsg`, from its beginning.
+//! What the driver says in the kernel's log of resets that it polls: `/dev/kmsg`, from its beginning.
 //!
 //! Takes records, gives the driver's messages with their times. A read takes no lock of the driver or of its callers, and
 //! does not wait. It does not know what a message means.
@@ -12,8 +12,9 @@ use std::path::Path;
 const MAX_RECORDS: usize = 512;
 /// A record is no longer (`PRINTK_MESSAGE_MAX`, kernel/printk/internal.h, v6.3 and later; `CONSOLE_EXT_LOG_MAX` before).
 const MAX_RECORD: usize = 8192;
-/// The driver's prefix (`KMSG_COMPONENT`, drivers/s390/crypto/vfio_ap_private.h).
-const PREFIX: &str = "vfio_ap";
+/// What tells the driver's message about a reset that it polls (`WAIT_MSG`, drivers/s390/crypto/vfio_ap_ops.c, v6.6): it
+/// has no prefix.
+const MARK: &str = "ms for reset of queue ";
 
 /// The kernel's log, as far as it has been read.
 pub(super) struct Messages {
@@ -50,13 +51,12 @@ impl Messages {
     }
 }
 
-/// Reads a record: `5,812,1234567,-;vfio_ap: Waited ...`, with the time in microseconds (Documentation/ABI/testing/dev-kmsg).
+/// Reads a record: `5,812,1234567,-;Waited ...`, with the time in microseconds (Documentation/ABI/testing/dev-kmsg).
 fn message(record: &str) -> Option<(u64, String)> {
     let (head, text) = record.lines().next()?.split_once(';')?;
     let at_us: u64 = head.split(',').nth(2)?.parse().ok()?;
-    let text = text.strip_prefix(PREFIX)?;
-    let text = text.trim_start_matches([':', '.', ' ']);
-    Some((at_us.saturating_mul(1000), text.to_owned()))
+    text.contains(MARK)
+        .then(|| (at_us.saturating_mul(1000), text.to_owned()))
 }
 
 #[cfg(test)]
@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn the_drivers_records_are_found() {
-        let record = "5,812,1234567,-;vfio_ap: Waited 20ms for reset of queue 01.0002 (2, 0, 0)\n SUBSYSTEM=x\n";
+        let record =
+            "5,812,1234567,-;Waited 20ms for reset of queue 01.0002 (2, 0, 0)\n SUBSYSTEM=x\n";
         assert_eq!(
             message(record),
             Some((
@@ -77,8 +78,8 @@ mod tests {
             "",
             "5,812,1,-",
             "6,1,2,-;ap: something",
-            "6,1,x,-;vfio_ap: time",
-            "6;vfio_ap: no time",
+            "6,1,x,-;Waited 20ms for reset of queue 01.0002 (2, 0, 0)",
+            "6;Waited 20ms for reset of queue 01.0002 (2, 0, 0)",
         ] {
             assert_eq!(message(other), None, "{other}");
         }
