@@ -193,13 +193,13 @@ fn comm(look: &Look<'_>, tid: u32) -> String {
 }
 
 /// A hook that is stale, or was within this tick.
-fn stands(look: &Look<'_>, lock: u32, hook: &Hook) -> Sighting {
+fn stands(look: &Look<'_>, instance: u32, hook: &Hook) -> Sighting {
     let write = u32::from(series(class_id::PQAP_HOOK_RWSEM, Mode::Write));
-    let name = look.lock_name(write, lock);
+    let name = look.lock_name(write, instance);
     let guest = look
         .model
         .instances
-        .get(&lock)
+        .get(&instance)
         .map_or(0, |known| known.guest);
     let guest = match guest.checked_sub(1) {
         Some(guest) => look.guest_label(guest),
