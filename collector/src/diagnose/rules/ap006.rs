@@ -257,9 +257,10 @@ fn sighting(look: &Look<'_>, place: &Place, of: &VecDeque<Over>) -> Option<Sight
         return None;
     }
     let entry = query::entry_name(place.0);
-    let taken = match place.1 {
-        true => "before measuring began".into(),
-        false => taken_in(place.0),
+    let taken = if place.1 {
+        "before measuring began".into()
+    } else {
+        taken_in(place.0)
     };
     let longest = of.iter().max_by_key(|over| over.held_ns)?;
     let locks: BTreeSet<(u8, u32)> = of.iter().flat_map(|over| &over.locks).copied().collect();
