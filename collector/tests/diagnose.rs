@@ -205,6 +205,12 @@ fn the_queue_is_the_root_and_not_the_innocent_holder() {
             .starts_with("kworker"),
         "{reset}"
     );
+    // The driver says so ten times in five seconds, and is heard once a second.
+    let details = reset["details"].to_string();
+    assert!(
+        details.contains("the last answer in the kernel's log is 05 (busy), to poll "),
+        "{details}"
+    );
     let last = reset["chain"].as_array().unwrap().last().unwrap();
     assert_eq!(last["root"]["kind"], "polling hardware");
     assert!(
@@ -347,6 +353,49 @@ fn what_is_elsewhere_is_exonerated() {
         "diagnose -q --from mail.txt --fail-on warning",
     );
     assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn what_the_driver_says_of_its_polls_is_read_from_the_text() {
+    let folder = TempDir::new().unwrap();
+    let said = "[  123.4] Waited 90000ms for reset of queue 0a.0002 (2, 0, 0)\n";
+    let hung = fs::read_to_string(fixture("6.12-hung-task.txt")).unwrap();
+    fs::write(folder.path().join("both.txt"), format!("{said}{hung}")).unwrap();
+    fs::write(folder.path().join("log.txt"), said).unwrap();
+    for (name, severity) in [("both.txt", "critical"), ("log.txt", "warning")] {
+        let document = json(&apscope_in(
+            folder.path(),
+            &format!("diagnose -q --json --from {name}"),
+        ));
+        let reset = document["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|finding| finding["id"] == "AP007")
+            .unwrap();
+        assert_eq!(reset["severity"], severity, "{document}");
+        let words = reset.to_string();
+        for part in ["queue 0a.0002", "is 02 (reset in progress), to poll 4500"] {
+            assert!(words.contains(part), "{name}: no {part}: {words}");
+        }
+    }
+}
+
+#[test]
+fn lockdeps_report_exonerates_nobody() {
+    let folder = TempDir::new().unwrap();
+    fs::write(
+        folder.path().join("splat.txt"),
+        "WARNING: possible circular locking dependency detected\n5.10.223 #1 Tainted: G           O\n\
+         qemu/92 is trying to acquire lock:\n00000000a1 (&kvm->lock){+.+.}-{3:3}, at: kvm_arch_crypto_clear_masks+0x3a/0x98 [kvm]\n\
+         stack backtrace:\nCPU: 0 PID: 92 Comm: qemu Tainted: G           O      5.10.223 #1\nCall Trace:\n \
+         [<0>] show_stack+0x92/0xd8\n [<0>] check_noncircular+0x142/0x160\n [<0>] __mutex_lock+0x1/0x2\n",
+    )
+    .unwrap();
+    let output = apscope_in(folder.path(), "diagnose -q --from splat.txt");
+    let page = text(&output.stdout);
+    assert!(page.starts_with("verdict: CANNOT TELL because"), "{page}");
+    assert!(page.contains("the text has a report of lockdep"), "{page}");
 }
 
 #[test]

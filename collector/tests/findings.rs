@@ -10,5 +10,7 @@ mod guests;
 mod locks;
 #[path = "findings/order.rs"]
 mod order;
+#[path = "findings/sources.rs"]
+mod sources;
 #[path = "findings/waits.rs"]
 mod waits;

@@ -17,7 +17,7 @@ pub const GENERATIONS: [&str; 11] = [
 ];
 
 /// Scenarios in which something happens.
-pub const SCENARIOS: [&str; 15] = [
+pub const SCENARIOS: [&str; 17] = [
     "steady",
     "boot-storm",
     "hotplug",
@@ -30,6 +30,8 @@ pub const SCENARIOS: [&str; 15] = [
     "remove-in-use",
     "churn",
     "set-unset",
+    "starved-vcpu",
+    "write-retry",
     "two-mdevs",
     "lock-cycle",
     "known-holds",
@@ -56,6 +58,7 @@ pub fn ends(generation: &str, scenario: &str) -> bool {
         "lost-wakeup" => false,
         "two-mdevs" => !["rfc-2021-06", "rfc-2021-07"].contains(&generation),
         "set-unset" => WITH_FLAG.contains(&generation),
+        "starved-vcpu" => generation == "v5.13",
         _ => true,
     }
 }

@@ -231,7 +231,7 @@ fn from_text(path: &Path, globals: &Globals, case: &mut Case) -> Result<Vec<Stri
     let (name, bytes) = read_bounded(path)?;
     let text = String::from_utf8_lossy(&bytes);
     let parsed = stacks::text::parse(&text);
-    if parsed.tasks.is_empty() {
+    if parsed.tasks.is_empty() && parsed.messages.is_empty() {
         return Err(Failure::new(
             format!("{name} has no stacks"),
             "there is no hung-task report, no sysrq-w output, no /proc/PID/stack and no backtrace of crash in it",
@@ -256,14 +256,12 @@ fn apply_stacks(
     case: &mut Case,
 ) -> Vec<String> {
     let (mut frame, notes) = stacks::frame::frame(parsed, generation);
-    frame.log = notes
-        .iter()
-        .map(|text| LogLine {
-            at_ns: frame.at_ns,
-            level: "info".into(),
-            text: text.clone(),
-        })
-        .collect();
+    let at_ns = frame.at_ns;
+    frame.log.extend(notes.iter().map(|text| LogLine {
+        at_ns,
+        level: "info".into(),
+        text: text.clone(),
+    }));
     case.apply(&frame);
     notes
 }

@@ -6,7 +6,7 @@ use probe_ebpf::names::{class_id, entry_id};
 use super::finding::TaskRef;
 use super::graph::waits::{By, innermost};
 use super::look::Look;
-use super::words::{count, lasting};
+use super::words::{count, duration, lasting};
 use crate::frame;
 use crate::model::query;
 
@@ -47,6 +47,8 @@ pub struct Keeps {
     pub entry: &'static str,
     /// How that is known.
     pub evidence: String,
+    /// It was held already when it was first seen: for so long at least, and where it was acquired is not known.
+    pub adopted: bool,
 }
 
 /// A wait.
@@ -141,7 +143,18 @@ impl Root {
     pub fn text(&self) -> String {
         match self {
             Self::Cycle(tid) => format!("which closes the cycle to task {tid}"),
-            Self::Running { entry: "-" } => "which runs, outside of every traced function".into(),
+            // Outside of traced functions, or in one that it called before measuring began.
+            Self::Running { entry: "-" } => "which runs, in no call that was seen to begin".into(),
+            Self::Sleeping {
+                in_function,
+                entry: "-",
+            } if in_function == "-" => "which sleeps, in no call that was seen to begin".into(),
+            Self::Sleeping {
+                in_function,
+                entry: "-",
+            } => {
+                format!("which sleeps in {in_function}, in no call that was seen to begin")
+            }
             Self::Running { entry } => format!("which runs in {entry}"),
             Self::Sleeping { in_function, entry } if in_function == entry => {
                 format!("which sleeps in {entry}")
@@ -239,9 +252,10 @@ impl Chain {
                     By::Executing => "executed".to_owned(),
                     By::QueuedBefore => "queued before".to_owned(),
                 };
+                let least = if keeps.adopted { " at least" } else { "" };
                 format!(
                     "{indent}{how}{} by {}{role} [{}]",
-                    lasting(" ", keeps.for_ns),
+                    lasting(&format!("{least} "), keeps.for_ns),
                     self.who,
                     keeps.evidence
                 )
@@ -347,6 +361,7 @@ fn link(
                 for_ns: look.ago(w.since_ns),
                 entry: query::entry_name(w.entry as u8),
                 evidence: w.evidence.clone(),
+                adopted: false,
             }),
             By::Holding | By::Executing => other.holds.get(blocker.record).map(|h| Keeps {
                 by: blocker.by,
@@ -354,6 +369,8 @@ fn link(
                 for_ns: look.ago(h.since_ns),
                 entry: query::entry_name(h.entry as u8),
                 evidence: h.evidence.clone(),
+                // Times of stacks are what the text says.
+                adopted: h.adopted && !look.from_stacks(),
             }),
         };
         chain
@@ -379,6 +396,9 @@ fn root(look: &Look<'_>, task: &frame::TaskState) -> Root {
             work: look.lock_name(work.series, work.instance),
         };
     }
+    if let Some(why) = unwatched(look, task) {
+        return Root::Unknown { why };
+    }
     match task.state.as_str() {
         "" if task.inside.is_empty() => Root::Unknown {
             why: format!(
@@ -401,6 +421,24 @@ fn root(look: &Look<'_>, task: &frame::TaskState) -> Root {
             entry,
         },
     }
+}
+
+/// Why nothing is known of what a holder does: its stack is not in the text, or its call began before measuring.
+fn unwatched(look: &Look<'_>, task: &frame::TaskState) -> Option<String> {
+    if !task.inside.is_empty() || !task.state.is_empty() {
+        return None;
+    }
+    if look.from_stacks() {
+        let has_stack = look.model.stacks.iter().any(|stack| stack.tid == task.tid);
+        let who = query::task_name(task);
+        return (!has_stack).then(|| format!("the stack of {who} is not in the text"));
+    }
+    let adopted: Vec<&frame::Holding> = task.holds.iter().filter(|hold| hold.adopted).collect();
+    let since = adopted.iter().map(|hold| hold.since_ns).min()?;
+    Some(format!(
+        "it had the lock when it was first seen, {} ago, and what it does is not known",
+        duration(look.ago(since))
+    ))
 }
 
 /// Why nobody is known to hold what is waited for.

@@ -28,11 +28,7 @@ pub fn page(doc: &Doc) -> String {
         } else {
             format!("{} ", entry.commit.hash)
         };
-        let symptom = if entry.symptom.is_empty() {
-            String::new()
-        } else {
-            format!(", with `{}`", entry.symptom)
-        };
+        let symptom = entry.symptom;
         let _ = writeln!(
             page,
             "* {hash}\"{}\" ({}): {} ({}{symptom})",

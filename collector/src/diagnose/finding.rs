@@ -62,6 +62,10 @@ pub struct TaskRef {
 pub struct Sighting {
     /// Which of the findings with one id: the same key is the same finding. Not shown.
     pub key: String,
+    /// What tells it from others of its kind to the history of upstream; empty: the key. Not shown.
+    pub symptom: String,
+    /// It is there because of this finding, of a kind and with a key: it is told there, and is none of its own.
+    pub because_of: Option<(Id, String)>,
     /// How bad.
     pub severity: Severity,
     /// One sentence.
@@ -91,6 +95,8 @@ impl Sighting {
     pub fn new(key: impl Into<String>, severity: Severity, summary: impl Into<String>) -> Self {
         Self {
             key: key.into(),
+            symptom: String::new(),
+            because_of: None,
             severity,
             summary: summary.into(),
             details: Vec::new(),
@@ -102,6 +108,15 @@ impl Sighting {
             since_ns: 0,
             lasting: false,
             unchanged: false,
+        }
+    }
+
+    /// What the history of upstream matches.
+    pub fn symptom(&self) -> &str {
+        if self.symptom.is_empty() {
+            &self.key
+        } else {
+            &self.symptom
         }
     }
 
@@ -125,6 +140,10 @@ pub struct Finding {
     pub since_ns: u64,
     /// When it was published: the end of the tick.
     pub found_ns: u64,
+    /// When its texts were made: what does not change is told anew once a second.
+    pub told_ns: u64,
+    /// What there is only because of it, a line each.
+    pub consequences: Vec<String>,
     /// When it was seen last; `None` while it stands.
     pub until_ns: Option<u64>,
     /// What upstream did.

@@ -116,6 +116,47 @@ pub struct Look<'a> {
     pub asked: Option<u32>,
     /// Names of guests, see [`guest_labels`].
     pub labels: &'a HashMap<u32, String>,
+    /// Which guest's a process is.
+    pub processes: &'a Processes,
+}
+
+/// Processes that have run a vCPU, and of which guest: a task of such a process works for that guest, whatever it holds.
+#[derive(Debug, Clone, Default)]
+pub struct Processes {
+    /// By process id: the guest; `None` for a process that has run vCPUs of several.
+    guests: HashMap<u32, Option<u32>>,
+}
+
+/// Processes remembered.
+const MAX_PROCESSES: usize = 4096;
+
+impl Processes {
+    /// Learns from a reading. All guests of an emulated driver are of one process, which says nothing.
+    pub fn read(&mut self, model: &Model) {
+        if query::emulated(model) {
+            return;
+        }
+        let vcpus = u32::from(class_id::VCPU_MUTEX);
+        for task in model.live.iter().filter(|task| task.pid != 0) {
+            let held = task.holds.iter().filter(|hold| hold.series >> 1 == vcpus);
+            for instance in held.filter_map(|hold| model.instances.get(&hold.instance)) {
+                let Some(guest) = instance.guest.checked_sub(1) else {
+                    continue;
+                };
+                if self.guests.len() >= MAX_PROCESSES && !self.guests.contains_key(&task.pid) {
+                    continue;
+                }
+                let known = self.guests.entry(task.pid).or_insert(Some(guest));
+                if *known != Some(guest) {
+                    *known = None;
+                }
+            }
+        }
+    }
+
+    fn guest(&self, pid: u32) -> Option<u32> {
+        self.guests.get(&pid).copied().flatten()
+    }
 }
 
 impl Look<'_> {
@@ -342,7 +383,7 @@ impl Look<'_> {
         }
     }
 
-    /// Number of the guest that a task works for, by the locks that it holds and waits for.
+    /// Number of the guest that a task works for, by the locks that it holds and waits for, else by its process.
     pub fn guest(&self, task: &frame::TaskState) -> Option<u32> {
         let of = |instance: u32| {
             self.model
@@ -357,6 +398,7 @@ impl Look<'_> {
             .filter(|(series, _)| series >> 1 != u32::from(class_id::RESET_WORK))
             .find_map(|(_, instance)| of(instance))
             .map(|guest| guest - 1)
+            .or_else(|| self.processes.guest(task.pid))
     }
 
     /// Name of a guest: what instances call it, else its number.

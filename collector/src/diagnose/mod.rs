@@ -13,6 +13,7 @@ pub mod document;
 pub mod finding;
 pub mod graph;
 pub mod look;
+pub mod messages;
 pub mod rules;
 pub mod stacks;
 pub mod text;
@@ -21,7 +22,7 @@ pub mod upstream;
 pub mod verdict;
 pub mod words;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 pub use finding::{Finding, Id, Severity, Sighting, TaskRef};
 pub use thresholds::Thresholds;
@@ -30,11 +31,14 @@ pub use verdict::Verdict;
 use crate::frame::Frame;
 use crate::model::Model;
 use graph::waits::Waits;
-use look::{Look, Standing};
+use look::{Look, Processes, Standing};
 use rules::Rule;
 
 /// Findings remembered, standing and past.
 pub const MAX_FINDINGS: usize = 256;
+
+/// Consequences remembered of one finding.
+const MAX_CONSEQUENCES: usize = 16;
 
 /// What a run's findings are made of, from frame to frame.
 pub struct Diagnosis {
@@ -50,6 +54,12 @@ pub struct Diagnosis {
     run: Option<(u64, u64, u32)>,
     /// Names of guests.
     labels: HashMap<u32, String>,
+    /// Which guest's a process is.
+    processes: Processes,
+    /// What the driver may be, as the history of the findings was asked for.
+    generations: Vec<String>,
+    /// What there is because of a finding: sentences, by its kind and key.
+    consequences: BTreeMap<(Id, String), BTreeSet<String>>,
 }
 
 struct Remembered {
@@ -88,6 +98,9 @@ impl Diagnosis {
             verdict: Verdict::default(),
             run: None,
             labels: HashMap::new(),
+            processes: Processes::default(),
+            generations: Vec::new(),
+            consequences: BTreeMap::new(),
         }
     }
 
@@ -103,8 +116,10 @@ impl Diagnosis {
             self.labels = look::guest_labels(model);
         }
         self.standing.read(&model.live);
+        self.processes.read(model);
         let waits = Waits::of(&model.live);
         let generations = generations(model);
+        self.follow(&generations);
         let look = Look {
             model,
             frame,
@@ -114,6 +129,7 @@ impl Diagnosis {
             generations: &generations,
             asked: self.asked,
             labels: &self.labels,
+            processes: &self.processes,
         };
         let now = look.now();
         let mut omitted = 0_u64;
@@ -123,6 +139,12 @@ impl Diagnosis {
             rule.look(&look, &mut seen);
             for sighting in seen {
                 let key = (id, sighting.key.clone());
+                if let Some(cause) = sighting.because_of {
+                    // It may have been found before its cause was known.
+                    self.findings.remove(&key);
+                    remember(&mut self.consequences, cause, sighting.summary);
+                    continue;
+                }
                 let since_ns = match sighting.since_ns {
                     0 => now,
                     since => since,
@@ -140,16 +162,23 @@ impl Diagnosis {
                         known.finding.since_ns = since_ns;
                         known.finding.found_ns = now;
                     }
+                    if known.finding.seen.symptom() != sighting.symptom() {
+                        known.finding.upstream =
+                            upstream::history(id.0, sighting.symptom(), &generations);
+                    }
                     known.finding.seen = sighting;
+                    known.finding.told_ns = now;
                     known.finding.until_ns = None;
                     known.seen_ns = now;
                 } else if make_room(&mut self.findings, sighting.severity) {
-                    let upstream = upstream::history(id.0, &sighting.key, &generations);
+                    let upstream = upstream::history(id.0, sighting.symptom(), &generations);
                     let finding = Finding {
                         id,
                         seen: sighting,
                         since_ns,
                         found_ns: now,
+                        told_ns: now,
+                        consequences: Vec::new(),
                         until_ns: None,
                         upstream,
                     };
@@ -184,6 +213,18 @@ impl Diagnosis {
         self.run = run;
     }
 
+    /// A kernel's generation narrows with what is seen: the history of what was found before follows it.
+    fn follow(&mut self, generations: &[String]) {
+        if self.generations == generations {
+            return;
+        }
+        self.generations = generations.to_vec();
+        for ((id, _), known) in &mut self.findings {
+            let symptom = known.finding.seen.symptom();
+            known.finding.upstream = upstream::history(id.0, symptom, generations);
+        }
+    }
+
     fn standing_findings(&self) -> impl Iterator<Item = &Finding> {
         self.findings
             .values()
@@ -195,8 +236,13 @@ impl Diagnosis {
     pub fn report(&self) -> Report {
         let mut findings: Vec<Finding> = self
             .findings
-            .values()
-            .map(|known| known.finding.clone())
+            .iter()
+            .map(|(key, known)| {
+                let mut finding = known.finding.clone();
+                let consequences = self.consequences.get(key).into_iter().flatten();
+                finding.consequences = consequences.cloned().collect();
+                finding
+            })
             .collect();
         findings.sort_by(|a, b| {
             let order = |f: &Finding| {
@@ -238,6 +284,20 @@ impl Case {
     /// Everything found so far.
     pub fn report(&self) -> Report {
         self.diagnosis.report()
+    }
+}
+
+/// Remembers what there is because of a finding.
+fn remember(
+    consequences: &mut BTreeMap<(Id, String), BTreeSet<String>>,
+    cause: (Id, String),
+    summary: String,
+) {
+    if consequences.len() < MAX_FINDINGS || consequences.contains_key(&cause) {
+        let of = consequences.entry(cause).or_default();
+        if of.len() < MAX_CONSEQUENCES {
+            of.insert(summary);
+        }
     }
 }
 

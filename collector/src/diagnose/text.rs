@@ -8,6 +8,7 @@ use super::upstream;
 use super::words::duration;
 use super::{Report, Severity};
 use crate::export::json::rfc3339;
+use crate::frame::LogLine;
 use crate::model::Model;
 use crate::model::query::{self, LockRow};
 use crate::page::Page;
@@ -38,11 +39,16 @@ fn assumptions(page: &mut Page, model: &Model) {
         .meta
         .as_ref()
         .is_some_and(|meta| meta.source == "stacks");
-    if !stacks || model.log.is_empty() {
+    let mut assumed = model
+        .log
+        .iter()
+        .filter(|line| line.level != LogLine::DRIVER)
+        .peekable();
+    if !stacks || assumed.peek().is_none() {
         return;
     }
     page.line("");
-    for line in model.log.iter().take(ASSUMED) {
+    for line in assumed.take(ASSUMED) {
         page.wrapped(0, &format!("assumed: {}", line.text));
     }
 }
@@ -204,6 +210,12 @@ fn one(page: &mut Page, finding: &Finding, explained: Option<Id>, model: &Model)
             ),
         ),
     }
+    let told = at.saturating_sub(finding.told_ns);
+    // A fact about the past does not age, unless it says how long ago something was.
+    let ages = !seen.lasting || seen.details.iter().any(|detail| detail.ends_with(" ago"));
+    if finding.active() && ages && told > 0 {
+        page.wrapped(2, &format!("as of: {} before the end", duration(told)));
+    }
     if let Some(id) = explained {
         page.wrapped(
             2,
@@ -227,27 +239,23 @@ fn one(page: &mut Page, finding: &Finding, explained: Option<Id>, model: &Model)
     if !seen.meaning.is_empty() {
         page.wrapped(2, &format!("means: {}", seen.meaning));
     }
+    for consequence in &finding.consequences {
+        page.wrapped(2, &format!("because of it: {consequence}"));
+    }
     for help in &seen.help {
         page.wrapped(2, &format!("can help: {help}"));
     }
     for history in &finding.upstream {
         page.wrapped(2, &format!("upstream: {}", history.text()));
     }
-    let affected = upstream::affected(finding.id.0);
-    if finding.upstream.is_empty() && !affected.is_empty() {
+    if finding.upstream.is_empty() {
         let generation = model
             .meta
             .as_ref()
             .map_or("", |meta| meta.generation.as_str());
         let these: Vec<&str> = generation.split('|').filter(|g| !g.is_empty()).collect();
-        if !these.is_empty() {
-            page.wrapped(
-                2,
-                &format!(
-                    "upstream: not known of {} in this form: worth a report",
-                    these.join(" or ")
-                ),
-            );
+        if let Some(text) = upstream::unknown(finding.id.0, &these) {
+            page.wrapped(2, &format!("upstream: {text}"));
         }
     }
     page.wrapped(2, &format!("more: apscope explain {}", finding.id));

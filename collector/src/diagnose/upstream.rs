@@ -2,6 +2,10 @@
 //!
 //! Compiled from the kernel's history, the linux-s390 list (2019 to 2026) and the trees of v5.10.223, v6.1.192,
 //! v6.12.107, v7.2.12 and v7.3-rc7. Where a hash is not established there is a title alone.
+//!
+//! What has no symptom in locks and waits is not here: queues that are reset without need (bf09b9d7cd78), interruption
+//! resources that are not freed (65e05ec252a9), flags and masks that are wrong afterwards (b1f092d94f62, 6b8a02e216f6,
+//! 5883528250be, 917f509bfb88).
 
 use serde::Serialize;
 
@@ -31,6 +35,37 @@ pub struct Commit {
     pub release: &'static str,
 }
 
+/// What must be known of a finding for a change to be about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Symptom {
+    /// Nothing more than its kind.
+    Any,
+    /// It has this in it: a lock's class, a function, an errno.
+    Has(&'static str),
+    /// A circle of this lock alone: a task that waits for what it holds.
+    Alone(&'static str),
+}
+
+impl Symptom {
+    fn is_of(self, of: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Has(part) => of.contains(part),
+            Self::Alone(lock) => of.split(" #").next() == Some(lock),
+        }
+    }
+}
+
+impl std::fmt::Display for Symptom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Any => Ok(()),
+            Self::Has(part) => write!(f, ", with `{part}`"),
+            Self::Alone(lock) => write!(f, ", of `{lock}` alone"),
+        }
+    }
+}
+
 /// What a change did about a kind of finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
@@ -38,8 +73,8 @@ pub struct Entry {
     pub id: u8,
     /// Generations that have the problem.
     pub affected: &'static [&'static str],
-    /// Distinguishes symptoms of one finding; empty: all. The finding's key contains it.
-    pub symptom: &'static str,
+    /// Distinguishes symptoms of one finding.
+    pub symptom: Symptom,
     /// The change.
     pub commit: Commit,
     /// What it did.
@@ -107,6 +142,44 @@ const GROUP_LOCK: Commit = commit(
     "v6.3",
 );
 
+const UNINIT: Commit = commit(
+    "",
+    "vfio/ap_ops: Add missed vfio_uninit_group_dev()",
+    "v5.15-rc, in its third version",
+);
+const HOTPLUG_SERIES: Commit = commit("", "dynamic configuration support (20 patches)", "v6.0");
+const KVM_LAST_PUT: Commit = commit(
+    "51cdc8bc120e",
+    "kvm/vfio: Fix potential deadlock on vfio group_lock",
+    "6.2-rc",
+);
+const DUPLICATE: Commit = commit(
+    "",
+    "bypass unnecessary processing of AP resources",
+    "6.0-rc7",
+);
+const DUPLICATE_LINK: Commit = commit(
+    "",
+    "ignore duplicate link requests in vfio_ap_mdev_link_queue",
+    "v6.10",
+);
+const LONGER_WAIT: Commit = commit("", "increase max wait time for reset verification", "v6.3");
+const NULL_KVM: Commit = commit(
+    "d50346801b4f",
+    "Fix dereference matrix_mdev->kvm without checking for NULL",
+    "v7.3; stable queues",
+);
+const NULL_QUEUE: Commit = commit(
+    "dd6f4ef6f8a3",
+    "Fix NULL deref in status_show() during queue probe",
+    "v7.3; stable queues",
+);
+const LIST_LOCK: Commit = commit(
+    "7fa61c29850d",
+    "Fix missing lock required to access list of ap_matrix_mdev objects",
+    "v7.3; stable queues",
+);
+
 const SPLAT: &[&str] = &["v5.10", "v5.11"];
 const FLAG: &[&str] = &["v5.13", "v5.15-rc"];
 
@@ -115,133 +188,220 @@ pub const TABLE: &[Entry] = &[
     Entry {
         id: 1,
         affected: SPLAT,
-        symptom: "matrix_dev->lock",
+        symptom: Symptom::Has("matrix_dev->lock"),
         commit: HIDDEN,
         effect: "replaced the nesting by the flag kvm_busy and a wait queue, which hides the cycle from lockdep and keeps it",
     },
     Entry {
         id: 1,
         affected: &["v5.10", "v5.11", "v5.13", "v5.15-rc"],
-        symptom: "kvm->lock",
+        symptom: Symptom::Has("kvm->lock"),
         commit: REPLACED,
         effect: "takes kvm->lock before the driver's lock: the cycle is gone",
     },
     Entry {
         id: 1,
         affected: FLAG,
-        symptom: "kvm_busy",
+        symptom: Symptom::Has("kvm_busy"),
         commit: HIDDEN,
         effect: "made the flag that is in this cycle",
     },
     Entry {
         id: 1,
         affected: &["v5.15-rc"],
-        symptom: "pqap_hook_rwsem",
+        symptom: Symptom::Has("pqap_hook_rwsem"),
         commit: HOOK_RWSEM,
         effect: "put the rwsem around a handler that still waits for kvm_busy; the next commit of the series, 86956e70761b, takes the flag away",
     },
     Entry {
         id: 1,
         affected: &["rfc-2021-07"],
-        symptom: "pqap_hook_rwsem",
+        symptom: Symptom::Has("pqap_hook_rwsem"),
         commit: DRAFT_JULY,
         effect: "holds the rwsem for writing while it takes kvm->lock; the merged version releases it before",
     },
     Entry {
         id: 1,
         affected: &["rfc-2021-06"],
-        symptom: "matrix_dev->lock",
+        symptom: Symptom::Has("matrix_dev->lock"),
         commit: DRAFT_JUNE,
         effect: "returns from unset_kvm with the lock held where there is no guest; found in review",
     },
     Entry {
         id: 1,
         affected: &["v6.0"],
-        symptom: "group_lock",
+        symptom: Symptom::Has("group_lock"),
         commit: GROUP_LOCK,
         effect: "no longer takes the group's lock under kvm->lock, which 51cdc8bc120e (6.2-rc) had begun to; v6.0 and v6.1 are not known to have it",
     },
     Entry {
+        id: 1,
+        affected: &["v5.15"],
+        symptom: Symptom::Has("dev_set->lock"),
+        commit: UNINIT,
+        effect: "calls vfio_uninit_group_dev after the driver's lock is released; earlier versions called it with the lock held, against the order of closing a device. v5.15 as released cannot have this circle",
+    },
+    Entry {
+        id: 1,
+        affected: &["v6.0"],
+        symptom: Symptom::Has("ap_perms_mutex"),
+        commit: HOTPLUG_SERIES,
+        effect: "takes ap_perms_mutex before guests_lock everywhere; drafts took it after, against a write to apmask. v6.0 as released cannot have this circle",
+    },
+    Entry {
+        id: 1,
+        affected: &["v6.0"],
+        symptom: Symptom::Alone("group_lock"),
+        commit: KVM_LAST_PUT,
+        effect: "a last reference to the guest that is dropped under the group's lock took that lock again; the fix was itself fixed in v6.3",
+    },
+    Entry {
         id: 2,
         affected: SPLAT,
-        symptom: "matrix_dev->lock",
+        symptom: Symptom::Has("matrix_dev->lock"),
         commit: HIDDEN,
         effect: "silenced lockdep's report by replacing the nesting with the flag kvm_busy and a wait queue",
     },
     Entry {
         id: 2,
         affected: &["v5.10", "v5.11", "v5.13", "v5.15-rc"],
-        symptom: "kvm->lock",
+        symptom: Symptom::Has("kvm->lock"),
         commit: REPLACED,
         effect: "takes kvm->lock before the driver's lock: the cycle is gone",
     },
     Entry {
         id: 2,
         affected: FLAG,
-        symptom: "kvm_busy",
+        symptom: Symptom::Has("kvm_busy"),
         commit: HIDDEN,
         effect: "made the flag that closes this cycle where lockdep cannot see it",
     },
     Entry {
         id: 2,
         affected: &["v5.15-rc"],
-        symptom: "pqap_hook_rwsem",
+        symptom: Symptom::Has("pqap_hook_rwsem"),
         commit: HOOK_RWSEM,
         effect: "put the rwsem around a handler that waits for kvm_busy; the next commit takes the flag away",
     },
     Entry {
         id: 2,
         affected: &["rfc-2021-07"],
-        symptom: "pqap_hook_rwsem",
+        symptom: Symptom::Has("pqap_hook_rwsem"),
         commit: DRAFT_JULY,
         effect: "holds the rwsem for writing while it takes kvm->lock; the merged version does not",
     },
     Entry {
         id: 2,
         affected: &["v6.0"],
-        symptom: "group_lock",
+        symptom: Symptom::Has("group_lock"),
         commit: GROUP_LOCK,
         effect: "no longer takes the group's lock under kvm->lock, which 51cdc8bc120e (6.2-rc) had begun to; v6.0 and v6.1 are not known to have it",
     },
     Entry {
+        id: 2,
+        affected: &["v5.15"],
+        symptom: Symptom::Has("dev_set->lock"),
+        commit: UNINIT,
+        effect: "calls vfio_uninit_group_dev after the driver's lock is released; earlier versions called it with the lock held, against the order of closing a device. v5.15 as released cannot have this circle",
+    },
+    Entry {
+        id: 2,
+        affected: &["v6.0"],
+        symptom: Symptom::Has("ap_perms_mutex"),
+        commit: HOTPLUG_SERIES,
+        effect: "takes ap_perms_mutex before guests_lock everywhere; drafts took it after, against a write to apmask. v6.0 as released cannot have this circle",
+    },
+    Entry {
         id: 3,
         affected: FLAG,
-        symptom: "",
+        symptom: Symptom::Any,
         commit: REPLACED,
         effect: "removed kvm_busy and its wait queue: this wait cannot happen any more",
     },
     Entry {
         id: 4,
         affected: &["rfc-2021-06"],
-        symptom: "",
+        symptom: Symptom::Any,
         commit: DRAFT_JUNE,
         effect: "returns from unset_kvm with matrix_dev->lock held where there is no guest; found in review, no release has it",
     },
     Entry {
+        id: 4,
+        affected: &["v5.10", "v5.11", "v5.13"],
+        symptom: Symptom::Has("ended vcpu->mutex"),
+        commit: HOOK_RWSEM,
+        effect: "reads the hook under a lock: before, closing the device while a vCPU is in PQAP made KVM jump to address 0, and the thread died with vcpu->mutex (seen on 5.10.223)",
+    },
+    Entry {
+        id: 4,
+        affected: &["v6.0", "v6.6"],
+        symptom: Symptom::Has("ended matrix_dev->guests_lock vfio_ap_on_"),
+        commit: NULL_KVM,
+        effect: "tests for a guest before it takes its kvm->lock: without a guest the worker of the AP bus died there, with guests_lock",
+    },
+    Entry {
+        id: 4,
+        affected: &["v6.0", "v6.6"],
+        symptom: Symptom::Has("ended matrix_dev->mdevs_lock status_show"),
+        commit: NULL_QUEUE,
+        effect: "tests for the queue: reading status while the queue was being probed killed the reader, with mdevs_lock",
+    },
+    Entry {
+        id: 4,
+        affected: &["v6.0", "v6.6"],
+        symptom: Symptom::Has("ended matrix_dev->guests_lock"),
+        commit: LIST_LOCK,
+        effect: "extends the list of mdevs under guests_lock, under which it is read: before, a reader could meet an entry that was only half there",
+    },
+    Entry {
         id: 5,
         affected: &["rfc-2021-07"],
-        symptom: "",
+        symptom: Symptom::Any,
         commit: DRAFT_JULY,
         effect: "calls up_read on the rwsem that it holds for writing when the guest is another mdev's; no release has it",
     },
     Entry {
         id: 6,
         affected: &["v6.6", "v7.3"],
-        symptom: "flush",
+        symptom: Symptom::Has("flush"),
         commit: WORK,
         effect: "waits with flush_work for the poll of each queue while the locks are held",
     },
     Entry {
+        id: 6,
+        affected: &["v6.0"],
+        symptom: Symptom::Has("msleep"),
+        commit: LONGER_WAIT,
+        effect: "waits longer for the end of a reset, with the same locks held",
+    },
+    Entry {
+        id: 6,
+        affected: &[
+            "v5.10",
+            "v5.11",
+            "v5.13",
+            "v5.15-rc",
+            "rfc-2021-06",
+            "rfc-2021-07",
+            "v5.15",
+            "v5.19",
+            "v6.0",
+        ],
+        symptom: Symptom::Has("msleep"),
+        commit: WORK,
+        effect: "lets a worker poll; who resets waits for it with the same locks held, since then without a limit",
+    },
+    Entry {
         id: 7,
         affected: &["v6.6", "v7.3"],
-        symptom: "",
+        symptom: Symptom::Any,
         commit: UNLIMITED,
         effect: "took the limit away, by design: no release limits this wait since",
     },
     Entry {
         id: 8,
         affected: FLAG,
-        symptom: "",
+        symptom: Symptom::Any,
         commit: REPLACED,
         effect: "removed kvm_busy and its wait queue",
     },
@@ -257,28 +417,42 @@ pub const TABLE: &[Entry] = &[
             "v5.15",
             "v5.19",
         ],
-        symptom: "-EBUSY",
+        symptom: Symptom::Has("-EBUSY"),
         commit: HOTPLUG,
         effect: "writes are accepted while a guest uses the mdev, and plug or unplug under it",
     },
     Entry {
         id: 11,
         affected: &["v5.15", "v5.19", "v6.0", "v6.6"],
-        symptom: "",
+        symptom: Symptom::Any,
         commit: STALE_HOOK,
         effect: "publishes the hook only after every check has passed",
     },
     Entry {
+        id: 12,
+        affected: &["v6.0"],
+        symptom: Symptom::Has("runs in vfio_ap_mdev_reset_queues"),
+        commit: DUPLICATE,
+        effect: "an adapter or domain that was assigned twice made the list of queues a ring before 6.0-rc7, and the reset goes round it for ever: if its CPU is busy all the time, it is that",
+    },
+    Entry {
+        id: 12,
+        affected: &["v6.0", "v6.6"],
+        symptom: Symptom::Has("runs in vfio_ap_mdev_reset_queues"),
+        commit: DUPLICATE_LINK,
+        effect: "does not link a queue a second time, from whatever cause",
+    },
+    Entry {
         id: 13,
         affected: &["v5.15", "v5.19", "v6.0"],
-        symptom: "",
+        symptom: Symptom::Any,
         commit: REQUEST,
         effect: "asks the guest for the device through an eventfd, so that the removal ends by itself",
     },
     Entry {
         id: 14,
         affected: FLAG,
-        symptom: "",
+        symptom: Symptom::Any,
         commit: REPLACED,
         effect: "removed kvm_busy, which set_kvm never tested before it set it",
     },
@@ -313,11 +487,11 @@ impl History {
     }
 }
 
-/// The history of a finding: of those generations that the driver may be, with its symptom in `key`.
-pub fn history(id: u8, key: &str, generations: &[String]) -> Vec<History> {
+/// The history of a finding: of those generations that the driver may be, with its symptom.
+pub fn history(id: u8, symptom: &str, generations: &[String]) -> Vec<History> {
     TABLE
         .iter()
-        .filter(|entry| entry.id == id && key.contains(entry.symptom))
+        .filter(|entry| entry.id == id && entry.symptom.is_of(symptom))
         .filter(|entry| {
             generations
                 .iter()
@@ -330,6 +504,33 @@ pub fn history(id: u8, key: &str, generations: &[String]) -> Vec<History> {
             effect: entry.effect,
         })
         .collect()
+}
+
+/// A finding of this kind is a mistake in the code, so that one that the history does not know is news. The others come
+/// from load, hardware, or what administrators do.
+pub const fn is_mistake(id: u8) -> bool {
+    matches!(id, 1..=5 | 8 | 11 | 14)
+}
+
+/// What is to be said where no change is known that is about a finding of this kind on such a driver.
+pub fn unknown(id: u8, generations: &[&str]) -> Option<String> {
+    if !is_mistake(id) || generations.is_empty() {
+        return None;
+    }
+    let these = generations.join(" or ");
+    let all = affected(id);
+    let had: Vec<&str> = all
+        .into_iter()
+        .filter(|g| !generations.contains(g))
+        .collect();
+    Some(if had.is_empty() {
+        format!("not known of {these} in this form: worth a report")
+    } else {
+        format!(
+            "what is known of this kind was in {}, and {these} cannot have it in this form: it is new, and worth a report",
+            had.join(", ")
+        )
+    })
 }
 
 /// The generations that can have a kind of finding; empty where any can.
@@ -364,6 +565,49 @@ mod tests {
                 assert!(GENERATIONS.contains(generation), "{generation}");
             }
         }
+    }
+
+    #[test]
+    fn what_a_row_is_about() {
+        let of = |id, symptom: &str, generation: &str| {
+            history(id, symptom, &[generation.to_owned()]).len()
+        };
+        // A task alone, and two.
+        assert_eq!(of(1, "group_lock #7.1", "v6.0"), 2);
+        assert_eq!(of(1, "kvm->lock > group_lock #7.1,8.1", "v6.0"), 1);
+        assert_eq!(of(1, "group_lock #7.1", "v6.6"), 0);
+        assert_eq!(
+            of(
+                4,
+                "ended matrix_dev->guests_lock vfio_ap_on_scan_complete",
+                "v6.6"
+            ),
+            2
+        );
+        assert_eq!(
+            of(
+                4,
+                "returned matrix_dev->guests_lock vfio_ap_on_scan_complete",
+                "v6.6"
+            ),
+            0
+        );
+        assert_eq!(of(12, "runs in vfio_ap_mdev_reset_queues", "v6.6"), 1);
+        assert_eq!(of(12, "sleeps in vfio_ap_mdev_reset_queues", "v6.6"), 0);
+    }
+
+    #[test]
+    fn what_a_generation_cannot_have_is_said() {
+        let said = unknown(3, &["v6.6"]).unwrap();
+        assert!(
+            said.contains("was in v5.13, v5.15-rc, and v6.6 cannot have it"),
+            "{said}"
+        );
+        let said = unknown(3, &["v5.13", "v5.15-rc"]).unwrap();
+        assert!(said.starts_with("not known of v5.13 or v5.15-rc"), "{said}");
+        // Load, hardware and administrators are no mistakes of a generation.
+        assert_eq!(unknown(10, &["v6.6"]), None);
+        assert_eq!(unknown(3, &[]), None);
     }
 
     #[test]

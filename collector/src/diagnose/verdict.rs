@@ -75,8 +75,9 @@ pub(super) fn verdict(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
             return says(Kind::Deadlock, finding);
         }
     }
+    // What the kernel's log of a saved text says is all that there is.
     if let Some(finding) = first(7)
-        && finding.seen.severity == Severity::Critical
+        && (finding.seen.severity == Severity::Critical || look.from_stacks())
     {
         return says(Kind::Hardware, finding);
     }

@@ -95,6 +95,10 @@ pub fn serve(stream: &UnixStream, run: &Run) -> io::Result<End> {
                     send(&mut out, &error(&problem))?;
                 }
             }
+            Ok(Request::Messages) => {
+                let messages = run.messages();
+                send(&mut out, &Reply::Messages { messages })?;
+            }
             Ok(Request::Stop) => {
                 let truth = Box::new(run.stop());
                 end = End::Stopped;

@@ -14,6 +14,7 @@ use probe_ebpf::names::{CLASSES, class_id, mode_name};
 use super::ap_bus::ApBus;
 use super::driver::{self, Generation, VfioCore};
 use super::hardware::{Hardware, Script};
+use super::kernel_log::KernelLog;
 use super::objects::{
     ApDevice, ApMatrixDev, ApMatrixMdev, Bitmap, Driver, Kvm, KvmDevice, MdevDevice, Presence,
 };
@@ -101,6 +102,8 @@ pub struct Machine {
     pub entries: EntryTruth,
     /// What the scenario has broken.
     pub faults: Faults,
+    /// The kernel's log.
+    pub log: KernelLog,
 }
 
 thread_local! {
@@ -218,6 +221,7 @@ impl Machine {
             guests,
             entries: EntryTruth::default(),
             faults: Faults::default(),
+            log: KernelLog::default(),
         }));
         machine.populate();
         machine

@@ -14,6 +14,7 @@ mod driver;
 mod hardware;
 #[cfg(any(test, feature = "fuzzing"))]
 mod invariants;
+mod kernel_log;
 mod kvm;
 mod layout;
 mod machine;
@@ -150,7 +151,7 @@ pub fn check(options: &EmulatorOptions) -> Result<(), Problem> {
                 "scenario '{}' is not for generation '{}'",
                 scenario.name, options.generation
             ),
-            "that generation does not have kvm_busy, the open-coded lock that the scenario is about",
+            "the scenario is about kvm_busy, an open-coded lock: the generation does not have it, or would deadlock with it here",
             format!("--generation with one of {}", scenario.only.join(", ")),
         ));
     }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Name, in the abstract namespace, of the socket on which an emulator that runs alone accepts collectors.
 pub fn abstract_name(pid: u32) -> String {
@@ -161,6 +161,8 @@ pub enum Request {
     },
     /// Start the actors.
     Go,
+    /// Hand over what the driver has printed to the kernel's log.
+    Messages,
     /// Stop the actors, each at the end of its operation.
     Stop,
 }
@@ -176,6 +178,11 @@ pub enum Reply {
         /// File descriptor number in the emulator.
         fd: i32,
     },
+    /// Answer to [`Request::Messages`]: what no collector has been given yet.
+    Messages {
+        /// The oldest first.
+        messages: Vec<Message>,
+    },
     /// Answer to [`Request::Stop`]: all actors have stopped (or could not, see `truth.ended`).
     Stopped {
         /// Ground truth.
@@ -186,6 +193,15 @@ pub enum Reply {
         /// Why.
         message: String,
     },
+}
+
+/// A line of the emulated kernel's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// CLOCK_MONOTONIC, in nanoseconds.
+    pub at_ns: u64,
+    /// The text.
+    pub text: String,
 }
 
 /// Ground truth: what the emulator counted in its own code.

@@ -117,6 +117,11 @@ impl Run {
         })
     }
 
+    /// What the driver has printed since this was asked for last.
+    pub fn messages(&self) -> Vec<protocol::Message> {
+        self.machine.log.take()
+    }
+
     /// Workers, and calls of the emulated sysfs.
     fn extra_threads(&self) -> u32 {
         let workers = if self.machine.generation.has_reset_work {

@@ -489,7 +489,7 @@ pub struct Stack {
 pub struct LogLine {
     #[prost(uint64, tag = "1")]
     pub at_ns: u64,
-    /// error, warn, info, debug.
+    /// error, warn, info, debug; kmsg: what the driver has said to the kernel's log.
     #[prost(string, tag = "2")]
     pub level: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]

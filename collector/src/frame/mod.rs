@@ -14,3 +14,8 @@ mod spans;
 
 pub use generated::*;
 pub use spans::{About, ActedOn, Writer};
+
+impl LogLine {
+    /// The level of what the driver has said to the kernel's log: by a kernel, the emulated driver, or a saved text.
+    pub const DRIVER: &'static str = "kmsg";
+}

@@ -102,6 +102,7 @@ fn start_emulator(options: &RunOptions, reason: &str) -> Result<Source, SourceEr
         named: Named::new(&hello),
         losses: Losses::default(),
         snapshot: options.pid.map(|_| Emulated::new(&hello, &instances)),
+        next_messages_ns: 0,
     })
 }
 

@@ -27,6 +27,15 @@ struct Waiting {
 impl LogLines {
     /// Adds a line.
     pub fn push(&self, level: &str, text: &str) {
+        self.push_at(monotonic_ns(), level, text);
+    }
+
+    /// Adds what the driver has said to the kernel's log, CLOCK_MONOTONIC nanoseconds.
+    pub fn push_driver(&self, at_ns: u64, text: &str) {
+        self.push_at(at_ns, LogLine::DRIVER, text);
+    }
+
+    fn push_at(&self, at_ns: u64, level: &str, text: &str) {
         let Ok(mut waiting) = self.waiting.lock() else {
             return;
         };
@@ -35,7 +44,7 @@ impl LogLines {
             return;
         }
         waiting.lines.push_back(LogLine {
-            at_ns: monotonic_ns(),
+            at_ns,
             level: level.into(),
             text: text.into(),
         });

@@ -23,6 +23,9 @@ use crate::frame::{End, Frame, Loss, Meta};
 /// How long actors may take to finish their operations, the emulator's own deadline included.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The emulated kernel's log is asked for so often.
+const MESSAGES_INTERVAL_NS: u64 = 1_000_000_000;
+
 /// A kind of loss is told about once in this time.
 const WARN_INTERVAL_NS: u64 = 1_000_000_000;
 
@@ -64,6 +67,8 @@ pub(super) struct Source {
     pub(super) losses: Losses,
     /// Of an emulator that was running before.
     pub(super) snapshot: Option<Emulated>,
+    /// When to ask next what the driver has said.
+    pub(super) next_messages_ns: u64,
 }
 
 /// What was lost, told in the log. Of each kind: how much was not yet said, and when something was said last.
@@ -153,6 +158,12 @@ impl Source {
                         self.log.push("error", &message);
                         continue;
                     }
+                    Some(Reply::Messages { messages }) => {
+                        for message in messages {
+                            self.log.push_driver(message.at_ns, &message.text);
+                        }
+                        continue;
+                    }
                     Some(_) => continue,
                     None => {
                         let detail = self.emulator.epitaph();
@@ -164,10 +175,23 @@ impl Source {
                 let detail = "the emulated driver did not answer".to_owned();
                 return self.finish(frames, None, "source died", detail).await;
             }
+            if stopping.is_none() {
+                self.ask_for_messages();
+            }
             let frame = self.frame();
             if frames.send(Arc::new(frame)).await.is_err() {
                 return None;
             }
+        }
+    }
+
+    /// Asks once a second what the driver has said to the kernel's log; the answer comes between two frames.
+    fn ask_for_messages(&mut self) {
+        let now = reader::monotonic_ns();
+        if now >= self.next_messages_ns {
+            self.next_messages_ns = now.saturating_add(MESSAGES_INTERVAL_NS);
+            // An emulator that is gone shows elsewhere.
+            let _ = self.emulator.send(&Request::Messages);
         }
     }
 

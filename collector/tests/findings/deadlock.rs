@@ -8,7 +8,7 @@ use probe_ebpf::names::entry_id::{
 use crate::findings_run::*;
 
 /// Two tasks and two mutexes, crosswise.
-fn crosswise() -> [Task; 2] {
+pub fn crosswise() -> [Task; 2] {
     [
         task(11, "CPU 0/KVM")
             .inside(HANDLE_PQAP, 0)
@@ -22,7 +22,7 @@ fn crosswise() -> [Task; 2] {
 }
 
 /// The three-party hang of v5.13: kvm_busy, kvm->lock, vcpu->mutex.
-fn three_parties() -> [Task; 3] {
+pub fn three_parties() -> [Task; 3] {
     [
         task(11, "CPU 0/KVM")
             .inside(HANDLE_PQAP, 1)

@@ -1,11 +1,11 @@
 //! AP004 to AP007 and AP014: what holders do with locks.
 
 use apscope_collector::diagnose::Severity;
-use apscope_collector::frame::{Frame, Loss, Spans};
+use apscope_collector::frame::{Frame, LogLine, Loss, Spans};
 use probe_ebpf::abi::{self, HELD_SECOND_HOLDER, PQAP_RESPONDED, SPAN_ENTRY, SPAN_LOCK};
 use probe_ebpf::names::entry_id::{
-    APQ_RESET_CHECK, ASSIGN_ADAPTER, CLOSE_DEVICE, GROUP_NOTIFIER, HANDLE_PQAP, NONE, OPEN,
-    RESET_QUEUES,
+    APQ_RESET_CHECK, ASSIGN_ADAPTER, CLOSE_DEVICE, GROUP_NOTIFIER, HANDLE_PQAP, KVM_S390_HANDLE_PV,
+    NONE, OPEN, RESET_QUEUES,
 };
 
 use crate::findings_run::*;
@@ -232,6 +232,61 @@ fn holds_that_were_not_slept_through_are_not_reported() {
 }
 
 #[test]
+fn what_kvm_sleeps_for_with_its_own_lock_is_not_the_drivers() {
+    let sleeps = |inside: Option<u8>| {
+        let mut qemu = task(21, "qemu").holds(KVM, KVM_S390_HANDLE_PV, 0);
+        qemu = qemu.inside(KVM_S390_HANDLE_PV, 0);
+        if let Some(entry) = inside {
+            qemu = qemu.inside(entry, 1);
+        }
+        qemu.asleep("D", "msleep")
+    };
+    let mut run = Run::of("v6.6");
+    run.ticks(6, &[sleeps(None)]);
+    run.tick(&[]);
+    assert!(run.found(6).is_empty());
+    // Part of it in the driver: that part counts.
+    let mut run = Run::of("v6.6");
+    run.ticks(4, &[sleeps(None)]);
+    run.ticks(4, &[sleeps(Some(CLOSE_DEVICE))]);
+    run.tick(&[]);
+    let words = text(&run.one(6));
+    assert!(words.contains("asleep in 4 of 4 readings"), "{words}");
+    assert!(
+        words.contains("readings more, in which the holder slept outside"),
+        "{words}"
+    );
+}
+
+#[test]
+fn where_an_adopted_lock_was_taken_is_not_known() {
+    let mut holder = task(21, "qemu").holds(MDEVS, NONE, 0).asleep("D", "msleep");
+    holder.0.holds[0].adopted = true;
+    let waiter = task(11, "CPU 0/KVM")
+        .inside(HANDLE_PQAP, 1)
+        .on_cpu()
+        .waits(MDEVS, HANDLE_PQAP, 2);
+    let mut run = Run::of("v6.6");
+    run.ticks(21, &[holder, waiter]);
+    let lines = chain(&run.one(12)).join("\n");
+    assert!(
+        lines.contains("held at least 2.10 s by qemu (21) [probe]"),
+        "{lines}"
+    );
+    assert!(
+        lines.contains("which sleeps in msleep, in no call that was seen to begin"),
+        "{lines}"
+    );
+    run.tick(&[]);
+    assert!(
+        run.one(6)
+            .seen
+            .summary
+            .contains("locks taken before measuring began are held")
+    );
+}
+
+#[test]
 fn flushing_work_is_sleeping_and_an_unread_state_ends_nothing() {
     let flushes = task(21, "qemu")
         .holds(MDEVS, RESET_QUEUES, 0)
@@ -262,7 +317,7 @@ fn sleeping_under_lock_is_looked_back_on_for_ten_seconds() {
 }
 
 /// A worker that polls a queue, who flushes it with mdevs_lock held, and a vCPU that wants that.
-fn stuck_reset() -> [Task; 3] {
+pub fn stuck_reset() -> [Task; 3] {
     let mut worker = task(900, "kworker/3:1")
         .inside(APQ_RESET_CHECK, 0)
         .holds(WORK, APQ_RESET_CHECK, 0)
@@ -298,6 +353,7 @@ fn a_reset_without_an_end_is_the_root_and_not_the_lock_holder() {
     for part in [
         "kworker/3:1 (900) polls in apq_reset_check",
         "the reset was answered 05 (busy)",
+        "no answer to a poll is in what was read of the kernel's log",
         "held by those who wait for the worker: matrix_dev->mdevs_lock",
         "deconfiguring adapter 05 ",
     ] {
@@ -321,6 +377,46 @@ fn a_reset_without_an_end_is_the_root_and_not_the_lock_holder() {
         "{lines:#?}"
     );
     assert_eq!(run.kinds(), [7, 12]);
+}
+
+/// What the driver says of a poll, at so many milliseconds.
+fn said(ms: u64, level: &str, text: &str) -> Frame {
+    Frame {
+        log: vec![LogLine {
+            at_ns: at(ms),
+            level: level.into(),
+            text: text.into(),
+        }],
+        ..Frame::default()
+    }
+}
+
+#[test]
+fn the_last_answer_to_a_poll_is_what_the_driver_says_of_this_reset() {
+    let says = |ms, level, line: &str| {
+        let mut run = Run::of("v7.3");
+        run.frame(&stuck_reset(), said(ms, level, line));
+        run.ticks(9, &stuck_reset());
+        text(&run.one(7))
+    };
+    let line = "Waited 60ms for reset of queue 05.0004 (2, 0, 0)";
+    let words = says(60, "kmsg", line);
+    let last = "the last answer in the kernel's log is 02 (reset in progress), to poll 3, 940 ms ago; polled 50 times so far at most";
+    assert!(words.contains(last), "{words}");
+    // Of another queue, of somebody else, of a reset before this one.
+    let other = "Waited 60ms for reset of queue 05.0005 (2, 0, 0)";
+    let mut before = Run::of("v7.3");
+    let mut tasks = stuck_reset();
+    tasks[0].0.holds[0].since_ns = at(70);
+    before.frame(&tasks, said(60, "kmsg", line));
+    before.ticks(10, &tasks);
+    for words in [
+        says(60, "kmsg", other),
+        says(60, "info", line),
+        text(&before.one(7)),
+    ] {
+        assert!(words.contains("no answer to a poll"), "{words}");
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! AP002.
 
 use apscope_collector::diagnose::Severity;
-use apscope_collector::frame::{Edge, Frame, Loss};
+use apscope_collector::frame::{Edge, Frame, Loss, Meta};
+use probe_ebpf::names::entry_id::{GROUP_NOTIFIER, OPEN};
 
 use crate::findings_run::*;
 
@@ -275,4 +276,73 @@ fn edges_without_room_are_said() {
     });
     run.frame(&[], frame);
     assert!(text(&run.one(2)).contains("incomplete"));
+}
+
+#[test]
+fn an_order_that_only_a_leaked_lock_makes_is_told_with_the_leak() {
+    let leaker = task(21, "qemu").holds(MATRIX, GROUP_NOTIFIER, 5);
+    let made = |held_in: u8, acquired_in: u8, tid, ms| Edge {
+        held_in: u32::from(held_in),
+        acquired_in: u32::from(acquired_in),
+        first_ns: at(ms),
+        ..edge(MATRIX, KVM, tid)
+    };
+    let back = || edge(KVM, MATRIX, 13);
+    // The circle shows before the leak does.
+    let mut run = Run::of("rfc-2021-06");
+    run.frame(&[], edges([made(GROUP_NOTIFIER, OPEN, 21, 50), back()]));
+    assert_eq!(run.kinds(), [2]);
+    run.ticks(2, std::slice::from_ref(&leaker));
+    assert_eq!(run.kinds(), [4]);
+    let leak = run.one(4);
+    assert_eq!(
+        leak.consequences,
+        ["locks are taken in a circle: matrix_dev->lock -> kvm->lock -> matrix_dev->lock"]
+    );
+    run.ticks(20, &[leaker.clone()]);
+    assert_eq!(run.all().len(), 1);
+    // So is what the call itself takes after it.
+    let mut run = Run::of("rfc-2021-06");
+    let inside = made(GROUP_NOTIFIER, GROUP_NOTIFIER, 21, 50);
+    run.frame(std::slice::from_ref(&leaker), edges([inside, back()]));
+    run.ticks(2, std::slice::from_ref(&leaker));
+    assert_eq!(run.kinds(), [4]);
+    // What others take so, what was taken so before, and what is of another lock, is an order of its own.
+    for other in [
+        made(GROUP_NOTIFIER, OPEN, 22, 50),
+        Edge {
+            pairs: vec![MATRIX.id, KVM.id, KVM_1.id, KVM.id],
+            ..made(GROUP_NOTIFIER, OPEN, 21, 50)
+        },
+        made(OPEN, OPEN, 21, 50),
+        made(GROUP_NOTIFIER, OPEN, 21, 4),
+    ] {
+        let mut run = Run::of("rfc-2021-06");
+        run.frame(std::slice::from_ref(&leaker), edges([other, back()]));
+        run.ticks(2, std::slice::from_ref(&leaker));
+        assert_eq!(run.kinds(), [2, 4]);
+        assert!(run.one(4).consequences.is_empty());
+    }
+}
+
+#[test]
+fn the_history_follows_the_generation() {
+    let unsure = "v5.11|v5.13";
+    let mut run = Run::of(unsure);
+    run.frame(&[], edges(splat()));
+    let commits = |run: &Run| -> Vec<&str> {
+        let history = run.one(2).upstream.into_iter();
+        history.map(|h| h.commit).collect()
+    };
+    assert_eq!(commits(&run), ["0cc00c8d4050", "86956e70761b"]);
+    let meta = run.model.meta.clone().map(|meta| Meta {
+        generation: "v5.13".into(),
+        ..meta
+    });
+    let narrowed = Frame {
+        meta,
+        ..Frame::default()
+    };
+    run.frame(&[], narrowed);
+    assert_eq!(commits(&run), ["86956e70761b"]);
 }

@@ -55,7 +55,10 @@ fn from_stacks(look: &Look<'_>) -> Option<Sighting> {
     let mut sighting = Sighting::new(
         "stacks",
         Severity::Info,
-        format!("none of {} is in or behind vfio_ap", count(tasks, "task")),
+        match tasks {
+            1 => "the one task that is stuck in the text is not in or behind vfio_ap".to_owned(),
+            n => format!("none of {} is in or behind vfio_ap", count(n, "task")),
+        },
     );
     for stack in look.model.stacks.iter().take(SHOWN) {
         let at: Vec<&str> = stack

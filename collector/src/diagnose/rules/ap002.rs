@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::leaks::{Leak, leaks};
 use super::{Doc, Rule, taken_in};
 use crate::diagnose::finding::{Id, Severity, Sighting, TaskRef};
 use crate::diagnose::graph::order::{self, Cycle, Instances};
@@ -21,7 +22,7 @@ queue, is a lock here, and a test that finds the flag clear makes an edge marked
 if there was no room for one the finding says `incomplete`. Cycles are found in the graph of lock classes by strongly
 connected components and the shortest cycle through each back edge; each is reported once. An rwsem's modes are treated
 as lockdep does: a reader waits for a reader as soon as anybody writes. Several locks of one class make no cycle unless
-their order inverts. Where the very same instances close the cycle it says so; where one exclusive lock was held at every
+their order inverts. A cycle that is there only because a lock was left locked is told with that (AP004). Where the very same instances close the cycle it says so; where one exclusive lock was held at every
 step the cycle cannot close, and is reported as info.
 
 **What can help.** Nothing is to be done on a running host; it is a bug to report, with the functions of each edge. The
@@ -39,7 +40,12 @@ pub(super) struct PossibleDeadlock {
     written: BTreeSet<u8>,
     cycles: Vec<Cycle>,
     told_ns: u64,
+    /// Locks that somebody has left locked so far.
+    leaks: Vec<Leak>,
 }
+
+/// Leaks remembered; each lock can be leaked once.
+const MAX_LEAKS: usize = 64;
 
 impl Rule for PossibleDeadlock {
     fn doc(&self) -> &'static Doc {
@@ -47,12 +53,20 @@ impl Rule for PossibleDeadlock {
     }
 
     fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
-        if look.frame.edges.is_empty() {
+        // A leak may show a reading later than the circle that it makes.
+        let before = self.leaks.len();
+        for leak in leaks(look) {
+            if self.leaks.len() < MAX_LEAKS && !self.leaks.contains(&leak) {
+                self.leaks.push(leak);
+            }
+        }
+        let new_leak = self.leaks.len() > before;
+        if look.frame.edges.is_empty() && !new_leak {
             return;
         }
         let new_edges = look.model.edges.len() != self.edges;
         let refresh = look.ago(self.told_ns) >= REFRESH_NS;
-        if !new_edges && (self.edges == 0 || !refresh) {
+        if !new_edges && !new_leak && (self.edges == 0 || !refresh) {
             return;
         }
         let written = order::written(look.model);
@@ -66,9 +80,23 @@ impl Rule for PossibleDeadlock {
         self.told_ns = look.now();
         let guards = order::guards(look.model, &self.cycles);
         for (cycle, guard) in self.cycles.iter().zip(guards) {
-            seen.push(sighting(look.model, cycle, guard));
+            let mut sighting = sighting(look.model, cycle, guard);
+            sighting.because_of = self
+                .leaks
+                .iter()
+                .find(|leak| is_because_of(look.model, cycle, leak))
+                .map(Leak::finding);
+            seen.push(sighting);
         }
     }
+}
+
+/// All edges of a step were made by a task that went on with a lock which it had left locked.
+fn is_because_of(model: &Model, cycle: &Cycle, leak: &Leak) -> bool {
+    cycle
+        .steps
+        .iter()
+        .any(|step| !step.edges.is_empty() && step.edges.iter().all(|edge| leak.made(model, *edge)))
 }
 
 fn sighting(model: &Model, cycle: &Cycle, guard: Option<u8>) -> Sighting {

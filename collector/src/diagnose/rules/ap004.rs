@@ -1,7 +1,6 @@
 //! AP004: a lock that a function has left locked.
 
-use probe_ebpf::abi::LockKind;
-
+use super::leaks::{is_leaked, key};
 use super::{Doc, REBOOT, Rule};
 use crate::diagnose::finding::{Id, Severity, Sighting};
 use crate::diagnose::look::Look;
@@ -16,7 +15,8 @@ A task has returned from a function with a lock that it had taken there, or has 
 lock from now on waits for ever.
 
 **How it is known.** The holding stood in two readings after the call in which the lock was acquired had returned (or the
-thread had ended), and every invocation of a probe was seen. Open-coded locks are AP003.
+thread had ended), and every invocation of a probe was seen. Open-coded locks are AP003. Orders of locks that are there only
+because the task went on with the lock make no findings of their own: they are listed here.
 
 **What can help.** Nothing releases it: a mutex is released by its owner. If the owner can be made to enter the function
 again it deadlocks with itself.
@@ -41,9 +41,7 @@ impl Rule for LeakedLock {
         }
         for (place, task) in look.waits.tasks.iter().enumerate() {
             for hold in &task.holds {
-                let kind = query::kind(hold.series as u8);
-                let lock_like = matches!(kind, LockKind::Mutex | LockKind::Rwsem);
-                if !lock_like || hold.adopted || !(task.exited || look.left_entry(task, hold)) {
+                if !is_leaked(look, task, hold) {
                     continue;
                 }
                 let stood = look.standing.hold(task.tid, hold);
@@ -59,9 +57,14 @@ impl Rule for LeakedLock {
                     format!("has returned from {entry} with {name} held")
                 };
                 let mut sighting = Sighting::new(
-                    format!("{name} {}.{}", task.tid, hold.serial),
+                    key(&name, task.tid, hold),
                     Severity::Critical,
                     format!("{who} {how}"),
+                );
+                sighting.symptom = format!(
+                    "{} {} {entry}",
+                    if task.exited { "ended" } else { "returned" },
+                    query::class_name(hold.series as u8)
                 );
                 sighting.since_ns = hold.since_ns;
                 sighting.tasks = vec![look.task_ref(task)];

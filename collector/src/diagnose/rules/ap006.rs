@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use probe_ebpf::abi::LockKind;
-use probe_ebpf::names::class_id;
+use probe_ebpf::names::{ENTRY_POINTS, class_id};
 
 use super::{Doc, Rule, taken_in};
 use crate::diagnose::finding::{Id, Severity, Sighting, TaskRef};
@@ -22,8 +22,9 @@ flush_work until a worker had polled it, or while pages were pinned. Everybody e
 
 **How it is known.** Each reading says for every hold above the threshold whether its holder ran, waited for another
 traced lock, or slept. A hold counts when it is over, so that one that never ends is not found here. The share is that of
-readings, not of time. Holds of `vcpu->mutex`, of VFIO's own locks around a whole open or close, which are long by
-design, and of work items are left out.
+readings, not of time. A lock that is not the driver's own (`kvm->lock`, the AP bus's mutex) counts only in readings in which
+its holder was in a function of the driver: what KVM sleeps for by itself is not the driver's. Holds of `vcpu->mutex`, of
+VFIO's own locks around a whole open or close, which are long by design, and of work items are left out.
 
 **What can help.** It goes on by itself. Fewer queues per guest make resets shorter; starting or stopping guests and
 changing matrices one after the other, and not at once, keeps the queue short.
@@ -48,6 +49,21 @@ const OUTER: [u8; 5] = [
     class_id::GROUP_RWSEM,
 ];
 
+/// The driver's own locks: whoever sleeps with one of them keeps the driver waiting, wherever it sleeps.
+const OWN: [u8; 4] = [
+    class_id::MATRIX_DEV_LOCK,
+    class_id::MDEVS_LOCK,
+    class_id::GUESTS_LOCK,
+    class_id::KVM_BUSY,
+];
+
+/// A function of the driver.
+fn is_drivers(entry: u8) -> bool {
+    ENTRY_POINTS
+        .get(usize::from(entry))
+        .is_some_and(|point| point.module == "vfio_ap")
+}
+
 /// A hold that is followed until it is over.
 struct Followed {
     place: Place,
@@ -57,10 +73,12 @@ struct Followed {
     seen_ns: u64,
     sleeping: u64,
     readings: u64,
+    elsewhere: u64,
 }
 
-/// Where a hold was slept in: the function that it was acquired in, and the one that sleeps.
-type Place = (u8, String);
+/// Where a hold was slept in: the function that it was acquired in, and whether that is not known because it began before
+/// measuring; the function that sleeps.
+type Place = (u8, bool, String);
 
 /// The holds of one place that were over in one tick.
 struct Over {
@@ -71,6 +89,7 @@ struct Over {
     held_ns: u64,
     sleeping: u64,
     readings: u64,
+    elsewhere: u64,
 }
 
 #[derive(Default)]
@@ -109,6 +128,7 @@ impl Rule for SleepingUnderLock {
                     over.holds += 1;
                     over.sleeping += hold.sleeping;
                     over.readings += hold.readings;
+                    over.elsewhere += hold.elsewhere;
                     if over.locks.len() < MAX_LOCKS {
                         over.locks.insert(hold.lock);
                     }
@@ -124,6 +144,7 @@ impl Rule for SleepingUnderLock {
                     held_ns,
                     sleeping: hold.sleeping,
                     readings: hold.readings,
+                    elsewhere: hold.elsewhere,
                 }),
             }
         }
@@ -156,6 +177,7 @@ impl SleepingUnderLock {
             }
             return;
         };
+        let in_driver = task.inside.iter().any(|call| is_drivers(call.entry as u8));
         let least = look.nanos(look.thresholds.slept_hold);
         for hold in &task.holds {
             let series = hold.series as u8;
@@ -171,7 +193,7 @@ impl SleepingUnderLock {
                 continue;
             }
             let followed = self.followed.entry(key).or_insert_with(|| Followed {
-                place: (hold.entry as u8, String::new()),
+                place: (hold.entry as u8, hold.adopted, String::new()),
                 lock: (series, hold.instance),
                 task: TaskRef {
                     tid: task.tid,
@@ -182,15 +204,21 @@ impl SleepingUnderLock {
                 seen_ns: 0,
                 sleeping: 0,
                 readings: 0,
+                elsewhere: 0,
             });
             followed.seen_ns = look.now();
+            // Somebody who waits for a traced lock may wait for the driver.
+            if !in_driver && !OWN.contains(&(series >> 1)) && matches!(asleep, Asleep::In(_)) {
+                followed.elsewhere += 1;
+                continue;
+            }
             followed.readings += 1;
             if followed.readings == 2 {
                 followed.task.role = look.role(task);
             }
             if let Asleep::In(function) = &asleep {
                 followed.sleeping += 1;
-                followed.place.1.clone_from(function);
+                followed.place.2.clone_from(function);
             }
         }
     }
@@ -229,7 +257,11 @@ fn sighting(look: &Look<'_>, place: &Place, of: &VecDeque<Over>) -> Option<Sight
         return None;
     }
     let entry = query::entry_name(place.0);
-    let taken = taken_in(place.0);
+    let taken = if place.1 {
+        "before measuring began".into()
+    } else {
+        taken_in(place.0)
+    };
     let longest = of.iter().max_by_key(|over| over.held_ns)?;
     let locks: BTreeSet<(u8, u32)> = of.iter().flat_map(|over| &over.locks).copied().collect();
     // Both modes of an rwsem have one name.
@@ -241,11 +273,11 @@ fn sighting(look: &Look<'_>, place: &Place, of: &VecDeque<Over>) -> Option<Sight
     let locks: Vec<String> = locks.into_iter().collect();
     let shown = locks.len().min(4);
     let mut sighting = Sighting::new(
-        format!("{entry} {}", place.1),
+        format!("{entry} {}", place.2),
         Severity::Warning,
         format!(
             "locks taken {taken} are held while their holder sleeps in {}, {} at most",
-            place.1,
+            place.2,
             duration(longest.held_ns)
         ),
     );
@@ -253,15 +285,17 @@ fn sighting(look: &Look<'_>, place: &Place, of: &VecDeque<Over>) -> Option<Sight
         "asleep in {sleeping} of {readings} readings of {} such holds in the last 10 s",
         sum(|over| over.holds)
     ));
-    sighting.details.push(format!(
-        "of {}{}",
-        list(&locks[..shown]),
-        if locks.len() > shown {
-            format!(" and {} more", locks.len() - shown)
-        } else {
-            String::new()
-        }
-    ));
+    let elsewhere = sum(|hold| hold.elsewhere);
+    if elsewhere > 0 {
+        sighting.details.push(format!(
+            "{elsewhere} readings more, in which the holder slept outside of the driver's functions, are not counted"
+        ));
+    }
+    let mut named = locks[..shown].to_vec();
+    if locks.len() > shown {
+        named.push(format!("{} more", locks.len() - shown));
+    }
+    sighting.details.push(format!("of {}", list(&named)));
     sighting.tasks = vec![longest.longest.clone()];
     sighting.locks = locks;
     sighting.meaning = "everybody who wants these locks waits for a timer".into();

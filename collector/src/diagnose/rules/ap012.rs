@@ -231,8 +231,12 @@ fn sighting(look: &Look<'_>, key: String, tasks: &[Stuck<'_>]) -> Option<Sightin
     let chain = Chain::of(look, first.place)?;
     let task = &look.waits.tasks[first.place];
     let guests: BTreeSet<Option<u32>> = tasks.iter().map(|task| task.guest).collect();
-    let names: Vec<String> = guests
+    // Those that are not known last.
+    let (known, not): (Vec<Option<u32>>, Vec<Option<u32>>) =
+        guests.iter().partition(|guest| guest.is_some());
+    let names: Vec<String> = known
         .iter()
+        .chain(&not)
         .map(|guest| {
             guest.map_or_else(
                 || "a guest that is not known".to_owned(),
@@ -271,6 +275,10 @@ fn sighting(look: &Look<'_>, key: String, tasks: &[Stuck<'_>]) -> Option<Sightin
         ),
     );
     sighting.since_ns = first.call.since_ns;
+    sighting.symptom = match &root {
+        Some((_, root)) => root.text(),
+        None => String::new(),
+    };
     if tasks.len() > 1 {
         sighting
             .details
@@ -312,6 +320,7 @@ fn sighting(look: &Look<'_>, key: String, tasks: &[Stuck<'_>]) -> Option<Sightin
         Some((_, Root::PollingHardware { .. })) => vec!["what helps the queue: see AP007".into()],
         Some((_, Root::Cycle(_))) => vec!["see AP001".into()],
         Some((_, Root::Exited)) => vec!["see AP003 and AP004".into()],
+        _ if waits_for_clear_flag(look, task) => vec!["see AP003".into()],
         _ if look.from_stacks() => {
             vec!["save the stacks of all tasks (sysrq-t), or take a dump: the holder's is not among these".into()]
         }
@@ -323,4 +332,11 @@ fn sighting(look: &Look<'_>, key: String, tasks: &[Stuck<'_>]) -> Option<Sightin
             .push("this wait is killable: killing QEMU ends it".into());
     }
     Some(sighting)
+}
+
+/// A wake-up was lost: that is a finding of its own.
+fn waits_for_clear_flag(look: &Look<'_>, task: &frame::TaskState) -> bool {
+    innermost(task).is_some_and(|wait| {
+        query::open_coded(wait.series as u8) && look.flag_is_clear(wait.instance)
+    })
 }

@@ -18,6 +18,7 @@ mod ap011;
 mod ap012;
 mod ap013;
 mod ap014;
+mod leaks;
 
 use super::finding::{Id, Sighting};
 use super::look::Look;

@@ -16,11 +16,11 @@ use probe_ebpf::names::entry_id::{KVM_VCPU_IOCTL, NONE};
 
 use super::generation;
 use super::table::{Activity, imply};
-use super::text::{Parsed, Task};
+use super::text::{MAX_TASKS, Parsed, Task};
 use crate::attach::generation::Generation;
 use crate::frame;
 use instances::{Group, Instances};
-use settle::{Actor, Fact, Settling};
+use settle::{Absent, Actor, Fact, Settling};
 
 /// The moment of the text, in nanoseconds: 13 days after the kernel's start, so that nothing was blocked before it.
 pub const AT_NS: u64 = 1 << 50;
@@ -53,6 +53,7 @@ pub fn frame(parsed: &Parsed, generation: Option<&str>) -> (frame::Frame, Vec<St
     settling.run();
     let Settling {
         actors,
+        absent,
         notes: settled,
         ..
     } = settling;
@@ -68,8 +69,8 @@ pub fn frame(parsed: &Parsed, generation: Option<&str>) -> (frame::Frame, Vec<St
     let mut instances = Instances::default();
     for actor in &actors {
         if !is_relevant(actor) {
-            // Where it is instead.
-            if elsewhere.len() < MAX_ELSEWHERE {
+            // Where it is instead; who runs is not stuck anywhere.
+            if actor.task.state != Some('R') && elsewhere.len() < MAX_ELSEWHERE {
                 elsewhere.extend(stack(actor.task, &frame::TaskState::default()));
             }
             continue;
@@ -78,6 +79,14 @@ pub fn frame(parsed: &Parsed, generation: Option<&str>) -> (frame::Frame, Vec<St
         stacks.extend(stack(actor.task, &state));
         live.tasks.push(state);
     }
+    // A model takes so many.
+    let room = MAX_TASKS.saturating_sub(live.tasks.len());
+    live.tasks.extend(
+        absent
+            .into_iter()
+            .take(room)
+            .map(|(tid, owner)| absent_state(tid, &owner, &mut instances)),
+    );
     let series: BTreeSet<u32> = live
         .tasks
         .iter()
@@ -118,9 +127,19 @@ pub fn frame(parsed: &Parsed, generation: Option<&str>) -> (frame::Frame, Vec<St
         live: Some(live),
         // Those that matter last: of too many, the first are forgotten.
         stacks: elsewhere.into_iter().chain(stacks).collect(),
+        log: parsed.messages.iter().map(|text| said(text)).collect(),
         ..frame::Frame::default()
     };
     (frame, notes)
+}
+
+/// A message of the driver.
+fn said(text: &str) -> frame::LogLine {
+    frame::LogLine {
+        at_ns: AT_NS,
+        level: frame::LogLine::DRIVER.into(),
+        text: text.into(),
+    }
 }
 
 fn is_relevant(actor: &Actor<'_>) -> bool {
@@ -176,21 +195,10 @@ fn state(actor: &Actor<'_>, instances: &mut Instances) -> frame::TaskState {
             u32::from(innermost)
         }
     };
-    let holds = actor.holds.iter().zip(1..).map(|(fact, serial)| {
-        let (instance, lock) = instances.get(fact.key, fact.mode);
-        frame::Holding {
-            series: u32::from(series(fact.key.class(), fact.mode)),
-            instance,
-            lock,
-            since_ns,
-            serial,
-            entry: entry(fact),
-            adopted: true,
-            evidence: fact.evidence.into(),
-            ..frame::Holding::default()
-        }
-    });
-    let holds: Vec<frame::Holding> = holds.collect();
+    let holds = actor.holds.iter().zip(1..);
+    let holds: Vec<frame::Holding> = holds
+        .map(|(fact, serial)| holding(fact, serial, since_ns, entry(fact), instances))
+        .collect();
     let waits = actor.wait.iter().map(|fact| {
         let (instance, lock) = instances.get(fact.key, fact.mode);
         frame::Waiting {
@@ -201,7 +209,13 @@ fn state(actor: &Actor<'_>, instances: &mut Instances) -> frame::TaskState {
             serial: 1,
             entry: u32::from(innermost),
             rounds: 0,
-            evidence: fact.evidence.into(),
+            evidence: match actor.or.as_slice() {
+                [] => fact.evidence.into(),
+                or => {
+                    let evidence = fact.evidence.trim_end_matches(", assumed");
+                    format!("{evidence}, assumed: or {}", or.join(", or "))
+                }
+            },
         }
     });
     let waits: Vec<frame::Waiting> = waits.collect();
@@ -220,6 +234,40 @@ fn state(actor: &Actor<'_>, instances: &mut Instances) -> frame::TaskState {
             })
             .collect(),
         state: task.state.map(String::from).unwrap_or_default(),
+        ..frame::TaskState::default()
+    }
+}
+
+fn holding(
+    fact: &Fact,
+    serial: u64,
+    since_ns: u64,
+    entry: u32,
+    instances: &mut Instances,
+) -> frame::Holding {
+    let (instance, lock) = instances.get(fact.key, fact.mode);
+    frame::Holding {
+        series: u32::from(series(fact.key.class(), fact.mode)),
+        instance,
+        lock,
+        since_ns,
+        serial,
+        entry,
+        adopted: true,
+        evidence: fact.evidence.into(),
+        ..frame::Holding::default()
+    }
+}
+
+/// An owner of which there is the kernel's word alone. Since when it owns the lock is not known.
+fn absent_state(tid: u32, owner: &Absent<'_>, instances: &mut Instances) -> frame::TaskState {
+    let holds = owner.holds.iter().zip(1..);
+    frame::TaskState {
+        tid,
+        comm: owner.comm.into(),
+        holds: holds
+            .map(|(fact, serial)| holding(fact, serial, AT_NS, u32::from(NONE), instances))
+            .collect(),
         ..frame::TaskState::default()
     }
 }

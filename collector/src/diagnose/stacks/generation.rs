@@ -98,6 +98,13 @@ pub fn candidates(parsed: &Parsed, given: Option<Generation>) -> Candidates {
     apply(
         &mut left,
         &mut evidence,
+        !parsed.messages.is_empty(),
+        Generations::of(&[V6_6, V7_3]),
+        "the driver says for how long it has polled a reset",
+    );
+    apply(
+        &mut left,
+        &mut evidence,
         true,
         UNRELEASED.not(),
         "it is a released kernel",

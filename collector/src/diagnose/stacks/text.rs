@@ -19,6 +19,8 @@ pub const MAX_TASKS: usize = 16_384;
 pub const MAX_FRAMES: usize = 64;
 /// Bytes of a name.
 pub const MAX_NAME: usize = 128;
+/// Messages of the driver: the last of them.
+pub const MAX_MESSAGES: usize = 256;
 /// Notes of each kind.
 const MAX_NOTES: usize = 32;
 
@@ -29,6 +31,8 @@ pub struct Parsed {
     pub tasks: Vec<Task>,
     /// The kernel's release, where the text has it.
     pub kernel_release: Option<String>,
+    /// What the driver says of resets that it polls, in the order of the text.
+    pub messages: Vec<String>,
     /// What was passed over, and why.
     pub notes: Vec<String>,
 }

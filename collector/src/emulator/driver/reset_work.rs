@@ -48,11 +48,26 @@ pub fn apq_reset_check(machine: &'static Machine, work: &'static WorkStruct) {
         return;
     };
     let queue = &device.storage;
+    let mut elapsed_ms = 0_u32;
     loop {
         msleep(AP_RESET_INTERVAL_MS);
+        elapsed_ms = elapsed_ms.saturating_add(AP_RESET_INTERVAL_MS);
         let status = machine.hardware.ap_tapq(queue.apqn);
         match status.response_code {
-            AP_RESPONSE_RESET_IN_PROGRESS | AP_RESPONSE_BUSY => continue,
+            AP_RESPONSE_RESET_IN_PROGRESS | AP_RESPONSE_BUSY => {
+                // `WAIT_MSG`; the kernel counts an interval for each poll, and reads no clock.
+                machine.log.notice_ratelimited(|| {
+                    format!(
+                        "Waited {elapsed_ms}ms for reset of queue {:02x}.{:04x} ({}, {}, {})",
+                        queue.apqn >> 8,
+                        queue.apqn & 0xff,
+                        status.response_code,
+                        u8::from(status.queue_empty),
+                        u8::from(status.irq_enabled)
+                    )
+                });
+                continue;
+            }
             AP_RESPONSE_NORMAL | AP_RESPONSE_DECONFIGURED | AP_RESPONSE_CHECKSTOPPED => {
                 let begun_with = queue.reset_rc.load(Ordering::Relaxed);
                 if !matches!(

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use mutex::Mutex;
 pub use rwsem::RwSemaphore;
-pub use task::TaskStruct;
+pub use task::{TaskStruct, monotonic_ns};
 pub use waitqueue::{WaitQueueEntry, WaitQueueHead};
 pub use workqueue::WorkStruct;
 

@@ -267,7 +267,7 @@ impl TaskStruct {
 }
 
 /// CLOCK_MONOTONIC, which is the clock of probes, too.
-fn monotonic_ns() -> u64 {
+pub fn monotonic_ns() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

@@ -12,6 +12,7 @@ mod locks;
 mod mdevs;
 mod meeting;
 mod resets;
+mod retries;
 mod roles;
 mod second;
 mod secure;
@@ -71,7 +72,7 @@ const PLAIN: Scenario = Scenario {
 };
 
 /// All scenarios.
-pub static SCENARIOS: [Scenario; 16] = [
+pub static SCENARIOS: [Scenario; 18] = [
     Scenario {
         name: "steady",
         about: "guests that run, come and go, with an administrator each; never stuck",
@@ -161,6 +162,20 @@ pub static SCENARIOS: [Scenario; 16] = [
         only: &WITH_FLAG,
         guests: (2, MAX_GUESTS),
         actors: flags::set_unset,
+        ..PLAIN
+    },
+    Scenario {
+        name: "starved-vcpu",
+        about: "vCPUs of guest 0 wait for kvm_busy, which others set again each time before they run",
+        only: &["v5.13"],
+        guests: (5, 5),
+        actors: flags::starved_vcpu,
+        ..PLAIN
+    },
+    Scenario {
+        name: "write-retry",
+        about: "a tool writes to the matrix of running guests again and again",
+        actors: retries::actors,
         ..PLAIN
     },
     Scenario {

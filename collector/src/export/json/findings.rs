@@ -27,8 +27,14 @@ pub struct Finding {
     /// The same when it was seen last; absent while it stands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at_ns: Option<u64>,
+    /// The same when its texts and its chain were made; absent if that is `found_at_ns`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub told_at_ns: Option<u64>,
     /// What it is known from, and further facts.
     pub details: Vec<String>,
+    /// What there is only because of it; absent where nothing is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub consequences: Vec<String>,
     /// What it means for the guest.
     pub meaning: String,
     /// What can help, and what it risks.
@@ -116,7 +122,9 @@ impl Finding {
             began_at_ns: finding.since_ns,
             found_at_ns: finding.found_ns,
             ended_at_ns: finding.until_ns,
+            told_at_ns: (finding.told_ns != finding.found_ns).then_some(finding.told_ns),
             details: finding.seen.details.clone(),
+            consequences: finding.consequences.clone(),
             meaning: finding.seen.meaning.clone(),
             help: finding.seen.help.clone(),
             tasks: finding.seen.tasks.clone(),

@@ -14,6 +14,7 @@ mod governor;
 mod guard;
 mod jobs;
 mod kprobes;
+mod messages;
 mod objects;
 mod programs;
 mod run;
@@ -193,6 +194,9 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         level: 0,
         stacks_over: 0,
         detaches_at: None,
+        messages: driver
+            .then(|| messages::Messages::open(std::path::Path::new("/dev/kmsg")).ok())
+            .flatten(),
         module: if driver { module } else { None },
         driver_locks: fixed
             .iter()

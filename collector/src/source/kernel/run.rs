@@ -16,6 +16,7 @@ use super::attaching::{Attachment, Pending};
 use super::driver::Module;
 use super::fixed::Given;
 use super::governor::{Drop as Dropped, Governor};
+use super::messages::Messages;
 use super::objects::Names;
 use super::verify::{Places, Verifier, Watched};
 use super::words::Kernel;
@@ -85,6 +86,8 @@ pub(in crate::source) struct KernelSource {
     pub(super) detaches_at: Option<Instant>,
     /// The driver's module, where it is measured.
     pub(super) module: Option<Module>,
+    /// The kernel's log, where the driver is measured and the log may be read.
+    pub(super) messages: Option<Messages>,
     /// Addresses of its locks.
     pub(super) driver_locks: Vec<u64>,
     /// Addresses at which its entry points are probed.
@@ -424,6 +427,11 @@ impl KernelSource {
             // A gap has lost an unknown number of invocations: one at least.
             loss.missed += u64::from(silence > SILENCE_NS);
             losses.tell(&self.log, loss, now);
+        }
+        if let Some(messages) = &mut self.messages {
+            for (at_ns, text) in messages.read() {
+                self.log.push_driver(at_ns, &text);
+            }
         }
         self.observe(&frame);
         self.settle_given(&frame);

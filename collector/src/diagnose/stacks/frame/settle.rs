@@ -20,6 +20,8 @@ const ANOTHER_HOLDS_IT: &str = "another task holds it";
 
 /// Holdings of one task, as the model takes them.
 const MAX_HOLDS: usize = 16;
+/// Owners that are not in the text.
+const MAX_ABSENT: usize = 256;
 /// Rounds of settling; each settles all that the one before made possible.
 const ROUNDS: usize = 16;
 
@@ -32,8 +34,16 @@ pub(super) struct Actor<'a> {
     pub holds: Vec<Fact>,
     /// What it waits for.
     pub wait: Option<Fact>,
+    /// What it may wait for as well, where nothing decided.
+    pub or: Vec<&'static str>,
     /// The candidate that was chosen, by number.
     chosen: Option<usize>,
+}
+
+/// A task that the kernel names as the owner of a lock, and whose stack is not in the text.
+pub(super) struct Absent<'a> {
+    pub comm: &'a str,
+    pub holds: Vec<Fact>,
 }
 
 /// A lock that is held or waited for.
@@ -57,6 +67,7 @@ impl<'a> Actor<'a> {
             group,
             holds: Vec::new(),
             wait: None,
+            or: Vec::new(),
             chosen: None,
         }
     }
@@ -90,6 +101,8 @@ pub(super) struct Settling<'a> {
     /// The tasks that execute a reset_work.
     works: Vec<usize>,
     holders: BTreeMap<Key, Vec<(usize, Mode)>>,
+    /// Owners of locks that are not in the text, by thread id.
+    pub absent: BTreeMap<u32, Absent<'a>>,
     pub notes: Vec<String>,
 }
 
@@ -101,6 +114,7 @@ impl<'a> Settling<'a> {
             vcpus: BTreeMap::new(),
             works: Vec::new(),
             holders: BTreeMap::new(),
+            absent: BTreeMap::new(),
             notes: Vec::new(),
             actors,
         };
@@ -333,15 +347,21 @@ impl<'a> Settling<'a> {
             }
             let locks: Vec<Lock> = possible.iter().map(|index| all[*index].lock).collect();
             let (class, mode) = locks[0];
-            let mut names: Vec<&str> = locks.iter().map(|(class, _)| class_name(*class)).collect();
-            names.dedup();
+            let mut names: Vec<&'static str> = Vec::new();
+            for (class, _) in &locks {
+                let name = class_name(*class);
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
             let note = format!(
-                "{}: which of {} it waits for cannot be told; the first is shown",
+                "{}: which of {} it waits for cannot be told; the first is followed",
                 actor.who(),
                 names.join(", ")
             );
             self.notes.push(note);
             let key = self.awaited_key(at, class);
+            self.actors[at].or = names.split_off(1);
             self.actors[at].wait = Some(Fact {
                 key,
                 mode,
@@ -408,8 +428,7 @@ impl<'a> Settling<'a> {
             let Some(blocker) = &self.actors[at].task.blocker else {
                 continue;
             };
-            let (Some(&owner), Some(wait)) = (self.by_tid.get(&blocker.tid), self.actors[at].wait)
-            else {
+            let Some(wait) = self.actors[at].wait else {
                 continue;
             };
             // "Likely": of a semaphore it is who took it last, of a reader-owned rw-semaphore the last of many readers.
@@ -427,6 +446,10 @@ impl<'a> Settling<'a> {
                 ));
                 continue;
             }
+            let Some(&owner) = self.by_tid.get(&blocker.tid) else {
+                self.add_absent(at, wait, mode);
+                continue;
+            };
             let held = |actor: &Actor<'_>| actor.holds.iter().position(|h| h.key == wait.key);
             match held(&self.actors[owner]) {
                 Some(known) => {
@@ -461,6 +484,39 @@ impl<'a> Settling<'a> {
             if let Some(wait) = &mut self.actors[at].wait {
                 wait.evidence = "stack,kernel";
             }
+        }
+    }
+}
+
+impl Settling<'_> {
+    /// The owner of what a task waits for is not in the text: all that is known of it is the kernel's word.
+    fn add_absent(&mut self, at: usize, wait: Fact, mode: Mode) {
+        let Some(blocker) = &self.actors[at].task.blocker else {
+            return;
+        };
+        // Every CPU's idle task has the id 0, and owns nothing.
+        let full = self.absent.len() >= MAX_ABSENT && !self.absent.contains_key(&blocker.tid);
+        if blocker.tid == 0 || full {
+            return;
+        }
+        // Another task of the text holds it alone: the kernel's word is of another moment.
+        if !self.may_be_owned(at, (wait.key.class(), wait.mode)) {
+            return;
+        }
+        let absent = self.absent.entry(blocker.tid).or_insert(Absent {
+            comm: &blocker.comm,
+            holds: Vec::new(),
+        });
+        let known = absent.holds.iter().any(|held| held.key == wait.key);
+        if !known && absent.holds.len() < MAX_HOLDS {
+            absent.holds.push(Fact {
+                key: wait.key,
+                mode,
+                evidence: "kernel",
+            });
+        }
+        if let Some(wait) = &mut self.actors[at].wait {
+            wait.evidence = "stack,kernel";
         }
     }
 }

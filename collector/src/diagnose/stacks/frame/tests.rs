@@ -30,6 +30,7 @@ fn said(text: &str, generation: Option<&str>) -> (Vec<String>, frame::Frame, Vec
         let read = if series & 1 == 1 { " read" } else { "" };
         match evidence {
             "stack" | "stack, assumed" => format!("{name}{read}"),
+            other if other.starts_with("stack, assumed") => format!("{name}{read}"),
             other => format!("{name}{read} ({other})"),
         }
     };
@@ -236,7 +237,7 @@ fn the_kernels_own_word() {
     assert_eq!(
         lines,
         [
-            "CPU 30/KVM (30): holds ; waits for ap_attr_mutex (stack,kernel)",
+            "CPU 30/KVM (30): holds ; waits for ap_attr_mutex (stack,kernel, assumed: or matrix_dev->guests_lock, or kvm->lock)",
             "CPU 31/KVM (31): holds ; waits for matrix_dev->mdevs_lock (stack,kernel)",
             "CPU 32/KVM (32): holds matrix_dev->mdevs_lock (stack,kernel); waits for reset_work[?]",
             "CPU 33/KVM (33): holds ap_attr_mutex (kernel); waits for ",
@@ -325,4 +326,50 @@ proptest::proptest! {
         }
         is_sane(&text, Generation::ALL.get(which).map(|g| g.name()));
     }
+}
+
+#[test]
+fn an_owner_whose_stack_is_not_in_the_text_is_named() {
+    let vcpu = [
+        "mutex_lock+0x1/0x2",
+        "handle_pqap+0x1/0x2 [vfio_ap]",
+        "kvm_s390_handle_b2+0x1/0x2 [kvm]",
+        "kvm_vcpu_ioctl+0x1/0x2 [kvm]",
+    ];
+    let text = report(31, 30, 130, &vcpu)
+        + "INFO: task CPU 31/KVM:31 is blocked on a mutex likely owned by task qemu-system:77.\n";
+    let (lines, frame, _) = said(&text, Some("v6.6"));
+    assert!(
+        lines.contains(
+            &"qemu-system (77): holds matrix_dev->mdevs_lock (kernel); waits for ".to_owned()
+        ),
+        "{lines:#?}"
+    );
+    let tasks = &frame.live.as_ref().unwrap().tasks;
+    let owner = tasks.iter().find(|task| task.tid == 77).unwrap();
+    assert!(owner.inside.is_empty() && owner.holds.len() == 1);
+    // Nothing is waited for that the kernel could be talking of.
+    let (lines, ..) = said(
+        &text.replace("mutex likely", "semaphore likely"),
+        Some("v6.6"),
+    );
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+}
+
+#[test]
+fn all_that_a_stack_may_wait_for_is_listed() {
+    let store = [
+        "mutex_lock+0x1/0x2",
+        "unassign_adapter_store+0x1/0x2 [vfio_ap]",
+    ];
+    let (_, frame, notes) = said(&report(50, 50, 130, &store), Some("v6.6"));
+    let wait = &frame.live.as_ref().unwrap().tasks[0].waits[0];
+    assert_eq!(
+        wait.evidence,
+        "stack, assumed: or kvm->lock, or matrix_dev->mdevs_lock"
+    );
+    assert!(
+        notes.iter().any(|note| note.contains("cannot be told")),
+        "{notes:?}"
+    );
 }

@@ -1,11 +1,13 @@
 //! The reader: from lines to tasks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+
+use crate::diagnose::messages;
 
 use super::line::{self, content, field, name_and_id};
 use super::{
-    Blocker, BlockerKind, Frame, MAX_FRAMES, MAX_LINE, MAX_NAME, MAX_NOTES, MAX_TASKS, MAX_TEXT,
-    Parsed, Task,
+    Blocker, BlockerKind, Frame, MAX_FRAMES, MAX_LINE, MAX_MESSAGES, MAX_NAME, MAX_NOTES,
+    MAX_TASKS, MAX_TEXT, Parsed, Task,
 };
 
 /// Reads a text. Any text: what is not understood is passed over.
@@ -70,6 +72,8 @@ struct Reader {
     path: Option<u32>,
     release: Option<String>,
     notes: Vec<String>,
+    messages: VecDeque<String>,
+    lockdep: bool,
     unowned_frames: u64,
     lost_frames: u64,
     lost_tasks: u64,
@@ -99,12 +103,21 @@ impl Reader {
             return;
         }
         self.find_release(text);
+        if messages::answer(0, text).is_some() {
+            if self.messages.len() >= MAX_MESSAGES {
+                self.messages.pop_front();
+            }
+            self.messages.push_back(text.to_owned());
+            return;
+        }
         if self.hung_task(text) || self.blocker(text) || self.task_line(text) {
             return;
         }
         if self.crash_line(text) || self.old_task_line(text) || self.cpu_line(text) {
             return;
         }
+        // `WARNING: possible circular locking dependency detected` (kernel/locking/lockdep.c).
+        self.lockdep |= text.contains("circular locking dependency detected");
         if OTHER.iter().any(|start| text.starts_with(start)) {
             self.current = Current::None;
         }
@@ -417,6 +430,9 @@ impl Reader {
         for note in repeated {
             self.note(note);
         }
+        if self.lockdep {
+            self.note("the text has a report of lockdep, which says what can happen and not who is stuck; its chains are not read".to_owned());
+        }
         for (count, what) in [
             (self.unowned_frames, "frames that belong to no task"),
             (self.lost_frames, "frames beyond the limit of a stack"),
@@ -430,6 +446,7 @@ impl Reader {
         Parsed {
             tasks: self.tasks,
             kernel_release: self.release,
+            messages: self.messages.into(),
             notes: self.notes,
         }
     }

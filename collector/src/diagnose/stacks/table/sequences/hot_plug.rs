@@ -49,6 +49,7 @@ pub(super) const RULES: &[Sequence] = &[
     driver(&["matrix_show", "control_domains_show", "guest_matrix_show"], HOT_PLUG, "attributes are read under mdevs_lock (v6.0)", &[
         mutex(MDEVS_LOCK),
     ]),
+    driver(&["ap_config_show"], WORK, "ap_config is read without a lock (v6.10)", &[STAY]),
     driver(&["status_show"], BEFORE_7_3, "the status of a queue is read under mdevs_lock (v6.0)", &[mutex(MDEVS_LOCK)]),
     driver(&["status_show"], G7_3, "the status of a queue is read under guests_lock and mdevs_lock (7.3)", &[
         mutex(GUESTS_LOCK),
