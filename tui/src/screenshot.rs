@@ -107,6 +107,7 @@ pub fn at(recording: &Path, at: Duration, keys: &str, settings: Settings) -> Res
     let mut app = App::with(settings, Duration::from_millis(100));
     app.replay = Some(replay);
     tape.arrive(&mut app)?;
+    app.refresh();
     press(&mut app, keys);
     Ok(app)
 }

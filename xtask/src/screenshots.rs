@@ -69,7 +69,14 @@ fn record(binary: &Path, folder: &Path) -> Result<(), Failure> {
         let file = folder.join(format!("{scenario}-{generation}.apscope"));
         process::run(
             Command::new(binary)
-                .args(["record", "-q", "--source", "emulator", "--probe", "in-process"])
+                .args([
+                    "record",
+                    "-q",
+                    "--source",
+                    "emulator",
+                    "--probe",
+                    "in-process",
+                ])
                 .args(["--scenario", scenario, "--generation", generation])
                 .args(["--guests", &guests.to_string(), "--duration", duration])
                 .arg("-o")
@@ -84,13 +91,21 @@ fn convert(folder: &Path, png: &Path) -> Result<(), Failure> {
     fs::create_dir_all(png).map_err(|e| Failure::file("creating", png, &e))?;
     let entries = fs::read_dir(folder).map_err(|e| Failure::file("reading", folder, &e))?;
     for entry in entries {
-        let path = entry.map_err(|e| Failure::file("reading", folder, &e))?.path();
-        let Some(name) = path.file_stem().filter(|_| path.extension().is_some_and(|e| e == "svg")) else {
+        let path = entry
+            .map_err(|e| Failure::file("reading", folder, &e))?
+            .path();
+        let Some(name) = path
+            .file_stem()
+            .filter(|_| path.extension().is_some_and(|e| e == "svg"))
+        else {
             continue;
         };
         let target = png.join(name).with_extension("png");
         process::run(
-            Command::new("rsvg-convert").arg("-o").arg(&target).arg(&path),
+            Command::new("rsvg-convert")
+                .arg("-o")
+                .arg(&target)
+                .arg(&path),
             &format!("drawing {} with rsvg-convert", target.display()),
         )?;
     }

@@ -69,9 +69,8 @@ impl Settings {
     /// One line that says what cannot be understood, and what could.
     pub fn parse(text: &str) -> Result<Self, String> {
         let file: File = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |at| {
-                text[..at.start.min(text.len())].lines().count().max(1)
-            });
+            let before = error.span().and_then(|at| text.get(..at.start));
+            let line = before.unwrap_or_default().matches('\n').count() + 1;
             format!("line {line}: {}", error.message())
         })?;
         let mut settings = Self::default();

@@ -260,6 +260,9 @@ impl Keymap {
         self.keys
             .retain(|(key, action)| action != known && !own.iter().any(|(new, _)| new == key));
         self.keys.extend(own);
+        // In the order of the table, so that the same keys are the same map.
+        let place = |action: Action| TABLE.iter().position(|entry| entry.0 == action);
+        self.keys.sort_by_key(|(_, action)| place(*action));
         if !self.keys.iter().any(|(_, action)| *action == Action::Quit) {
             return Err(format!("{action} takes the last key that quits"));
         }

@@ -205,8 +205,7 @@ impl App {
     fn back(&mut self, escape: bool) {
         if self.overlay.take().is_some() || std::mem::take(&mut self.detail_open) {
             self.scroll = self.resting_scroll();
-        } else if std::mem::take(&mut self.expanded) {
-        } else if escape {
+        } else if !std::mem::take(&mut self.expanded) && escape {
             self.filter_mut().clear();
         }
         self.stale = true;

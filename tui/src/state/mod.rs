@@ -121,6 +121,10 @@ pub struct Rows {
 }
 
 /// The dashboard's state.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a choice of its own: any of them goes with any other"
+)]
 pub struct App {
     live: Snapshot,
     diagnosis: Diagnosis,

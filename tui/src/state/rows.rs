@@ -276,13 +276,10 @@ fn sort<T>(rows: &mut [T], descending: bool, compare: impl Fn(&T, &T) -> Orderin
     });
 }
 
-/// Locks that tasks wait for now first, then those with the longest waits: the 99th percentile of all.
+/// Locks with the longest queues first, then those with the longest waits: the 99th percentile of all.
 pub fn busiest_first(rows: &mut [LockRow]) {
     rows.sort_by_key(|row| {
-        std::cmp::Reverse((
-            row.facts.queue > 0,
-            row.facts.wait.p99_ns,
-            row.facts.acquisitions,
-        ))
+        let facts = &row.facts;
+        std::cmp::Reverse((facts.queue, facts.wait.p99_ns, facts.acquisitions))
     });
 }

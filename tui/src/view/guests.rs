@@ -226,9 +226,9 @@ fn matrix(row: &GuestRow, theme: Theme, width: usize) -> Vec<Line<'static>> {
     for (state, text) in [
         (QueueState::InGuest, "in guest"),
         (QueueState::Known, "assigned"),
-        (QueueState::Refused(1), "answered that code"),
+        (QueueState::Refused(1), "answer"),
         (QueueState::Resetting, "resetting"),
-        (QueueState::Stuck, "stuck in reset"),
+        (QueueState::Stuck, "stuck"),
     ] {
         let queue = Queue {
             adapter: 0,
@@ -238,7 +238,7 @@ fn matrix(row: &GuestRow, theme: Theme, width: usize) -> Vec<Line<'static>> {
         };
         let (sign, style) = sign(Some(&queue), theme);
         legend.push(Span::styled(sign, style));
-        legend.push(Span::styled(format!(" {text}   "), theme.dim()));
+        legend.push(Span::styled(format!(" {text}  "), theme.dim()));
     }
     legend.push(Span::styled("· not seen", theme.dim()));
     lines.push(Line::from(legend));

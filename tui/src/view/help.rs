@@ -149,42 +149,60 @@ pub fn lines(app: &App) -> Vec<Line<'static>> {
     lines
 }
 
-const GUIDE: &[&str] = &[
-    "1  Overview   The first line is the verdict. Below it stands who waits for whom: read each",
-    "              \"held by\" as \"because this one has it\". A chain that comes back (↺) is a deadlock.",
-    "              \"can help\" says what can be done and what that risks. apscope does nothing itself.",
-    "7  Findings   Everything found, also what is over. Enter: evidence, and what upstream did.",
-    "              y copies a finding for a report.",
-    "2  Locks      Sort with s. A lock with a * is a flag and a wait queue: it blocks like a lock, and",
-    "              lockdep does not know of it. Enter: histograms, over time, and who queues.",
-    "5  Order      Which lock is taken while which is held. A ! is a step of a cycle: even if nothing",
-    "              hangs now, it can. ○ marks what lockdep is blind to.",
-    "6  Timeline   What each task did in the last seconds. ← → moves the cursor, z zooms.",
-    "4  Guests     What each guest is at, who blocks it, and the queues it was seen to use.",
-    "3  Entries    The driver's functions: how long, and what they return. 8 Log: every span.",
-    "",
-    "/ filters any list, space holds the picture, x writes the view to a file, ? has all keys.",
-    "Try: apscope --scenario se-start (a deadlock), --scenario stuck-reset --generation v6.6",
-    "(hardware that does not answer), --scenario slow-reset (slow, and it goes on).",
+const GUIDE: &[(&str, &str)] = &[
+    (
+        "1 Overview",
+        "The first line is the verdict. Below it stands who waits for whom: read \"held by\" as \"because this one has it\". A chain that comes back (↺) is a deadlock. \"can help\" says what can be done, and what it risks; apscope does nothing itself.",
+    ),
+    (
+        "7 Findings",
+        "Everything found, also what is over. Enter shows the evidence and what upstream did, y copies it for a report.",
+    ),
+    (
+        "2 Locks",
+        "s sorts. A lock with a * is a flag and a wait queue: it blocks like a lock, and lockdep does not know of it. Enter: histograms, the same over time, and who queues.",
+    ),
+    (
+        "5 Order",
+        "Which lock is taken while which is held. A ! is a step of a cycle: even if nothing hangs now, it can. ○ marks what lockdep is blind to.",
+    ),
+    (
+        "6 Timeline",
+        "What each task did in the last seconds. ← → move the cursor, z zooms.",
+    ),
+    (
+        "4 Guests",
+        "What each guest is at, who blocks it, the queues it was seen to use.",
+    ),
+    (
+        "3 Entries",
+        "The driver's functions: how long they take, what they return.",
+    ),
+    ("8 Log", "Every span, every message."),
+    (
+        "any list",
+        "/ filters, space holds the picture, x writes the view to a file, ? has all keys and signs.",
+    ),
+    (
+        "try",
+        "apscope --scenario se-start: a deadlock. --scenario stuck-reset --generation v6.6: hardware that does not answer. --scenario slow-reset: slow, and it goes on.",
+    ),
 ];
 
-/// The guided look.
-pub fn guide(app: &App) -> Vec<Line<'static>> {
+/// The guided look, in lines of this width.
+pub fn guide(app: &App, width: usize) -> Vec<Line<'static>> {
+    let theme = app.theme;
     GUIDE
         .iter()
-        .map(|line| match line.split_at_checked(14) {
-            Some((head, text))
-                if !line.starts_with(' ')
-                    && line.as_bytes().get(1) == Some(&b' ')
-                    && head.len() == 14
-                    && line.starts_with(|c: char| c.is_ascii_digit()) =>
-            {
-                Line::from(vec![
-                    Span::styled(head.to_owned(), app.theme.key()),
-                    Span::raw(text.to_owned()),
-                ])
-            }
-            _ => Line::raw((*line).to_owned()),
+        .flat_map(|(key, text)| {
+            let label = format!("{key:<12}");
+            super::words::labelled(
+                &label,
+                text,
+                width,
+                theme.key(),
+                ratatui::style::Style::new(),
+            )
         })
         .collect()
 }

@@ -95,7 +95,10 @@ fn main(frame: &mut Frame, app: &mut App, body: Rect) {
     }
     let popup = match app.overlay {
         Some(Overlay::Help) => Some((" keys: ? or Esc closes ", help::lines(app))),
-        Some(Overlay::Guide) => Some((" a guided look: F1 or Esc closes ", help::guide(app))),
+        Some(Overlay::Guide) => Some((
+            " a guided look: F1 or Esc closes ",
+            help::guide(app, usize::from(body.width).saturating_sub(4).clamp(8, 90)),
+        )),
         Some(Overlay::Export) => Some((" export this view: Esc closes ", help::export(app))),
         Some(Overlay::Writes) | None => None,
     };

@@ -217,7 +217,10 @@ fn graph(
         ));
     }
     lines.push(Line::styled(
-        cut("a lane is one lock: ◀ taken, ● while this is held, ○ the same and lockdep is blind, ! cycle", width),
+        cut(
+            "a lane is one lock: ◀ taken, ● held meanwhile, ○ and lockdep is blind, ! cycle",
+            width,
+        ),
         theme.dim(),
     ));
     lines

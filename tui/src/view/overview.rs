@@ -5,8 +5,10 @@
 //! chain of the worst finding, what can help, the other findings in a line each, then as much of the rest as fits.
 
 use apscope_collector::diagnose::Severity;
+use apscope_collector::model::query;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
@@ -49,10 +51,13 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     } else {
         // With nothing found there is room for what is measured.
         let measured_rows = app.rows().locks.len().max(app.rows().entries.len()) as u16 + 2;
-        let least = if area.height >= 16 { 6 } else { 4 };
-        let wanted = found_lines(app, usize::from(area.width), usize::MAX)
-            .0
-            .len() as u16;
+        let hangs = app
+            .rows()
+            .findings
+            .first()
+            .is_some_and(|row| row.finding.seen.severity == Severity::Critical);
+        let least = if area.height >= 16 && !hangs { 6 } else { 4 };
+        let wanted = found_lines(app, usize::from(area.width), usize::MAX).0.len() as u16;
         let below = (area.height.saturating_sub(wanted)).clamp(least, measured_rows.max(least));
         let [top, bottom] =
             Layout::vertical([Constraint::Fill(1), Constraint::Length(below)]).areas(area);
@@ -103,9 +108,11 @@ fn found_lines(app: &App, width: usize, room: usize) -> (Vec<Line<'static>>, Vec
     let mut places = Vec::new();
     let findings = &app.rows().findings;
     let Some(first) = findings.first() else {
-        if shown.model.meta.is_some() {
-            lines.push(Line::styled("no findings", theme.good()));
-        }
+        lines.push(if shown.model.meta.is_some() {
+            Line::styled("no findings", theme.good())
+        } else {
+            Line::styled("no data yet", theme.dim())
+        });
         return (lines, places);
     };
     // What the other findings need at least.
@@ -124,13 +131,7 @@ fn found_lines(app: &App, width: usize, room: usize) -> (Vec<Line<'static>>, Vec
         .enumerate()
         .flat_map(|(n, text)| {
             let label = if n == 0 { "can help: " } else { "          " };
-            words::labelled(
-                label,
-                text,
-                width,
-                theme.key(),
-                ratatui::style::Style::new(),
-            )
+            words::labelled(label, text, width, theme.key(), Style::new())
         })
         .collect();
     let left = room.saturating_sub(lines.len() + others).min(HELP);
@@ -224,7 +225,8 @@ fn line(app: &App, place: usize, row: &FindingRow, width: usize, first: bool) ->
     );
     let room = width.saturating_sub(Span::raw(head.as_str()).width());
     // The verdict has said it.
-    let said = first
+    let said = row.finding.seen.chain.is_some()
+        && first
         && app
             .shown()
             .report
@@ -256,16 +258,25 @@ pub const fn sign(severity: Severity) -> &'static str {
     }
 }
 
+/// Who waits for whom; of a finding without a chain, what it is known from.
 fn chain_lines(app: &App, row: &FindingRow, width: usize) -> Vec<Line<'static>> {
+    let indented = |mut line: Line<'static>| {
+        line.spans.insert(0, Span::raw("  "));
+        line
+    };
+    let width = width.saturating_sub(2);
     match &row.finding.seen.chain {
-        Some(chain) => words::chain(chain, width.saturating_sub(2), app.theme, false)
+        Some(chain) => words::chain(chain, width, app.theme, false)
             .into_iter()
-            .map(|mut line| {
-                line.spans.insert(0, Span::raw("  "));
-                line
-            })
+            .map(indented)
             .collect(),
-        None => Vec::new(),
+        None => row
+            .finding
+            .seen
+            .details
+            .iter()
+            .map(|detail| indented(Line::styled(cut(detail, width), app.theme.dim())))
+            .collect(),
     }
 }
 
@@ -273,20 +284,21 @@ fn busiest(app: &App, area: Rect) -> Vec<Line<'static>> {
     let theme = app.theme;
     let width = usize::from(area.width);
     let rows = &app.rows().locks;
-    let longest = rows
-        .iter()
-        .map(|row| with_mode(row).chars().count())
-        .max()
-        .unwrap_or(8)
-        .max(13);
-    let name = longest.min(width.saturating_sub(15)).max(4);
-    let with_holder = width.saturating_sub(name + 15 + 7) >= 12;
+    let names = rows.iter().map(|row| with_mode(row).chars().count());
+    let longest = names.max().unwrap_or(0).max(13);
+    let name = longest.min(width.saturating_sub(14)).max(4);
+    // What goes on says more than what was.
+    let with_past = width >= name + 14 + 8;
+    let with_holder = with_past && width >= name + 14 + 8 + 12;
     let mut title = format!(
-        "{}{:>8}{:>6}",
+        "{}{:>6}{:>8}",
         pad("busiest locks", name, false),
-        "wait99",
-        "queue"
+        "queue",
+        "now"
     );
+    if with_past {
+        title.push_str("  wait99");
+    }
     if with_holder {
         title.push_str("  held by");
     }
@@ -294,27 +306,34 @@ fn busiest(app: &App, area: Rect) -> Vec<Line<'static>> {
     if rows.is_empty() {
         lines.push(Line::styled("nothing measured yet", theme.dim()));
     }
+    let waiters = query::waiters(&app.shown().model);
     for row in rows.iter().take(usize::from(area.height).saturating_sub(1)) {
-        let name_style = if row.facts.open_coded {
+        let style = if row.facts.open_coded {
             theme.open_coded()
         } else {
-            ratatui::style::Style::new()
+            Style::new()
         };
-        let queue_style = if row.facts.queue > 0 {
+        let queue = if row.facts.queue > 0 {
             theme.warning()
         } else {
             theme.dim()
         };
+        // The longest comes first.
+        let now = waiters
+            .iter()
+            .find(|waiter| waiter.series == row.facts.series)
+            .map(|waiter| waiter.for_ns);
         let mut spans = vec![
-            Span::styled(pad(&with_mode(row), name, false), name_style),
-            Span::styled(
-                format!("{:>8}", format::optional(row.facts.wait.p99_ns)),
-                theme.wait(),
-            ),
-            Span::styled(format!("{:>6}", row.facts.queue), queue_style),
+            Span::styled(pad(&with_mode(row), name, false), style),
+            Span::styled(format!("{:>6}", row.facts.queue), queue),
+            Span::styled(format!("{:>8}", format::optional(now)), queue),
         ];
+        if with_past {
+            let past = format::optional(row.facts.wait.p99_ns);
+            spans.push(Span::styled(format!("{past:>8}"), theme.wait()));
+        }
         if with_holder {
-            let room = width.saturating_sub(name + 14 + 2);
+            let room = width.saturating_sub(name + 14 + 8 + 2);
             spans.push(Span::raw(format!("  {}", cut(&row.holder, room))));
         }
         lines.push(Line::from(spans));

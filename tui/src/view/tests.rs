@@ -331,7 +331,7 @@ fn only_the_terminals_own_colours_and_none_with_no_color() {
         Color::Cyan,
     ];
     for keys in [
-        "1", "2", "3", "4", "5", "6", "7", "8", "?", "w", "x", " ", "/wait>", "3/rate>5",
+        "1", "2", "3", "4", "5", "6", "7", "8", "?", "w", "x", " ", "/hold>", "3/rae>5",
     ] {
         for (theme, allowed) in [
             (Theme::COLOUR, &own[..]),

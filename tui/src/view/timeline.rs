@@ -210,10 +210,11 @@ fn chosen(app: &App, row: &LaneRow, cells: usize, width: usize) -> Vec<Line<'sta
                 Span::styled(what, theme.dim()),
             ]
         })
-        .chain([Span::styled(
-            "←→ cursor  z Z zoom  Enter next span",
-            theme.dim(),
-        )])
+        // Narrow screens have the help.
+        .chain(
+            (width >= 100)
+                .then(|| Span::styled("←→ cursor  z Z zoom  Enter next span", theme.dim())),
+        )
         .collect::<Vec<_>>(),
     )];
     let (low, high) = (at.saturating_sub(half), at.saturating_add(half));

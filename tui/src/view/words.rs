@@ -111,18 +111,6 @@ fn one(link: &Chain, depth: usize, width: usize, theme: Theme, evidence: bool) -
         tail.push(Span::styled(format!("{}{mark}", waits.lock), style));
         place = (waits.entry != "-").then(|| format!(" in {}", waits.entry));
     }
-    if evidence {
-        let known = [
-            link.keeps.as_ref().map(|keeps| keeps.evidence.as_str()),
-            link.waits.as_ref().map(|waits| waits.evidence.as_str()),
-        ];
-        let mut known: Vec<&str> = known.into_iter().flatten().collect();
-        known.dedup();
-        let text = format!(" [{}]", known.join("; "));
-        if !known.is_empty() {
-            tail.push(Span::styled(text, theme.dim()));
-        }
-    }
     let root = link.root.as_ref().map(|root| (ending(root), is_bad(root)));
     if let Some((text, bad)) = &root {
         let style = if *bad { theme.alarm() } else { theme.dim() };
@@ -137,13 +125,31 @@ fn one(link: &Chain, depth: usize, width: usize, theme: Theme, evidence: bool) -
         room -= role.len();
         head.push(Span::styled(role, theme.dim()));
     }
+    let known = known(link).filter(|text| evidence && text.len() <= room);
+    if let Some(known) = known {
+        room -= known.len();
+        tail.insert(
+            tail.len() - usize::from(root.is_some()),
+            Span::styled(known, theme.dim()),
+        );
+    }
     if let Some(place) = place.filter(|place| place.len() <= room) {
-        let marks = usize::from(root.is_some()) + usize::from(evidence);
-        let at = tail.len().saturating_sub(marks);
+        let at = tail.len() - usize::from(root.is_some());
         tail.insert(at, Span::styled(place, theme.dim()));
     }
     head.extend(tail);
     Line::from(head)
+}
+
+/// How the hold and the wait of a link are known.
+fn known(link: &Chain) -> Option<String> {
+    let all = [
+        link.keeps.as_ref().map(|keeps| keeps.evidence.as_str()),
+        link.waits.as_ref().map(|waits| waits.evidence.as_str()),
+    ];
+    let mut known: Vec<&str> = all.into_iter().flatten().collect();
+    known.dedup();
+    (!known.is_empty()).then(|| format!(" [{}]", known.join("; ")))
 }
 
 /// The end of a chain in a few words.

@@ -47,7 +47,14 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
     let recording = scratch.path().join("guests.apscope");
     process::run(
         Command::new(&binary)
-            .args(["record", "-q", "--source", "emulator", "--probe", "in-process"])
+            .args([
+                "record",
+                "-q",
+                "--source",
+                "emulator",
+                "--probe",
+                "in-process",
+            ])
             .args(["--generation", "v6.0", "--vcpus", "1"])
             .args(["--guests", &options.guests.to_string()])
             .args(["--duration", &options.duration])
@@ -83,7 +90,8 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
         let row: Value = serde_json::from_str(line)
             .map_err(|e| Failure::new(format!("not JSON: {line}")).cause(e.to_string()))?;
         let view = row["view"].as_str().unwrap_or("?");
-        let share = count(&row["busy_ns"]) as f64 * 100.0 / count(&row["recorded_ns"]).max(1) as f64;
+        let share =
+            count(&row["busy_ns"]) as f64 * 100.0 / count(&row["recorded_ns"]).max(1) as f64;
         let p99 = count(&row["draw_p99_ns"]);
         views += 1;
         // Writing to a String cannot fail.
@@ -99,7 +107,10 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
         );
         println!("{view}: p99 {} us, {share:.2} % of a core", p99 / 1_000);
         if p99 > DRAW_NS || share > SHARE {
-            slow = Some(format!("{view}: p99 {} us, {share:.2} % of a core", p99 / 1_000));
+            slow = Some(format!(
+                "{view}: p99 {} us, {share:.2} % of a core",
+                p99 / 1_000
+            ));
         }
     }
     if views == 0 {
