@@ -16,7 +16,7 @@ use crate::theme::Theme;
 const COLUMNS: [Spec<GuestColumn>; 7] = [
     spec(Some(GuestColumn::Name), "guest", (8, 8), 0),
     spec(None, "state", (17, 17), 1),
-    spec(None, "vCPUs", (12, 12), 4),
+    spec(None, "in KVM_RUN", (12, 12), 4),
     spec(Some(GuestColumn::Waiting), "waiting", (7, 7), 3),
     spec(Some(GuestColumn::Wait), "longest", (7, 7), 2),
     spec(None, "for", (23, 30), 5),
@@ -113,7 +113,7 @@ fn cell(row: &GuestRow, column: usize, theme: Theme) -> table::Cell {
             (text, state_style(row.state, theme))
         }
         2 => (
-            format!("{} of {} run", row.running, row.vcpus),
+            format!("{} of {} vCPUs", row.running, row.vcpus),
             Style::new(),
         ),
         3 if row.waiting == 0 => ("0".into(), theme.dim()),

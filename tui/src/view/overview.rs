@@ -57,7 +57,8 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
             .first()
             .is_some_and(|row| row.finding.seen.severity == Severity::Critical);
         let least = if area.height >= 16 && !hangs { 6 } else { 4 };
-        let wanted = found_lines(app, usize::from(area.width), usize::MAX).0.len() as u16;
+        let most = usize::from(area.height - least);
+        let wanted = found_lines(app, usize::from(area.width), most).0.len() as u16;
         let below = (area.height.saturating_sub(wanted)).clamp(least, measured_rows.max(least));
         let [top, bottom] =
             Layout::vertical([Constraint::Fill(1), Constraint::Length(below)]).areas(area);
