@@ -1,30 +1,43 @@
-//! The loop: frames from a source and keys from a terminal into the state, the state onto the screen.
+//! The loop: frames from a source or a recording, keys and the mouse from a terminal into the state, the state onto the
+//! screen.
 //!
 //! Everything happens on one thread and waits in one place. Data are drawn at most ten times a second, keys at once;
 //! where nothing has changed nothing is drawn.
 
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use apscope_collector::cli::Failure;
+use apscope_collector::frame::Frame;
 use apscope_collector::options::RunOptions;
 use apscope_collector::source::Session;
 use apscope_collector::source::leave::detach_in_background;
+use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{Event, EventStream};
+use crossterm::execute;
 use futures_util::StreamExt;
+use ratatui::layout::Size;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
+use crate::snapshot;
+use crate::state::config::Settings;
+use crate::state::export::{self, Format};
 use crate::state::keys::Effect;
 use crate::state::{App, Ending};
+use crate::tape::Tape;
 use crate::terminal::Guard;
-use crate::theme::Theme;
 use crate::view;
 
 /// Time between two pictures of data.
 const DATA_SPACING: Duration = Duration::from_millis(100);
 /// Time between two pictures when keys are held down.
 const KEY_SPACING: Duration = Duration::from_millis(16);
+/// Time between two looks at how far a recording has come.
+const REPLAY_SPACING: Duration = Duration::from_millis(50);
+
 /// Fails with the terminal's own reason.
 fn terminal_failure(error: &io::Error) -> Failure {
     Failure::new(
@@ -34,44 +47,60 @@ fn terminal_failure(error: &io::Error) -> Failure {
     )
 }
 
+/// When the dashboard ends by itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// After this time.
+    pub duration: Option<Duration>,
+    /// After this time by a panic: what becomes of the terminal then is tested.
+    pub panic_after: Option<Duration>,
+}
+
+/// Where frames come from.
+enum Feed {
+    Live(Session),
+    Tape(Box<Tape>),
+}
+
 /// Runs the dashboard on a source until the user leaves, the time is over, or a signal comes.
 ///
 /// # Errors
 ///
 /// The source cannot start (nothing has been drawn then), the terminal fails, or the source died.
-pub fn run(options: &RunOptions, duration: Option<Duration>, theme: Theme) -> Result<(), Failure> {
+pub fn run(options: &RunOptions, limits: Limits, settings: Settings) -> Result<(), Failure> {
     // Before the terminal is taken: errors, and the time this takes, belong to the ordinary screen.
-    let result = watch(Session::start(options)?, options.interval, duration, theme);
+    let session = Session::start(options)?;
+    let app = App::with(settings, options.interval);
+    let result = watch(app, Feed::Live(session), limits);
     // The prompt comes back now, and not when the kernel has detached the last probe.
     detach_in_background();
     result
 }
 
-/// Runs the dashboard on a session that has been started.
+/// Runs the dashboard on a recording.
 ///
 /// # Errors
 ///
-/// The terminal fails, or the source died.
-pub fn watch(
-    mut session: Session,
-    interval: Duration,
-    duration: Option<Duration>,
-    theme: Theme,
-) -> Result<(), Failure> {
+/// The terminal fails, or the file goes while it is shown.
+pub fn replay(tape: Tape, app: App, limits: Limits) -> Result<(), Failure> {
+    watch(app, Feed::Tape(Box::new(tape)), limits)
+}
+
+fn watch(mut app: App, mut feed: Feed, limits: Limits) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| terminal_failure(&error))?;
-    let mut app = App::new(theme, interval);
     let result = runtime.block_on(async {
-        let mut guard = Guard::take()?;
-        drive(&mut app, &mut session, &mut guard, duration).await
+        let mut guard =
+            Guard::take(app.settings.mouse).map_err(|error| terminal_failure(&error))?;
+        drive(&mut app, &mut feed, &mut guard, limits).await
     });
     // Not told to stop: an emulator that others watch too goes on, and our own one ends with the connection.
-    drop(session);
-    result.map_err(|error: io::Error| terminal_failure(&error))?;
+    drop(feed);
+    result?;
     match app.ending {
-        Some(Ending::Died(detail)) => Err(Failure::new(
+        Some(Ending::Died(detail)) if app.replay.is_none() => Err(Failure::new(
             "the source ended unexpectedly",
             detail,
             "again; `apscope record` keeps what is measured up to such a moment",
@@ -80,26 +109,39 @@ pub fn watch(
     }
 }
 
+/// The next frame of a source; never of a recording, whose frames are taken when they are due.
+async fn next(feed: &mut Feed) -> Option<Arc<Frame>> {
+    match feed {
+        Feed::Live(session) => session.frames.recv().await,
+        Feed::Tape(_) => std::future::pending().await,
+    }
+}
+
 async fn drive(
     app: &mut App,
-    session: &mut Session,
+    feed: &mut Feed,
     guard: &mut Guard,
-    duration: Option<Duration>,
-) -> io::Result<()> {
+    limits: Limits,
+) -> Result<(), Failure> {
+    let failed = |error: io::Error| terminal_failure(&error);
     let mut events = EventStream::new();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let start = Instant::now();
     // A duration that no clock can reach is no limit.
-    let deadline = duration.and_then(|d| Instant::now().checked_add(d));
+    let deadline = limits.duration.and_then(|d| start.checked_add(d));
+    let panic_at = limits.panic_after.and_then(|d| start.checked_add(d));
     let mut stopping = false;
     let mut open = true;
     // When the next picture is due, if one is.
-    let mut due = Some(Instant::now());
-    let mut drawn = Instant::now();
+    let mut due = Some(start);
+    let mut drawn = start;
+    // When a recording was looked at last.
+    let mut replayed = start;
     loop {
         tokio::select! {
-            frame = session.frames.recv(), if open => {
+            frame = next(feed), if open => {
                 if let Some(frame) = frame {
                     app.apply(&frame);
                 } else {
@@ -112,35 +154,99 @@ async fn drive(
                 // While paused, the header still says how far behind the picture is.
                 due.get_or_insert(drawn + DATA_SPACING);
             }
-            event = events.next() => match event {
-                Some(Ok(Event::Key(key))) => {
-                    match app.key(key) {
-                        Effect::None => {}
-                        Effect::Quit => return Ok(()),
-                        Effect::Interval(interval) => session.set_interval(interval),
+            () = sleep_until(replayed + REPLAY_SPACING), if app.replay.is_some() => {
+                let now = Instant::now();
+                if let (Some(replay), Feed::Tape(tape)) = (&mut app.replay, &mut *feed) {
+                    let before = replay.at_ns();
+                    replay.pass(now - replayed);
+                    let moved = replay.at_ns() != before;
+                    let there = tape.follow(app)?;
+                    if moved || !there {
+                        due.get_or_insert(drawn + DATA_SPACING);
                     }
-                    due = Some(drawn + KEY_SPACING);
                 }
-                Some(Ok(Event::Resize(..))) => due = Some(drawn + KEY_SPACING),
-                Some(Ok(_)) => {}
-                // The terminal has gone.
-                Some(Err(_)) | None => return Ok(()),
-            },
+                replayed = now;
+            }
+            event = events.next() => {
+                let effect = match event {
+                    Some(Ok(Event::Key(key))) => app.key(key),
+                    Some(Ok(Event::Mouse(mouse))) => app.mouse(mouse),
+                    Some(Ok(_)) => Effect::None,
+                    // The terminal has gone.
+                    Some(Err(_)) | None => return Ok(()),
+                };
+                match effect {
+                    Effect::None => {}
+                    Effect::Quit => return Ok(()),
+                    Effect::Interval(interval) => {
+                        if let Feed::Live(session) = feed {
+                            session.set_interval(interval);
+                        }
+                    }
+                    Effect::Export(format) => {
+                        let size = guard.screen.size().map_err(failed)?;
+                        export_to_file(app, format, size);
+                    }
+                    Effect::Copy(text) => {
+                        execute!(io::stdout(), CopyToClipboard::to_clipboard_from(text)).map_err(failed)?;
+                    }
+                }
+                if let Feed::Tape(tape) = feed {
+                    // A seek is to be seen at once.
+                    tape.follow(app)?;
+                }
+                due = Some(drawn + KEY_SPACING);
+            }
             () = sleep_until(due.unwrap_or(drawn)), if due.is_some() => {
-                guard.screen.draw(|frame| view::draw(frame, app))?;
+                guard.screen.draw(|frame| view::draw(frame, app)).map_err(failed)?;
                 drawn = Instant::now();
                 due = None;
             }
             () = sleep_until(deadline.unwrap_or(drawn)), if deadline.is_some() && !stopping => {
-                if matches!(app.ending, Some(Ending::Detached(_))) {
-                    return Ok(());
+                match feed {
+                    Feed::Live(session) if !matches!(app.ending, Some(Ending::Detached(_))) => {
+                        stopping = true;
+                        session.stop();
+                    }
+                    _ => return Ok(()),
                 }
-                stopping = true;
-                session.stop();
+            }
+            () = sleep_until(panic_at.unwrap_or(drawn)), if panic_at.is_some() => {
+                panic!("asked for by --panic-after");
             }
             _ = interrupt.recv() => return Ok(()),
             _ = terminate.recv() => return Ok(()),
             _ = hangup.recv() => return Ok(()),
         }
+    }
+}
+
+/// Writes the current view to a new file in the current directory, and says so at the bottom of the screen.
+fn export_to_file(app: &mut App, format: Format, size: Size) {
+    let name = |n: u32| {
+        let number = if n == 0 {
+            String::new()
+        } else {
+            format!("-{n}")
+        };
+        PathBuf::from(format!(
+            "apscope-{}{number}.{}",
+            app.view.name(),
+            format.extension()
+        ))
+    };
+    // Never over another file.
+    let Some(path) = (0..1000).map(name).find(|path| !path.exists()) else {
+        app.fail("there are a thousand such files here already");
+        return;
+    };
+    let text = match format {
+        Format::Text => snapshot::text(&snapshot::buffer(app, size.width, size.height)),
+        Format::Svg => snapshot::svg(&snapshot::buffer(app, size.width, size.height)),
+        Format::Json => format!("{:#}\n", export::json(app)),
+    };
+    match std::fs::write(&path, text) {
+        Ok(()) => app.say(format!("written to {}", path.display())),
+        Err(error) => app.fail(format!("{} cannot be written: {error}", path.display())),
     }
 }

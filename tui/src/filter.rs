@@ -1,8 +1,9 @@
 //! The filter that `/` opens: which rows are shown.
 //!
 //! A filter is a list of terms separated by blanks; a row must match all of them. A plain word is looked for in
-//! everything that names the row. `class:`, `kind:` and `name:` look in one of its names. `wait>1ms`, `hold<=5us`,
-//! `latency>20ms` compare a percentile: the 99th, or another one as in `wait.p50>1us`, `hold.max>1s`. `!` before a
+//! everything that names the row. `class:`, `kind:`, `name:`, `owner:`, `task:` and `guest:` look in one of its names; a
+//! word with `*` in it must match all of the name, `*` standing for anything. `wait>1ms`, `hold<=5us`, `latency>20ms`
+//! compare a percentile: the 99th, or another one as in `wait.p50>1us`, `hold.max>1s`. `!` before a
 //! term turns it round. Parsing never panics and says what is wrong with which term.
 
 /// What a filter looks at in a row.
@@ -24,6 +25,10 @@ pub enum TextField {
     Name,
     /// Who holds the lock.
     Holder,
+    /// A task, or several.
+    Task,
+    /// The guest, by its number or its name.
+    Guest,
 }
 
 /// Fields with times.
@@ -111,9 +116,21 @@ impl Test {
                 TextField::Class,
                 TextField::Kind,
                 TextField::Holder,
+                TextField::Task,
+                TextField::Guest,
             ]
             .into_iter()
             .any(|field| row.text(field).is_some_and(|t| contains(t, word))),
+            Self::Text(TextField::Guest, word) => {
+                // `guest:3` is not guest 30.
+                row.text(TextField::Guest).is_some_and(|name| {
+                    let name = name.to_lowercase();
+                    matches(&name, word)
+                        || name
+                            .rsplit_once('-')
+                            .is_some_and(|(_, number)| number == word)
+                })
+            }
             Self::Text(field, word) => row.text(*field).is_some_and(|t| contains(t, word)),
             Self::Time(field, at, comparison, limit) => {
                 row.time(*field, *at).is_some_and(|value| match comparison {
@@ -129,7 +146,31 @@ impl Test {
 
 /// `word` is already in lower case.
 fn contains(text: &str, word: &str) -> bool {
-    text.to_lowercase().contains(word)
+    let text = text.to_lowercase();
+    if word.contains('*') {
+        matches(&text, word)
+    } else {
+        text.contains(word)
+    }
+}
+
+/// The whole text is the word, in which `*` stands for anything. Both are in lower case.
+fn matches(text: &str, word: &str) -> bool {
+    let mut parts = word.split('*');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or("")) else {
+        return false;
+    };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
 }
 
 fn term(text: &str) -> Result<(bool, Test), String> {
@@ -160,10 +201,12 @@ fn test(body: &str) -> Result<Test, String> {
             "class" => TextField::Class,
             "kind" => TextField::Kind,
             "name" => TextField::Name,
-            "holder" => TextField::Holder,
+            "holder" | "owner" => TextField::Holder,
+            "task" => TextField::Task,
+            "guest" => TextField::Guest,
             _ => {
                 return Err(format!(
-                    "no field `{field}`; there are class, kind, name, holder"
+                    "no field `{field}`; there are class, kind, name, owner, task, guest"
                 ));
             }
         };
@@ -249,6 +292,8 @@ mod tests {
                 TextField::Class | TextField::Name => "matrix_dev->lock",
                 TextField::Kind => "mutex",
                 TextField::Holder => "vcpu2/guest-3",
+                TextField::Guest => "guest-3",
+                TextField::Task => return None,
             })
         }
         fn time(&self, field: TimeField, at: Percentile) -> Option<u64> {
@@ -281,6 +326,15 @@ mod tests {
             ("!kind:flag", true),
             ("!lock", false),
             ("holder:vcpu2", true),
+            ("owner:vcpu*", true),
+            ("owner:*guest-3", true),
+            ("owner:cpu*", false),
+            ("owner:v*u*3", true),
+            ("guest:3", true),
+            ("guest:guest-3", true),
+            ("guest:30", false),
+            ("guest:guest", false),
+            ("task:vcpu2", false),
             ("wait>1ms", true),
             ("wait>2ms", false),
             ("wait>=2ms", true),

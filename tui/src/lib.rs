@@ -13,6 +13,7 @@ pub mod format;
 pub mod screenshot;
 pub mod snapshot;
 pub mod state;
+pub mod tape;
 pub mod terminal;
 pub mod theme;
 pub mod view;

@@ -1,136 +1,173 @@
-//! `apscope screenshot`: pictures of the dashboard on a real run, for the documentation.
+//! `apscope screenshot`: pictures of the dashboard at a moment of a recording, for the documentation.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use apscope_collector::cli::{self, Failure, Globals};
-use apscope_collector::source::Session;
-use clap::{Args, ValueEnum};
+use apscope_collector::cli::Failure;
+use clap::Args;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use ratatui::Terminal;
-use ratatui::backend::TestBackend;
-use ratatui::buffer::Buffer;
-use tokio::time::{Instant, sleep_until};
 
 use crate::snapshot;
-use crate::state::{App, Ending};
+use crate::state::App;
+use crate::state::config::Settings;
+use crate::tape::Tape;
 use crate::theme::Theme;
-use crate::view;
 
 /// What to draw.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
 pub struct ScreenshotArgs {
-    /// What the picture shows
-    #[arg(long, value_enum, default_value_t = Scene::Locks)]
-    view: Scene,
-    /// Columns
-    #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u16).range(1..=500))]
-    width: u16,
-    /// Lines
-    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..=200))]
-    height: u16,
-    /// How long to measure before the picture is taken
-    #[arg(long, default_value = "3s", value_parser = humantime::parse_duration)]
-    after: Duration,
-    /// The SVG file to write
+    /// Folder of the recordings
+    #[arg(long)]
+    recordings: PathBuf,
+    /// Folder for the pictures
     #[arg(short, long)]
     output: PathBuf,
+    /// Only the picture with this name
+    #[arg(long)]
+    only: Option<String>,
+    /// Columns, instead of the picture's own
+    #[arg(long)]
+    width: Option<u16>,
+    /// Lines, instead of the picture's own
+    #[arg(long)]
+    height: Option<u16>,
 }
 
-/// What a picture shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Scene {
-    /// The locks table
-    Locks,
-    /// The detail of the open-coded lock, or of the lock with the longest waits where there is none
-    LockDetail,
-    /// The entry points table
-    Entries,
+/// A picture of the documentation.
+#[derive(Debug, Clone, Copy)]
+pub struct Picture {
+    /// Name of its file.
+    pub name: &'static str,
+    /// Name of the recording.
+    pub recording: &'static str,
+    /// Milliseconds after its start.
+    pub at_ms: u64,
+    /// Keys pressed then; `⏎` is Enter.
+    pub keys: &'static str,
+    /// Columns and lines.
+    pub size: (u16, u16),
+    /// Styles.
+    pub theme: Theme,
 }
 
-/// Runs a session for a while, and writes the picture.
-pub fn run(args: &ScreenshotArgs, globals: &Globals) -> Result<(), Failure> {
-    let options = cli::run_options(globals)?;
-    let mut session = Session::start(&options)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new("the picture cannot be made", error.to_string(), "again"))?;
-    let mut app = App::new(Theme::COLOUR, options.interval);
-    let end = Instant::now() + args.after;
-    runtime.block_on(async {
-        loop {
-            tokio::select! {
-                frame = session.frames.recv() => {
-                    let Some(frame) = frame else {
-                        app.closed();
-                        break;
-                    };
-                    app.apply(&frame);
-                }
-                () = sleep_until(end) => break,
-            }
-        }
-    });
-    drop(session);
-    if let Some(Ending::Died(detail)) = &app.ending {
-        return Err(Failure::new(
-            "the source ended before the picture was taken",
-            detail.clone(),
-            "again",
-        ));
+const fn picture(
+    name: &'static str,
+    recording: &'static str,
+    at_ms: u64,
+    keys: &'static str,
+) -> Picture {
+    Picture {
+        name,
+        recording,
+        at_ms,
+        keys,
+        size: (120, 34),
+        theme: Theme::COLOUR,
     }
-    let picture = snapshot::svg(&draw(&mut app, args.view, args.width, args.height));
-    std::fs::write(&args.output, picture).map_err(|error| {
-        Failure::new(
-            format!("{} cannot be written", args.output.display()),
-            error.to_string(),
-            "another path",
-        )
-    })
 }
 
-/// The dashboard's cells, with a scene opened the way a person opens it: by keys.
-fn draw(app: &mut App, scene: Scene, width: u16, height: u16) -> Buffer {
-    let mut press = |code| {
+/// The pictures of the documentation.
+pub const PICTURES: &[Picture] = &[
+    Picture {
+        size: (100, 28),
+        ..picture("overview", "se-start-v5.13", u64::MAX, "1")
+    },
+    picture("overview-steady", "steady-v5.13", 2_500, "1"),
+    picture("overview-hardware", "stuck-reset-v6.6", u64::MAX, "1"),
+    picture("locks", "steady-v5.13", 2_500, "2"),
+    Picture {
+        size: (120, 44),
+        ..picture("lock-detail", "steady-v5.13", 2_500, "2/open-coded⏎⏎")
+    },
+    picture("entries", "steady-v5.13", 2_500, "3"),
+    picture("guests", "stuck-reset-v6.6", u64::MAX, "4G"),
+    picture("order", "se-start-v5.13", u64::MAX, "5"),
+    picture("timeline", "se-start-v5.13", 1_900, "6"),
+    Picture {
+        size: (120, 44),
+        ..picture("findings", "se-start-v5.13", u64::MAX, "7")
+    },
+    picture("log", "steady-v5.13", 2_500, "8"),
+    Picture {
+        theme: Theme::LIGHT,
+        ..picture("overview-light", "se-start-v5.13", u64::MAX, "1")
+    },
+];
+
+/// A recording as it is at a moment, and keys pressed then.
+///
+/// # Errors
+///
+/// The recording cannot be read.
+pub fn at(recording: &Path, at: Duration, keys: &str, settings: Settings) -> Result<App, Failure> {
+    let (mut tape, mut replay) = Tape::open(recording, &settings.thresholds)?;
+    replay.playing = false;
+    let offset = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
+    replay.seek(replay.range().0.saturating_add(offset));
+    let mut app = App::with(settings, Duration::from_millis(100));
+    app.replay = Some(replay);
+    tape.arrive(&mut app)?;
+    app.refresh();
+    press(&mut app, keys);
+    Ok(app)
+}
+
+/// Presses keys, one after the other; `⏎` is Enter.
+pub fn press(app: &mut App, keys: &str) {
+    for c in keys.chars() {
+        let code = if c == '⏎' {
+            KeyCode::Enter
+        } else {
+            KeyCode::Char(c)
+        };
         app.key(KeyEvent::new(code, KeyModifiers::NONE));
-    };
-    match scene {
-        Scene::Locks => {}
-        Scene::Entries => press(KeyCode::Char('2')),
-        Scene::LockDetail => {
-            press(KeyCode::Char('g'));
-            let open_coded = app.lock_rows().iter().position(|row| row.facts.open_coded);
-            for _ in 0..open_coded.unwrap_or(0) {
-                app.key(KeyEvent::new(KeyCode::Down, KeyModifiers::NONE));
-            }
-            app.key(KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE));
-        }
+        app.refresh();
     }
-    let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
-    let Ok(_) = terminal.draw(|frame| view::draw(frame, app));
-    terminal.backend().buffer().clone()
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture;
+/// A picture as SVG.
+///
+/// # Errors
+///
+/// Its recording cannot be read.
+pub fn draw(picture: &Picture, recordings: &Path) -> Result<String, Failure> {
+    let file = recordings.join(format!("{}.apscope", picture.recording));
+    let settings = Settings {
+        theme: picture.theme,
+        ..Settings::default()
+    };
+    let mut app = at(
+        &file,
+        Duration::from_millis(picture.at_ms),
+        picture.keys,
+        settings,
+    )?;
+    let (width, height) = picture.size;
+    Ok(snapshot::svg_on(
+        &snapshot::buffer(&mut app, width, height),
+        picture.theme == Theme::LIGHT,
+    ))
+}
 
-    #[test]
-    fn every_scene_says_emulated() {
-        for (scene, part) in [
-            (Scene::Locks, "queue"),
-            (Scene::LockDetail, "lockdep does not see it"),
-            (Scene::Entries, "handle_pqap"),
-        ] {
-            let mut app = App::new(Theme::COLOUR, Duration::from_millis(100));
-            for number in 0..10 {
-                app.apply(&fixture::frame(number, 8));
-            }
-            let svg = snapshot::svg(&draw(&mut app, scene, 120, 40));
-            assert!(svg.contains("EMULATED"), "{scene:?}");
-            assert!(svg.contains(part), "{scene:?}: {svg}");
+/// Draws the pictures.
+pub fn run(args: &ScreenshotArgs) -> Result<(), Failure> {
+    for picture in PICTURES {
+        if args.only.as_ref().is_some_and(|only| only != picture.name) {
+            continue;
         }
+        let size = (
+            args.width.unwrap_or(picture.size.0),
+            args.height.unwrap_or(picture.size.1),
+        );
+        let svg = draw(&Picture { size, ..*picture }, &args.recordings)?;
+        let path = args.output.join(format!("{}.svg", picture.name));
+        std::fs::write(&path, svg).map_err(|error| {
+            Failure::new(
+                format!("{} cannot be written", path.display()),
+                error.to_string(),
+                "another folder",
+            )
+        })?;
     }
+    Ok(())
 }

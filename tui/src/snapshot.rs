@@ -1,11 +1,16 @@
-//! Pictures: a drawn buffer as an SVG with monospace text and the terminal's colours.
+//! Pictures: the dashboard drawn without a terminal, as text or as an SVG with monospace text and a terminal's colours.
 //!
 //! The picture needs nothing but a viewer with a monospace font: no style sheet, no script.
 
 use std::fmt::Write;
 
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
 use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
+
+use crate::state::App;
+use crate::view;
 
 /// Width and height of a character cell.
 const CELL: (f64, f64) = (8.4, 18.0);
@@ -39,25 +44,78 @@ fn colour(colour: Color) -> Option<&'static str> {
     })
 }
 
-fn look(cell: &Cell) -> Look {
+/// The same on a light background.
+fn dark_colour(c: Color) -> Option<&'static str> {
+    Some(match c {
+        Color::Red | Color::LightRed => "#c4163a",
+        Color::Green | Color::LightGreen => "#2f7d20",
+        Color::Yellow | Color::LightYellow => "#9a6700",
+        Color::Blue | Color::LightBlue => "#1e5fd6",
+        Color::Magenta | Color::LightMagenta => "#8432c8",
+        Color::Cyan | Color::LightCyan => "#0d7680",
+        other => return colour(other),
+    })
+}
+
+/// The colours of a terminal with a light background.
+const LIGHT_BACKGROUND: &str = "#ffffff";
+const LIGHT_FOREGROUND: &str = "#24273a";
+
+fn look(cell: &Cell, light: bool) -> Look {
+    let (background, foreground) = if light {
+        (LIGHT_BACKGROUND, LIGHT_FOREGROUND)
+    } else {
+        (BACKGROUND, FOREGROUND)
+    };
+    let colour = |c| if light { dark_colour(c) } else { colour(c) };
     let (mut text, mut ground) = (colour(cell.fg), colour(cell.bg));
     if cell.modifier.contains(Modifier::REVERSED) {
         (text, ground) = (
-            Some(ground.unwrap_or(BACKGROUND)),
-            Some(text.unwrap_or(FOREGROUND)),
+            Some(ground.unwrap_or(background)),
+            Some(text.unwrap_or(foreground)),
         );
     }
     Look {
-        text: text.unwrap_or(FOREGROUND),
+        text: text.unwrap_or(foreground),
         ground,
         bold: cell.modifier.contains(Modifier::BOLD),
         dim: cell.modifier.contains(Modifier::DIM),
     }
 }
 
+/// The dashboard as it is drawn on a terminal of this size.
+#[must_use]
+pub fn buffer(app: &mut App, width: u16, height: u16) -> Buffer {
+    // What is drawn into memory cannot fail.
+    let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
+    let Ok(_) = terminal.draw(|frame| view::draw(frame, app));
+    terminal.backend().buffer().clone()
+}
+
+/// The buffer as lines of text, without blanks at their ends.
+#[must_use]
+pub fn text(buffer: &Buffer) -> String {
+    let width = usize::from(buffer.area.width);
+    buffer
+        .content
+        .chunks(width.max(1))
+        .map(|row| {
+            let line: String = row.iter().map(Cell::symbol).collect();
+            line.trim_end().to_owned() + "\n"
+        })
+        .collect()
+}
+
 /// The buffer as an SVG document.
 #[must_use]
 pub fn svg(buffer: &Buffer) -> String {
+    svg_on(buffer, false)
+}
+
+/// The same, as on a terminal with a light background or a dark one.
+#[must_use]
+pub fn svg_on(buffer: &Buffer, light: bool) -> String {
+    let background = if light { LIGHT_BACKGROUND } else { BACKGROUND };
     let area = buffer.area;
     let width = f64::from(area.width) * CELL.0 + 2.0 * MARGIN;
     let height = f64::from(area.height) * CELL.1 + 2.0 * MARGIN;
@@ -67,15 +125,15 @@ pub fn svg(buffer: &Buffer) -> String {
         out,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
          viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"'DejaVu Sans Mono', Menlo, Consolas, monospace\" \
-         font-size=\"14\">\n<rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"{BACKGROUND}\"/>"
+         font-size=\"14\">\n<rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"{background}\"/>"
     );
     for y in area.top()..area.bottom() {
         let mut x = area.left();
         while x < area.right() {
             let first = x;
-            let style = look(&buffer[(x, y)]);
+            let style = look(&buffer[(x, y)], light);
             let mut text = String::new();
-            while x < area.right() && look(&buffer[(x, y)]) == style {
+            while x < area.right() && look(&buffer[(x, y)], light) == style {
                 text.push_str(buffer[(x, y)].symbol());
                 x += 1;
             }

@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 
-use crossterm::{cursor, execute, terminal};
+use crossterm::{cursor, event, execute, terminal};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 
@@ -35,6 +35,7 @@ fn give_back() {
         // Cleared first: some terminals bring lines along when they were resized meanwhile.
         let _ = execute!(
             io::stdout(),
+            event::DisableMouseCapture,
             terminal::Clear(terminal::ClearType::All),
             terminal::LeaveAlternateScreen,
             cursor::Show
@@ -87,8 +88,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Takes the terminal, and installs the panic hook (once a process).
-    pub fn take() -> io::Result<Self> {
+    /// Takes the terminal, with the mouse or without it, and installs the panic hook (once a process).
+    pub fn take(mouse: bool) -> io::Result<Self> {
         static HOOK: std::sync::Once = std::sync::Once::new();
         HOOK.call_once(|| {
             let before = std::panic::take_hook();
@@ -109,6 +110,9 @@ impl Guard {
         *OWNER.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current().id());
         let guard = (|| {
             execute!(io::stdout(), terminal::EnterAlternateScreen, cursor::Hide)?;
+            if mouse {
+                execute!(io::stdout(), event::EnableMouseCapture)?;
+            }
             Ok(Self {
                 screen: Terminal::new(CrosstermBackend::new(io::stdout()))?,
             })

@@ -4,33 +4,95 @@
 //! Without colours (`NO_COLOR`, `--color never`) roles are told apart by bold, reverse and dim. No role is carried by
 //! a colour alone: each also has a word or a sign of its own on screen.
 
+use apscope_collector::diagnose::Severity;
+use apscope_collector::diagnose::verdict::Kind;
 use ratatui::style::{Color, Modifier, Style};
 
 /// The styles of the dashboard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Theme {
-    colour: bool,
+    palette: Palette,
+}
+
+/// Which colours stand for the roles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Palette {
+    Dark,
+    Light,
+    Safe,
+    None,
 }
 
 impl Theme {
-    /// With the terminal's 16 colours.
-    pub const COLOUR: Self = Self { colour: true };
+    /// With the terminal's 16 colours, for a dark background.
+    pub const COLOUR: Self = Self {
+        palette: Palette::Dark,
+    };
+    /// For a light background: nothing is yellow or cyan.
+    pub const LIGHT: Self = Self {
+        palette: Palette::Light,
+    };
+    /// For eyes that do not tell red from green: blue and yellow carry what differs.
+    pub const SAFE: Self = Self {
+        palette: Palette::Safe,
+    };
     /// Without any colour.
-    pub const PLAIN: Self = Self { colour: false };
+    pub const PLAIN: Self = Self {
+        palette: Palette::None,
+    };
+    /// All of them, in the order that `t` goes through.
+    pub const ALL: [Self; 4] = [Self::COLOUR, Self::LIGHT, Self::SAFE, Self::PLAIN];
 
     /// The theme for an environment: `NO_COLOR`, when set to anything but the empty text, turns colours off.
     #[must_use]
-    pub fn from_env(no_color: Option<&std::ffi::OsStr>) -> Self {
+    pub fn from_env(self, no_color: Option<&std::ffi::OsStr>) -> Self {
         if no_color.is_some_and(|v| !v.is_empty()) {
             Self::PLAIN
         } else {
-            Self::COLOUR
+            self
         }
     }
 
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self.palette {
+            Palette::Dark => "dark",
+            Palette::Light => "light",
+            Palette::Safe => "colour-blind",
+            Palette::None => "none",
+        }
+    }
+
+    /// The theme with a name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|theme| theme.name() == name)
+    }
+
+    /// The one after it.
+    #[must_use]
+    pub fn next(self) -> Self {
+        let at = Self::ALL
+            .iter()
+            .position(|theme| *theme == self)
+            .unwrap_or(0);
+        Self::ALL[(at + 1) % Self::ALL.len()]
+    }
+
+    /// A colour on a dark background stands for these on the others.
     const fn of(self, colour: Color, modifier: Modifier) -> Style {
         let style = Style::new().add_modifier(modifier);
-        if self.colour { style.fg(colour) } else { style }
+        let colour = match (self.palette, colour) {
+            (Palette::None, _) => return style,
+            (Palette::Light, Color::Yellow) => Color::Magenta,
+            (Palette::Light, Color::Cyan) => Color::Blue,
+            (Palette::Safe, Color::Red | Color::Magenta) => Color::Yellow,
+            (Palette::Safe, Color::Green) => Color::Blue,
+            (Palette::Safe, Color::Blue) => Color::Cyan,
+            (_, colour) => colour,
+        };
+        style.fg(colour)
     }
 
     /// The program's name, titles.
@@ -117,6 +179,35 @@ impl Theme {
         self.of(Color::Blue, Modifier::empty())
     }
 
+    /// A task that runs in a traced function.
+    #[must_use]
+    pub const fn inside(self) -> Style {
+        self.of(Color::Green, Modifier::DIM)
+    }
+
+    /// A finding, by how bad it is.
+    #[must_use]
+    pub const fn severity(self, severity: Severity) -> Style {
+        match severity {
+            Severity::Critical => self.alarm(),
+            Severity::Warning => self.warning(),
+            Severity::Info => self.header(),
+        }
+    }
+
+    /// The verdict, by what it says.
+    #[must_use]
+    pub const fn verdict(self, kind: Kind) -> Style {
+        match kind {
+            Kind::Deadlock => self.banner(),
+            Kind::Hardware | Kind::Slow => {
+                self.of(Color::Yellow, Modifier::REVERSED.union(Modifier::BOLD))
+            }
+            Kind::NotHere => self.of(Color::Green, Modifier::BOLD),
+            Kind::CannotTell => self.header(),
+        }
+    }
+
     /// Keys in the footer and the help.
     #[must_use]
     pub const fn key(self) -> Style {
@@ -132,8 +223,12 @@ mod tests {
 
     #[test]
     fn no_color_counts_only_when_not_empty() {
-        assert_eq!(Theme::from_env(None), Theme::COLOUR);
-        assert_eq!(Theme::from_env(Some(OsStr::new(""))), Theme::COLOUR);
-        assert_eq!(Theme::from_env(Some(OsStr::new("1"))), Theme::PLAIN);
+        for theme in Theme::ALL {
+            assert_eq!(theme.from_env(None), theme);
+            assert_eq!(theme.from_env(Some(OsStr::new(""))), theme);
+            assert_eq!(theme.from_env(Some(OsStr::new("1"))), Theme::PLAIN);
+            assert_eq!(Theme::named(theme.name()), Some(theme));
+        }
+        assert_eq!(Theme::PLAIN.next(), Theme::COLOUR);
     }
 }

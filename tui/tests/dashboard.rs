@@ -82,7 +82,12 @@ fn assert_given_back(text: &str) {
 fn q_leaves_the_terminal_as_it_was() {
     let mut child = in_terminal(80, 24, "", RUN);
     sleep(Duration::from_secs(3));
-    child.stdin.as_mut().unwrap().write_all(b"2?\x1bq").unwrap();
+    child
+        .stdin
+        .as_mut()
+        .unwrap()
+        .write_all(b"2345678?\x1bq")
+        .unwrap();
     let text = output(child);
     assert_given_back(&text);
     assert!(text.contains("EMULATED"));
@@ -167,28 +172,223 @@ fn where_it_cannot_be_drawn_there_is_a_text() {
 }
 
 #[test]
-fn pictures_are_drawn_from_a_run() {
-    let file = std::env::temp_dir().join(format!("apscope-picture-{}.svg", std::process::id()));
-    for view in ["locks", "lock-detail", "entries"] {
-        let status = Command::new(APSCOPE)
-            .args(["screenshot", "--after", "1s", "--view", view, "-o"])
-            .arg(&file)
-            .args(RUN.split(' '))
-            .status()
-            .unwrap();
-        assert!(status.success());
-        let picture = fs::read_to_string(&file).unwrap();
-        fs::remove_file(&file).unwrap();
-        assert!(
-            picture.starts_with("<svg") && picture.contains("EMULATED"),
-            "{view}"
-        );
+fn the_terminal_is_given_back_after_a_panic() {
+    let text = output(in_terminal(80, 24, "", &format!("{RUN} --panic-after 1s")));
+    assert_given_back(&text);
+    assert!(text.contains("asked for by --panic-after"), "{text:?}");
+    assert!(text.ends_with("rc=101\r\n"), "{text:?}");
+}
+
+#[test]
+fn a_recording_is_gone_through() {
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/recordings/se-start-v5.13.apscope"
+    );
+    let mut child = in_terminal(100, 30, "", &format!("replay {file} --paused"));
+    sleep(Duration::from_secs(1));
+    // To the first critical finding, a step back and forth, faster, and play.
+    let stdin = child.stdin.as_mut().unwrap();
+    for keys in [&b"n"[..], b"n", b",", b".", b"+", b" ", b"7", b"]", b"["] {
+        stdin.write_all(keys).unwrap();
+        sleep(Duration::from_millis(150));
     }
-    let status = Command::new(APSCOPE)
-        .args(["screenshot", "--after", "10ms", "-o", "/nowhere/x.svg"])
-        .args(RUN.split(' '))
-        .stderr(Stdio::null())
-        .status()
-        .unwrap();
-    assert_eq!(status.code(), Some(2));
+    stdin.write_all(b"q").unwrap();
+    let text = output(child);
+    assert_given_back(&text);
+    for part in ["EMULATED", "STOPPED", "PLAYING", "AP001"] {
+        assert!(text.contains(part), "{part} in {text:?}");
+    }
+    assert!(text.ends_with("rc=0\r\n"), "{text:?}");
+    let text = output(in_terminal(80, 24, "", "replay /nowhere"));
+    assert!(
+        text.contains("cannot be read as a recording") && text.ends_with("rc=2\r\n"),
+        "{text:?}"
+    );
+}
+
+#[test]
+fn the_configuration_is_printed_checked_and_used() {
+    let folder = std::env::temp_dir().join(format!("apscope-config-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("config.toml");
+    let apscope = |arguments: &[&str]| Command::new(APSCOPE).args(arguments).output().unwrap();
+    let printed = apscope(&["config", "--print-default"]);
+    assert!(printed.status.success());
+    fs::write(&file, &printed.stdout).unwrap();
+    let path = file.to_str().unwrap();
+    let checked = apscope(&["config", path]);
+    assert!(String::from_utf8_lossy(&checked.stdout).contains("is in order"));
+    fs::write(&file, "[keys]\nquit = \"z\"\n").unwrap();
+    let mut child = in_terminal(
+        80,
+        24,
+        "",
+        &format!("{RUN} --config {path} --ascii --theme light"),
+    );
+    sleep(Duration::from_secs(2));
+    child.stdin.as_mut().unwrap().write_all(b"qz").unwrap();
+    let text = output(child);
+    assert!(text.ends_with("rc=0\r\n"), "{text:?}");
+    let picture = &text[text.find(ENTER).unwrap()..text.rfind(LEAVE).unwrap()];
+    assert!(picture.is_ascii(), "{picture:?}");
+    fs::write(&file, "[keys]\njump = \"j\"\n").unwrap();
+    let text = output(in_terminal(80, 24, "", &format!("{RUN} --config {path}")));
+    assert!(
+        text.contains("there is no action jump") && text.ends_with("rc=2\r\n"),
+        "{text:?}"
+    );
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_view_is_written_to_files() {
+    let folder = std::env::temp_dir().join(format!("apscope-export-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let mut child = in_terminal(80, 24, &format!("cd '{}';", folder.display()), RUN);
+    sleep(Duration::from_secs(2));
+    let stdin = child.stdin.as_mut().unwrap();
+    for keys in [
+        &b"2"[..],
+        b"x",
+        b"t",
+        b"x",
+        b"s",
+        b"x",
+        b"j",
+        b"x",
+        b"t",
+        b"y",
+    ] {
+        stdin.write_all(keys).unwrap();
+        sleep(Duration::from_millis(150));
+    }
+    stdin.write_all(b"q").unwrap();
+    let text = output(child);
+    assert!(text.contains("\x1b]52;c;"), "the clipboard: {text:?}");
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    assert!(read("apscope-locks.txt").contains("kvm_busy*"));
+    assert!(
+        read("apscope-locks-1.txt").contains("EMULATED"),
+        "never over another file"
+    );
+    assert!(read("apscope-locks.svg").starts_with("<svg"));
+    assert!(read("apscope-locks.json").contains("\"emulated\": true"));
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+/// tmux on a socket of its own, gone at the end of the test whatever happens.
+struct Tmux(String);
+
+impl Tmux {
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = Command::new("tmux")
+            .args(["-L", &self.0])
+            .args(arguments)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The screen, as soon as it contains a text.
+    fn wait_for(&self, part: &str) -> String {
+        let mut screen = String::new();
+        for _ in 0..100 {
+            screen = self.run(&["capture-pane", "-p"]);
+            if screen.contains(part) {
+                return screen;
+            }
+            sleep(Duration::from_millis(100));
+        }
+        panic!("{part} in\n{screen}");
+    }
+
+    fn keys(&self, keys: &[&str]) {
+        self.run(&[&["send-keys"], keys].concat());
+    }
+}
+
+impl Drop for Tmux {
+    fn drop(&mut self) {
+        self.run(&["kill-server"]);
+    }
+}
+
+#[test]
+fn a_person_at_a_terminal() {
+    if Command::new("tmux").arg("-V").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "tmux is missing");
+        eprintln!("SKIPPED: there is no tmux");
+        return;
+    }
+    let tmux = Tmux(format!("apscope-{}", std::process::id()));
+    let command = format!(
+        "env -u NO_COLOR '{APSCOPE}' {RUN}; echo left rc=$?; stty -a | grep -oE -- '-?icanon'; sleep 60"
+    );
+    tmux.run(&["new-session", "-d", "-x", "80", "-y", "24", &command]);
+    tmux.wait_for("busiest locks");
+    for (key, part) in [
+        ("2", "acq/s"),
+        ("3", "calls/s"),
+        ("4", "vCPUs"),
+        ("5", "a lane is one lock"),
+        ("6", "cursor"),
+        ("7", "7 Findings"),
+        ("8", "ended"),
+        ("1", "busiest locks"),
+    ] {
+        tmux.keys(&[key]);
+        tmux.wait_for(part);
+    }
+    tmux.keys(&["2", "/"]);
+    tmux.keys(&["-l", "wait>"]);
+    tmux.wait_for("needs a time");
+    tmux.keys(&["-l", "1ns"]);
+    tmux.keys(&["Enter"]);
+    tmux.wait_for("filter: wait>1ns");
+    tmux.keys(&["Escape"]);
+    tmux.keys(&["s", "r"]);
+    tmux.wait_for("▲");
+    tmux.keys(&["Space"]);
+    tmux.wait_for("PAUSED");
+    tmux.run(&["resize-window", "-x", "130", "-y", "40"]);
+    tmux.wait_for("activity");
+    tmux.keys(&["Space", "?"]);
+    tmux.wait_for("what is shown");
+    tmux.keys(&["Escape", "q"]);
+    let screen = tmux.wait_for("left rc=0");
+    assert!(
+        !screen.contains("EMULATED"),
+        "the screen is as it was: {screen}"
+    );
+}
+
+#[test]
+fn a_signal_ends_it_in_order() {
+    let tmux = Tmux(format!("apscope-signal-{}", std::process::id()));
+    if Command::new("tmux").arg("-V").output().is_err() {
+        return;
+    }
+    // `exec` would leave no shell to look at the terminal: the number goes into a file instead.
+    let file = std::env::temp_dir().join(format!("apscope-signal-{}", std::process::id()));
+    let command = format!(
+        "sh -c 'echo $$ > {0}; exec {APSCOPE} {RUN}'; echo left rc=$?; stty -a | grep -oE -- '-?icanon'; sleep 60",
+        file.display()
+    );
+    tmux.run(&["new-session", "-d", "-x", "80", "-y", "24", &command]);
+    tmux.wait_for("busiest locks");
+    let pid = fs::read_to_string(&file).unwrap();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", pid.trim()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let screen = tmux.wait_for("left rc=0");
+    assert!(
+        screen.contains("icanon") && !screen.contains("-icanon"),
+        "{screen}"
+    );
+    fs::remove_file(&file).unwrap();
 }

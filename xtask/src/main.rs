@@ -65,11 +65,7 @@ enum Command {
     /// Compare every count with the emulated driver's ground truth, over seeds, generations, probes and ring sizes
     Matrix(matrix::Options),
     /// Draw the dashboard's pictures into docs/pictures
-    Screenshots {
-        /// Use this apscope instead of building one
-        #[arg(long, value_name = "FILE")]
-        binary: Option<PathBuf>,
-    },
+    Screenshots(screenshots::ScreenshotsArgs),
     /// Cross-build the workspace for s390x
     S390x {
         /// Also run the unit tests that depend on byte order, under qemu
@@ -110,7 +106,7 @@ fn main() -> ExitCode {
         Command::Dist(options) => dist::run(&root(), &options),
         Command::Licences => licences::run(&root()),
         Command::Matrix(options) => matrix::run(&root(), options),
-        Command::Screenshots { binary } => screenshots::run(&root(), binary),
+        Command::Screenshots(args) => screenshots::run(&root(), &args),
         Command::S390x { test, toolchain } => s390x::run(&root(), test, &toolchain),
         Command::Findings { check } => findings::run(&root(), check),
         Command::Proto { check } => proto::run(&root(), check),

@@ -385,20 +385,7 @@ impl Look<'_> {
 
     /// Number of the guest that a task works for, by the locks that it holds and waits for, else by its process.
     pub fn guest(&self, task: &frame::TaskState) -> Option<u32> {
-        let of = |instance: u32| {
-            self.model
-                .instances
-                .get(&instance)
-                .map(|known| known.guest)
-                .filter(|&guest| guest != 0)
-        };
-        let locks = task.holds.iter().map(|h| (h.series, h.instance));
-        let locks = locks.chain(task.waits.iter().map(|w| (w.series, w.instance)));
-        locks
-            .filter(|(series, _)| series >> 1 != u32::from(class_id::RESET_WORK))
-            .find_map(|(_, instance)| of(instance))
-            .map(|guest| guest - 1)
-            .or_else(|| self.processes.guest(task.pid))
+        guest_of(self.model, task).or_else(|| self.processes.guest(task.pid))
     }
 
     /// Name of a guest: what instances call it, else its number.
@@ -414,6 +401,23 @@ impl Look<'_> {
     fn guest_name(&self, task: &frame::TaskState) -> Option<String> {
         self.guest(task).map(|guest| self.guest_label(guest))
     }
+}
+
+/// Number of the guest that a task works for, by the locks that it holds and waits for.
+pub fn guest_of(model: &Model, task: &frame::TaskState) -> Option<u32> {
+    let of = |instance: u32| {
+        model
+            .instances
+            .get(&instance)
+            .map(|known| known.guest)
+            .filter(|&guest| guest != 0)
+    };
+    let locks = task.holds.iter().map(|h| (h.series, h.instance));
+    let locks = locks.chain(task.waits.iter().map(|w| (w.series, w.instance)));
+    locks
+        .filter(|(series, _)| series >> 1 != u32::from(class_id::RESET_WORK))
+        .find_map(|(_, instance)| of(instance))
+        .map(|guest| guest - 1)
 }
 
 /// Names of guests by number: what the instances of their `kvm->lock` call them.

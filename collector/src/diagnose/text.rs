@@ -26,7 +26,7 @@ pub fn render(report: &Report, model: &Model) -> String {
     summary(&mut page, report);
     for finding in &report.findings {
         page.line("");
-        one(&mut page, finding, explained(report, finding), model);
+        add(&mut page, finding, explained(report, finding), model);
     }
     histograms(&mut page, report, model);
     assumptions(&mut page, model);
@@ -188,7 +188,14 @@ fn last_wait(chain: &Chain) -> Option<&str> {
     at.waits.as_ref()?.lock.split('[').next()
 }
 
-fn one(page: &mut Page, finding: &Finding, explained: Option<Id>, model: &Model) {
+/// One finding in full.
+pub fn one(finding: &Finding, model: &Model) -> String {
+    let mut page = Page::default();
+    add(&mut page, finding, None, model);
+    page.text()
+}
+
+fn add(page: &mut Page, finding: &Finding, explained: Option<Id>, model: &Model) {
     let seen = &finding.seen;
     page.wrapped(0, &line(finding));
     let at = model.last.at_ns;

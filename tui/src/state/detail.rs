@@ -1,4 +1,4 @@
-//! The detail of one lock or of one entry point.
+//! The detail of one row: a lock, an entry point, an edge of the order, a finding, a guest.
 
 use apscope_collector::model::Model;
 use apscope_collector::model::histogram::Histogram;
@@ -6,7 +6,13 @@ use apscope_collector::model::query::{self, Summary};
 use probe_ebpf::h2;
 use probe_ebpf::names::ENTRY_POINTS;
 
+use super::Snapshot;
+use super::findings::{self, FindingKey, FindingRow};
+use super::guests::{self, GuestColumn, GuestRow};
+use super::order::{Graph, Joint};
 use super::rows::kind_name;
+use super::table::TableState;
+use crate::filter::Filter;
 
 /// Powers of two that [`Distribution::octaves`] has.
 pub const OCTAVES: usize = h2::COARSE_BUCKETS;
@@ -24,6 +30,141 @@ pub enum Detail {
     Lock(LockDetail),
     /// An entry point.
     Entry(EntryDetail),
+    /// The edges between two lock classes.
+    Edge(EdgeDetail),
+    /// A finding.
+    Finding(FindingRow),
+    /// A guest.
+    Guest(GuestRow),
+}
+
+impl Detail {
+    /// Of a lock class in one mode; `None` where the run does not have it.
+    #[must_use]
+    pub fn lock(shown: &Snapshot, series: u8) -> Option<Self> {
+        LockDetail::of(&shown.model, series).map(Self::Lock)
+    }
+
+    /// Of an entry point; `None` where the run does not have it.
+    #[must_use]
+    pub fn entry(shown: &Snapshot, entry: u8) -> Option<Self> {
+        EntryDetail::of(&shown.model, entry).map(Self::Entry)
+    }
+
+    /// Of the edges between two classes; `None` where there are none.
+    #[must_use]
+    pub fn edge(shown: &Snapshot, (held, acquired): (u8, u8)) -> Option<Self> {
+        EdgeDetail::of(&shown.model, held, acquired).map(Self::Edge)
+    }
+
+    /// Of a finding; `None` where it has been forgotten.
+    #[must_use]
+    pub fn finding(shown: &Snapshot, key: &FindingKey) -> Option<Self> {
+        let now = shown.model.last.at_ns;
+        let table = TableState::new(findings::FindingColumn::Severity);
+        findings::rows(&shown.report, now, &Filter::default(), &table)
+            .into_iter()
+            .find(|row| row.key() == *key)
+            .map(Self::Finding)
+    }
+
+    /// Of a guest; `None` where it is not known.
+    #[must_use]
+    pub fn guest(shown: &Snapshot, guest: u32) -> Option<Self> {
+        let table = TableState::new(GuestColumn::Name);
+        guests::rows(shown, &Filter::default(), &table)
+            .into_iter()
+            .find(|row| row.guest == guest)
+            .map(Self::Guest)
+    }
+}
+
+/// The edges between two lock classes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeDetail {
+    /// The two classes.
+    pub joint: Joint,
+    /// Cycles that it is a step of: names of their classes in order.
+    pub cycles: Vec<Vec<&'static str>>,
+    /// Each edge, the most frequent first.
+    pub edges: Vec<EdgeLine>,
+}
+
+/// An edge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeLine {
+    /// Series held, and acquired: with their modes.
+    pub series: (String, String),
+    /// Functions in which the one was taken, and the other.
+    pub functions: (&'static str, &'static str),
+    /// How often.
+    pub count: u64,
+    /// A flag that was tested and found clear: no probe sees that, the entry point is annotated.
+    pub annotated: bool,
+    /// lockdep could see it.
+    pub lockdep_visible: bool,
+    /// The first task that did it.
+    pub first: String,
+    /// So long ago.
+    pub first_ago_ns: u64,
+    /// And the last time.
+    pub last_ago_ns: u64,
+    /// Pairs of instances, held and acquired.
+    pub pairs: Vec<(String, String)>,
+}
+
+impl EdgeDetail {
+    fn of(model: &Model, held: u8, acquired: u8) -> Option<Self> {
+        let graph = Graph::of(model);
+        let joint = graph.joint(held, acquired)?.clone();
+        let cycles = graph
+            .cycles
+            .iter()
+            .filter(|cycle| {
+                let mut steps = cycle.steps.iter();
+                steps.any(|step| (step.held >> 1, step.acquired >> 1) == (held, acquired))
+            })
+            .map(|cycle| {
+                cycle
+                    .classes()
+                    .into_iter()
+                    .map(super::order::class_name)
+                    .collect()
+            })
+            .collect();
+        let edges = joint
+            .edges
+            .iter()
+            .filter_map(|id| Some((id, model.edges.get(id)?)))
+            .map(|(id, edge)| EdgeLine {
+                series: (query::series_name(id.held), query::series_name(id.acquired)),
+                functions: (
+                    query::entry_name(id.held_in),
+                    query::entry_name(id.acquired_in),
+                ),
+                count: edge.count_total,
+                annotated: id.annotated,
+                lockdep_visible: query::lockdep_visible(id.held, id.acquired),
+                first: format!("{} ({})", edge.first_comm, edge.first_tid),
+                first_ago_ns: model.last.at_ns.saturating_sub(edge.first_ns),
+                last_ago_ns: model.last.at_ns.saturating_sub(edge.last_ns),
+                pairs: edge
+                    .pairs
+                    .chunks_exact(2)
+                    .map(|pair| {
+                        let name =
+                            |series, instance| query::lock_name(model, series, instance).to_owned();
+                        (name(id.held, pair[0]), name(id.acquired, pair[1]))
+                    })
+                    .collect(),
+            })
+            .collect();
+        Some(Self {
+            joint,
+            cycles,
+            edges,
+        })
+    }
 }
 
 /// A distribution of nanoseconds.
@@ -103,6 +244,8 @@ pub struct Share {
 /// A lock class in one mode.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LockDetail {
+    /// Series.
+    pub series: u8,
     /// Class.
     pub class: &'static str,
     /// Kind and mode.
@@ -203,6 +346,7 @@ impl LockDetail {
         let detail = query::lock_detail(model, series)?;
         let releases = model.series.get(&series).map_or(0, |s| s.releases);
         Some(Self {
+            series,
             class: detail.row.class,
             kind: kind_name(series),
             open_coded: detail.row.open_coded,

@@ -1,53 +1,71 @@
-//! What the dashboard knows: the model as folded so far, and what the person looking at it has chosen.
+//! What the dashboard knows: the model and the diagnosis as folded so far, and what the person looking at it has chosen.
 //!
 //! Nothing here draws, reads a clock or a terminal. Frames and keys go in; [`crate::view`] reads the result.
 
+pub mod config;
 pub mod detail;
+pub mod export;
 pub mod filtering;
+pub mod findings;
+pub mod guests;
+pub mod history;
+pub mod keymap;
 pub mod keys;
+pub mod order;
 pub mod pulse;
+pub mod replay;
 pub mod rows;
+pub mod stream;
 pub mod table;
+pub mod timeline;
+mod view;
 
 use std::time::Duration;
 
+use apscope_collector::diagnose::{Diagnosis, Report, Thresholds};
 use apscope_collector::frame::Frame;
 use apscope_collector::model::Model;
+use ratatui::layout::Rect;
 
+use config::Settings;
+use detail::Detail;
 use filtering::FilterState;
+use findings::{FindingColumn, FindingKey, FindingRow};
+use guests::{GuestColumn, GuestRow};
+use history::History;
+use order::{EdgeColumn, EdgeRow, Graph};
 use pulse::Pulse;
-use rows::{Detail, EntryColumn, EntryRow, LockColumn, LockRow};
-use table::TableState;
+use replay::Replay;
+use rows::{EntryColumn, EntryRow, LockColumn, LockRow};
+use stream::StreamRow;
+use table::{Listing, TableState};
+use timeline::{LaneColumn, LaneRow, Window};
+pub use view::{Overlay, Target, View};
 
 use crate::theme::Theme;
 
-/// The views that Tab goes round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum View {
-    /// Locks.
-    Locks,
-    /// Entry points.
-    Entries,
-}
-
-/// What lies over the view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overlay {
-    /// The keys and columns of the current view.
-    Help,
-    /// The log.
-    Log,
-    /// The last accesses to sysfs that were made for other processes.
-    Writes,
-}
-
-/// The model at one moment, with the rates that belong to it.
-#[derive(Debug, Clone, Default)]
+/// A run at one moment: the model, what is the matter with it, and what the model does not keep.
+#[derive(Debug, Clone)]
 pub struct Snapshot {
     /// Everything known about the run.
     pub model: Model,
+    /// Verdict and findings.
+    pub report: Report,
     /// Rates that the model does not keep.
     pub pulse: Pulse,
+    /// Spans and distributions over time.
+    pub history: History,
+}
+
+impl Snapshot {
+    fn new(report: Report) -> Self {
+        Self {
+            model: Model::default(),
+            report,
+            pulse: Pulse::default(),
+            history: History::default(),
+        }
+    }
 }
 
 /// How the source came to its end.
@@ -61,6 +79,15 @@ pub enum Ending {
     Died(String),
 }
 
+/// Something that was done, or could not be done, for the line at the bottom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// The text.
+    pub text: String,
+    /// It could not be done.
+    pub failed: bool,
+}
+
 /// Times between frames that `+` and `-` go through.
 pub const INTERVALS: [Duration; 7] = [
     Duration::from_millis(50),
@@ -72,14 +99,42 @@ pub const INTERVALS: [Duration; 7] = [
     Duration::from_secs(5),
 ];
 
+/// The rows of the tables as of the last [`App::refresh`]; those of hidden views may be older.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// Locks that match.
+    pub locks: Vec<LockRow>,
+    /// Entry points that match.
+    pub entries: Vec<EntryRow>,
+    /// Guests that match.
+    pub guests: Vec<GuestRow>,
+    /// Edges of the order that match.
+    pub edges: Vec<EdgeRow>,
+    /// The graph of all edges.
+    pub graph: Graph,
+    /// Tasks that match.
+    pub lanes: Vec<LaneRow>,
+    /// Findings that match.
+    pub findings: Vec<FindingRow>,
+    /// Spans and messages that match, oldest first.
+    pub stream: Vec<StreamRow>,
+}
+
 /// The dashboard's state.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a choice of its own: any of them goes with any other"
+)]
 pub struct App {
     live: Snapshot,
+    diagnosis: Diagnosis,
     frozen: Option<Box<Snapshot>>,
     /// The view that is shown.
     pub view: View,
     /// The selected row's detail is shown instead of the table.
     pub detail_open: bool,
+    /// Only the focused pane is shown.
+    pub expanded: bool,
     /// What lies over the view.
     pub overlay: Option<Overlay>,
     /// First line shown of a detail, the log or the help.
@@ -88,22 +143,40 @@ pub struct App {
     pub page: usize,
     /// Lines there were to scroll through. Set while drawing.
     pub lines: usize,
+    /// What the mouse can hit. Set while drawing.
+    pub targets: Vec<(Rect, Target)>,
     /// The locks table.
     pub locks: TableState<LockColumn>,
     /// The entry points table.
     pub entries: TableState<EntryColumn>,
-    /// Filter of the locks view.
-    pub lock_filter: FilterState,
-    /// Filter of the entry points view.
-    pub entry_filter: FilterState,
+    /// The guests table.
+    pub guests: TableState<GuestColumn, u32>,
+    /// The edges table.
+    pub edges: TableState<EdgeColumn, (u8, u8)>,
+    /// The lanes of the timeline.
+    pub lanes: TableState<LaneColumn, u32>,
+    /// The findings table.
+    pub findings: TableState<FindingColumn, FindingKey>,
+    /// The part of time that the timeline shows.
+    pub window: Window,
+    filters: [FilterState; View::ALL.len()],
     /// Time between frames.
     pub interval: Duration,
     /// Styles.
     pub theme: Theme,
+    /// Only characters of ASCII are drawn.
+    pub ascii: bool,
+    /// Keys, theme and thresholds as configured.
+    pub settings: Settings,
+    /// Where in a recording it is; `None` for a run that goes on.
+    pub replay: Option<Replay>,
+    /// What the last key did.
+    pub notice: Option<Notice>,
+    /// A key has been pressed: the banner for the first run goes.
+    pub touched: bool,
     /// Set when there will be no more frames.
     pub ending: Option<Ending>,
-    lock_rows: Vec<LockRow>,
-    entry_rows: Vec<EntryRow>,
+    rows: Rows,
     detail: Option<Box<Detail>>,
     stale: bool,
 }
@@ -112,33 +185,61 @@ impl App {
     /// An empty dashboard.
     #[must_use]
     pub fn new(theme: Theme, interval: Duration) -> Self {
+        Self::with(
+            Settings {
+                theme,
+                ..Settings::default()
+            },
+            interval,
+        )
+    }
+
+    /// An empty dashboard with settings of its own.
+    #[must_use]
+    pub fn with(settings: Settings, interval: Duration) -> Self {
+        let diagnosis = Diagnosis::new(settings.thresholds.clone());
         Self {
-            live: Snapshot::default(),
+            live: Snapshot::new(diagnosis.report()),
+            diagnosis,
             frozen: None,
-            view: View::Locks,
+            view: View::default(),
             detail_open: false,
+            expanded: false,
             overlay: None,
             scroll: 0,
             page: 1,
             lines: 0,
+            targets: Vec::new(),
             locks: TableState::new(LockColumn::WaitP99),
             entries: TableState::new(EntryColumn::P99),
-            lock_filter: FilterState::default(),
-            entry_filter: FilterState::default(),
+            guests: TableState::new(GuestColumn::Wait),
+            edges: TableState::new(EdgeColumn::Cycle),
+            lanes: TableState::new(LaneColumn::Waiting),
+            findings: TableState::new(FindingColumn::Severity),
+            window: Window::default(),
+            filters: Default::default(),
             interval,
-            theme,
+            theme: settings.theme,
+            ascii: settings.ascii,
+            settings,
+            replay: None,
+            notice: None,
+            touched: false,
             ending: None,
-            lock_rows: Vec::new(),
-            entry_rows: Vec::new(),
+            rows: Rows::default(),
             detail: None,
             stale: true,
         }
     }
 
-    /// Folds a frame. While paused the shown snapshot stays as it is.
+    /// Folds a frame and looks at what has become of the run. While paused the shown snapshot stays as it is.
     pub fn apply(&mut self, frame: &Frame) {
+        let before = self.run();
         self.live.model.apply(frame);
+        self.diagnosis.observe(&self.live.model, frame);
         self.live.pulse.sample(&self.live.model);
+        let anew = self.run() != before;
+        self.live.history.sample(frame, &self.live.model, anew);
         self.stale |= self.frozen.is_none();
         if let Some(end) = &self.live.model.end {
             self.ending = Some(match end.how.as_str() {
@@ -149,17 +250,25 @@ impl App {
         }
     }
 
+    /// What tells a run from another one.
+    fn run(&self) -> Option<(u64, u32)> {
+        let meta = self.live.model.meta.as_ref()?;
+        Some((meta.start_ns, meta.pid))
+    }
+
+    /// Forgets the run, to go through it again from its start. What the person has chosen stays.
+    pub fn restart(&mut self) {
+        self.diagnosis = Diagnosis::new(self.settings.thresholds.clone());
+        self.live = Snapshot::new(self.diagnosis.report());
+        self.frozen = None;
+        self.ending = None;
+        self.stale = true;
+    }
+
     /// There will be no more frames. Without a last frame that says so, the source has died.
     pub fn closed(&mut self) {
         self.ending
             .get_or_insert_with(|| Ending::Died("it stopped without a last frame".into()));
-    }
-
-    /// Replaces the folded state, for a picture of a model that was made elsewhere.
-    pub fn set_model(&mut self, model: Model) {
-        self.live.pulse.sample(&model);
-        self.live.model = model;
-        self.stale = true;
     }
 
     /// What is shown: the live state, or the snapshot taken when the picture was paused.
@@ -172,6 +281,12 @@ impl App {
     #[must_use]
     pub fn live(&self) -> &Snapshot {
         &self.live
+    }
+
+    /// From when on something is a finding.
+    #[must_use]
+    pub fn thresholds(&self) -> &Thresholds {
+        &self.settings.thresholds
     }
 
     /// While paused: how far the picture is behind, in nanoseconds.
@@ -190,7 +305,10 @@ impl App {
     pub fn toggle_pause(&mut self) {
         self.frozen = match self.frozen.take() {
             Some(_) => None,
-            None => Some(Box::new(self.live.clone())),
+            None => {
+                self.live.report = self.diagnosis.report();
+                Some(Box::new(self.live.clone()))
+            }
         };
         self.stale = true;
     }
@@ -198,17 +316,29 @@ impl App {
     /// The current view's filter.
     #[must_use]
     pub fn filter(&self) -> &FilterState {
-        match self.view {
-            View::Locks => &self.lock_filter,
-            View::Entries => &self.entry_filter,
-        }
+        &self.filters[self.view.place()]
     }
 
     fn filter_mut(&mut self) -> &mut FilterState {
+        &mut self.filters[self.view.place()]
+    }
+
+    /// The current view's table; `None` where there is text instead.
+    pub fn listing(&mut self) -> Option<&mut dyn Listing> {
         match self.view {
-            View::Locks => &mut self.lock_filter,
-            View::Entries => &mut self.entry_filter,
+            View::Overview | View::Findings => Some(&mut self.findings),
+            View::Locks => Some(&mut self.locks),
+            View::Entries => Some(&mut self.entries),
+            View::Guests => Some(&mut self.guests),
+            View::Order => Some(&mut self.edges),
+            View::Timeline => Some(&mut self.lanes),
+            View::Log => None,
         }
+    }
+
+    /// Something was chosen that changes rows or detail.
+    pub fn touch(&mut self) {
+        self.stale = true;
     }
 
     /// Brings rows and detail up to date; costs nothing where nothing changed. Call before drawing and before keys.
@@ -217,45 +347,99 @@ impl App {
             return;
         }
         self.stale = false;
+        if self.frozen.is_none() {
+            self.live.report = self.diagnosis.report();
+        }
         let shown = self.frozen.as_deref().unwrap_or(&self.live);
-        let selected = match self.view {
-            View::Locks => self.locks.selected,
-            View::Entries => self.entries.selected,
-        };
-        // The table is hidden while a detail is open: its rows wait until it is closed.
-        self.detail = match (self.detail_open, selected) {
-            (true, Some(id)) => rows::detail(&shown.model, self.view, id).map(Box::new),
-            _ => None,
+        let filter = &self.filters[self.view.place()].active;
+        // A table is hidden while a detail is open: its rows wait until it is closed.
+        self.detail = if self.detail_open {
+            match self.view {
+                View::Locks => self.locks.selected.and_then(|id| Detail::lock(shown, id)),
+                View::Entries => self
+                    .entries
+                    .selected
+                    .and_then(|id| Detail::entry(shown, id)),
+                View::Order => self.edges.selected.and_then(|id| Detail::edge(shown, id)),
+                View::Overview | View::Findings => self
+                    .findings
+                    .selected
+                    .as_ref()
+                    .and_then(|key| Detail::finding(shown, key)),
+                View::Guests => self.guests.selected.and_then(|id| Detail::guest(shown, id)),
+                View::Timeline | View::Log => None,
+            }
+            .map(Box::new)
+        } else {
+            None
         };
         self.detail_open = self.detail.is_some();
         if self.detail_open {
             return;
         }
+        let rows = &mut self.rows;
+        let model = &shown.model;
         match self.view {
+            View::Overview => {
+                let all = crate::filter::Filter::default();
+                rows.findings =
+                    findings::rows(&shown.report, model.last.at_ns, filter, &self.findings);
+                rows.findings.retain(|row| row.finding.active());
+                self.findings
+                    .follow(rows.findings.iter().map(FindingRow::key));
+                rows.locks = rows::locks(model, &all, &TableState::new(LockColumn::Queue));
+                rows::busiest_first(&mut rows.locks);
+                rows.entries = rows::entries(model, &all, &TableState::new(EntryColumn::P99));
+            }
             View::Locks => {
-                self.lock_rows = rows::locks(&shown.model, &self.lock_filter.active, &self.locks);
+                rows.locks = rows::locks(model, filter, &self.locks);
                 self.locks
-                    .follow(self.lock_rows.iter().map(|row| row.facts.series));
+                    .follow(rows.locks.iter().map(|row| row.facts.series));
             }
             View::Entries => {
-                self.entry_rows =
-                    rows::entries(&shown.model, &self.entry_filter.active, &self.entries);
+                rows.entries = rows::entries(model, filter, &self.entries);
                 self.entries
-                    .follow(self.entry_rows.iter().map(|row| row.facts.entry));
+                    .follow(rows.entries.iter().map(|row| row.facts.entry));
             }
+            View::Guests => {
+                rows.guests = guests::rows(shown, filter, &self.guests);
+                self.guests.follow(rows.guests.iter().map(|row| row.guest));
+            }
+            View::Order => {
+                rows.graph = Graph::of(model);
+                rows.edges = order::rows(&rows.graph, filter, &self.edges);
+                self.edges.follow(rows.edges.iter().map(EdgeRow::key));
+            }
+            View::Timeline => {
+                rows.lanes = timeline::rows(shown, self.window, filter, &self.lanes);
+                self.lanes.follow(rows.lanes.iter().map(|row| row.tid));
+            }
+            View::Findings => {
+                rows.findings =
+                    findings::rows(&shown.report, model.last.at_ns, filter, &self.findings);
+                self.findings
+                    .follow(rows.findings.iter().map(FindingRow::key));
+            }
+            View::Log => rows.stream = stream::rows(shown, filter),
         }
+    }
+
+    /// The rows of the last [`App::refresh`].
+    #[must_use]
+    pub fn rows(&self) -> &Rows {
+        &self.rows
     }
 
     /// The locks that match, in order. Of the last [`App::refresh`].
     #[must_use]
     pub fn lock_rows(&self) -> &[LockRow] {
-        &self.lock_rows
+        &self.rows.locks
     }
 
     /// The entry points that match, in order. Of the last [`App::refresh`].
     #[must_use]
     pub fn entry_rows(&self) -> &[EntryRow] {
-        &self.entry_rows
+        &self.rows.entries
     }
 
     /// The open detail. Of the last [`App::refresh`].
@@ -268,8 +452,13 @@ impl App {
     #[must_use]
     pub fn row_count(&self) -> usize {
         match self.view {
-            View::Locks => self.lock_rows.len(),
-            View::Entries => self.entry_rows.len(),
+            View::Overview | View::Findings => self.rows.findings.len(),
+            View::Locks => self.rows.locks.len(),
+            View::Entries => self.rows.entries.len(),
+            View::Guests => self.rows.guests.len(),
+            View::Order => self.rows.edges.len(),
+            View::Timeline => self.rows.lanes.len(),
+            View::Log => self.rows.stream.len(),
         }
     }
 }

@@ -10,7 +10,6 @@ use apscope_collector::model::{Model, Tick};
 use probe_ebpf::abi::{LockKind, Mode};
 use probe_ebpf::names::ENTRY_POINTS;
 
-use super::View;
 use super::table::{Column, TableState};
 use crate::filter::{Filter, Percentile, Row, TextField, TimeField};
 
@@ -115,6 +114,7 @@ impl Row for LockRow {
             TextField::Kind => self.kind,
             TextField::Name => &self.name,
             TextField::Holder => &self.holder,
+            TextField::Task | TextField::Guest => return None,
         })
     }
 
@@ -132,7 +132,7 @@ impl Row for EntryRow {
         match field {
             TextField::Class => Some(self.module),
             TextField::Name => Some(self.facts.name),
-            TextField::Kind | TextField::Holder => None,
+            TextField::Kind | TextField::Holder | TextField::Task | TextField::Guest => None,
         }
     }
 
@@ -276,11 +276,10 @@ fn sort<T>(rows: &mut [T], descending: bool, compare: impl Fn(&T, &T) -> Orderin
     });
 }
 
-/// The detail of a row.
-#[must_use]
-pub fn detail(model: &Model, view: View, id: u8) -> Option<Detail> {
-    match view {
-        View::Locks => LockDetail::of(model, id).map(Detail::Lock),
-        View::Entries => EntryDetail::of(model, id).map(Detail::Entry),
-    }
+/// Locks with the longest queues first, then those with the longest waits: the 99th percentile of all.
+pub fn busiest_first(rows: &mut [LockRow]) {
+    rows.sort_by_key(|row| {
+        let facts = &row.facts;
+        std::cmp::Reverse((facts.queue, facts.wait.p99_ns, facts.acquisitions))
+    });
 }

@@ -12,20 +12,20 @@ pub trait Column: Copy + PartialEq + 'static {
 
 /// Order and selection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableState<C> {
+pub struct TableState<C, I = u8> {
     /// Sorted by this column.
     pub sort: C,
     /// Largest first.
     pub descending: bool,
     /// Id of the selected row.
-    pub selected: Option<u8>,
+    pub selected: Option<I>,
     /// First row shown. Set while drawing.
     pub offset: usize,
     index: usize,
-    ids: Vec<u8>,
+    ids: Vec<I>,
 }
 
-impl<C: Column> TableState<C> {
+impl<C: Column, I: Clone + PartialEq> TableState<C, I> {
     /// Sorted by `sort`, nothing selected.
     #[must_use]
     pub fn new(sort: C) -> Self {
@@ -52,10 +52,14 @@ impl<C: Column> TableState<C> {
     }
 
     /// Takes the rows as they are now: the selection stays with its row, or goes to the row that took its place.
-    pub fn follow(&mut self, ids: impl Iterator<Item = u8>) {
+    pub fn follow(&mut self, ids: impl Iterator<Item = I>) {
         self.ids.clear();
         self.ids.extend(ids);
-        if let Some(at) = self.ids.iter().position(|id| Some(*id) == self.selected) {
+        if let Some(at) = self
+            .ids
+            .iter()
+            .position(|id| Some(id) == self.selected.as_ref())
+        {
             self.index = at;
         } else {
             self.select(self.index);
@@ -65,7 +69,7 @@ impl<C: Column> TableState<C> {
     /// Selects the row at a place, or the last one.
     pub fn select(&mut self, index: usize) {
         self.index = index.min(self.ids.len().saturating_sub(1));
-        self.selected = self.ids.get(self.index).copied();
+        self.selected = self.ids.get(self.index).cloned();
     }
 
     /// Moves the selection by `step` rows, stopping at both ends.
@@ -90,6 +94,52 @@ impl<C: Column> TableState<C> {
     }
 }
 
+/// What keys do to a table, whatever its columns and rows are.
+pub trait Listing {
+    /// Sorts by the next column.
+    fn next_sort(&mut self);
+    /// Turns the order round.
+    fn reverse(&mut self);
+    /// Moves the selection by so many rows.
+    fn step(&mut self, step: isize);
+    /// Selects the row at a place, or the last one.
+    fn select(&mut self, index: usize);
+    /// Place of the selected row.
+    fn index(&self) -> usize;
+    /// Rows there are.
+    fn len(&self) -> usize;
+    /// There are no rows.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<C: Column, I: Clone + PartialEq> Listing for TableState<C, I> {
+    fn next_sort(&mut self) {
+        Self::next_sort(self);
+    }
+
+    fn reverse(&mut self) {
+        Self::reverse(self);
+    }
+
+    fn step(&mut self, step: isize) {
+        Self::step(self, step);
+    }
+
+    fn select(&mut self, index: usize) {
+        Self::select(self, index);
+    }
+
+    fn index(&self) -> usize {
+        Self::index(self)
+    }
+
+    fn len(&self) -> usize {
+        self.ids.len()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -111,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_selection_stays_with_its_row() {
-        let mut table = TableState::new(C::Value);
+        let mut table = TableState::<C>::new(C::Value);
         table.follow([5, 7, 9].into_iter());
         assert_eq!(table.selected, Some(5));
         table.step(1);
@@ -134,7 +184,7 @@ mod tests {
 
     #[test]
     fn sorting_goes_round_and_starts_in_the_useful_direction() {
-        let mut table = TableState::new(C::Name);
+        let mut table = TableState::<C>::new(C::Name);
         assert!(!table.descending);
         table.next_sort();
         assert_eq!((table.sort, table.descending), (C::Value, true));
@@ -149,7 +199,7 @@ mod tests {
         fn the_selected_row_is_always_on_screen(
             rows in 0_u8..60, steps in proptest::collection::vec((-70_isize..70, 0_usize..40), 0..20)
         ) {
-            let mut table = TableState::new(C::Name);
+            let mut table = TableState::<C>::new(C::Name);
             table.follow(0..rows);
             for (step, height) in steps {
                 table.step(step);

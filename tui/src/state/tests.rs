@@ -7,6 +7,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use proptest::prelude::*;
 
 use super::detail::Detail;
+use super::export::Format;
 use super::keys::Effect;
 use super::rows::{EntryColumn, LockColumn};
 use super::{App, Ending, Overlay, View};
@@ -19,6 +20,7 @@ fn app() -> App {
         app.apply(&fixture::frame(number, 8));
     }
     app.page = 10;
+    app.show(View::Locks);
     app.refresh();
     app
 }
@@ -45,7 +47,7 @@ fn names(app: &App) -> Vec<&str> {
 
 #[test]
 fn q_and_ctrl_c_leave_from_everywhere() {
-    for keys in ["", "?", "l", "2", " "] {
+    for keys in ["", "?", "8", "3", "x", " "] {
         for detail in [false, true] {
             let mut app = app();
             if detail {
@@ -158,7 +160,7 @@ fn enter_opens_the_selected_row_and_escape_goes_back_step_by_step() {
 #[test]
 fn entry_point_detail_has_codes_and_pqap_responses() {
     let mut app = app();
-    text(&mut app, "2/name:handle_pqap");
+    text(&mut app, "3/name:handle_pqap");
     press(&mut app, KeyCode::Enter);
     press(&mut app, KeyCode::Enter);
     let Some(Detail::Entry(entry)) = app.detail() else {
@@ -175,7 +177,7 @@ fn each_view_keeps_its_filter() {
     let mut app = app();
     text(&mut app, "/kvm");
     press(&mut app, KeyCode::Enter);
-    text(&mut app, "2");
+    text(&mut app, "3");
     assert!(app.filter().text.is_empty());
     text(&mut app, "/!");
     assert!(app.filter().error.is_some());
@@ -185,7 +187,7 @@ fn each_view_keeps_its_filter() {
         "an error keeps the line open"
     );
     press(&mut app, KeyCode::Esc);
-    text(&mut app, "1");
+    text(&mut app, "2");
     assert_eq!(app.filter().text, "kvm");
 }
 
@@ -280,20 +282,154 @@ fn plus_and_minus_change_the_interval_within_bounds() {
 }
 
 #[test]
-fn a_log_opens_at_its_end() {
+fn a_log_opens_at_its_end_and_stays_there() {
     let mut app = app();
-    text(&mut app, "l");
-    assert_eq!(app.overlay, Some(Overlay::Log));
+    text(&mut app, "8");
     // What drawing found: 50 lines, 10 fit.
     (app.lines, app.page) = (50, 10);
     press(&mut app, KeyCode::Up);
     assert_eq!(app.scroll, 39);
     text(&mut app, "G");
-    assert_eq!(app.scroll, 40);
+    assert_eq!(app.scroll, usize::MAX, "what comes is followed");
     text(&mut app, "g");
     assert_eq!(app.scroll, 0);
-    text(&mut app, "l");
+    text(&mut app, "w");
+    assert_eq!(
+        (app.overlay, app.scroll),
+        (Some(Overlay::Writes), usize::MAX)
+    );
+    text(&mut app, "w");
+    assert_eq!((app.overlay, app.scroll), (None, usize::MAX));
+}
+
+#[test]
+fn numbers_and_tab_go_to_views() {
+    let mut app = app();
+    for (number, view) in ('1'..='8').zip(View::ALL) {
+        press(&mut app, KeyCode::Char(number));
+        assert_eq!(app.view, view);
+    }
+    press(&mut app, KeyCode::Tab);
+    assert_eq!(app.view, View::Overview);
+    press(&mut app, KeyCode::BackTab);
+    assert_eq!(app.view, View::Log);
+}
+
+#[test]
+fn themes_go_round_and_panes_expand() {
+    let mut app = app();
+    for theme in [Theme::COLOUR, Theme::LIGHT, Theme::SAFE, Theme::PLAIN] {
+        text(&mut app, "t");
+        assert_eq!(app.theme, theme);
+        assert!(app.notice.is_some());
+    }
+    text(&mut app, "e");
+    assert!(app.expanded && app.notice.is_none());
+    press(&mut app, KeyCode::Esc);
+    assert!(!app.expanded);
+}
+
+#[test]
+fn x_asks_for_a_form_and_y_copies() {
+    let mut app = app();
+    text(&mut app, "x");
+    assert_eq!(app.overlay, Some(Overlay::Export));
+    assert_eq!(
+        press(&mut app, KeyCode::Char('j')),
+        Effect::Export(Format::Json)
+    );
     assert_eq!(app.overlay, None);
+    let json = super::export::json(&mut app);
+    assert_eq!(json["view"], "locks");
+    assert_eq!(json["emulated"], true);
+    assert_eq!(
+        json["rows"].as_array().map(Vec::len),
+        Some(app.lock_rows().len())
+    );
+    for number in '1'..='8' {
+        press(&mut app, KeyCode::Char(number));
+        for open in [false, true] {
+            if open {
+                press(&mut app, KeyCode::Enter);
+            }
+            let was = app.detail_open;
+            assert!(super::export::json(&mut app)["rows"].is_array());
+            assert_eq!(app.detail_open, was);
+        }
+    }
+    text(&mut app, "2");
+    let Effect::Copy(copied) = press(&mut app, KeyCode::Char('y')) else {
+        panic!("a text");
+    };
+    assert_eq!(copied, app.lock_rows()[0].name);
+}
+
+#[test]
+fn the_mouse_selects_opens_and_scrolls() {
+    use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
+    use ratatui::layout::Rect;
+    let mut app = app();
+    let mouse = |app: &mut App, kind, row| {
+        app.mouse(MouseEvent {
+            kind,
+            column: 3,
+            row,
+            modifiers: KeyModifiers::NONE,
+        });
+        app.refresh();
+    };
+    let click = MouseEventKind::Down(MouseButton::Left);
+    let line = |y| Rect {
+        x: 0,
+        y,
+        width: 80,
+        height: 1,
+    };
+    app.targets = vec![
+        (line(2), super::Target::Tab(View::Entries)),
+        (line(5), super::Target::Row(0)),
+        (line(6), super::Target::Row(1)),
+    ];
+    mouse(&mut app, click, 6);
+    assert_eq!((app.locks.index(), app.detail_open), (1, false));
+    mouse(&mut app, click, 6);
+    assert!(app.detail_open, "a second click opens");
+    app.detail_open = false;
+    app.touch();
+    app.refresh();
+    mouse(&mut app, MouseEventKind::ScrollDown, 0);
+    assert_eq!(app.locks.index(), 4);
+    mouse(&mut app, click, 2);
+    assert_eq!(app.view, View::Entries);
+    // Nothing is there.
+    mouse(&mut app, click, 60);
+}
+
+#[test]
+fn only_a_recording_can_be_sought_in() {
+    let mut app = app();
+    text(&mut app, "]");
+    assert!(app.notice.as_ref().is_some_and(|notice| notice.failed));
+}
+
+#[test]
+fn the_diagnosis_is_that_of_the_library() {
+    use apscope_collector::diagnose::Case;
+    let mut app = App::new(Theme::PLAIN, Duration::from_millis(100));
+    let mut case = Case::default();
+    for number in 0..30 {
+        app.apply(&fixture::frame(number, 8));
+        case.apply(&fixture::frame(number, 8));
+    }
+    app.refresh();
+    assert_eq!(app.shown().report, case.report());
+    // And again from the start.
+    app.restart();
+    for number in 0..30 {
+        app.apply(&fixture::frame(number, 8));
+    }
+    app.refresh();
+    assert_eq!(app.shown().report, case.report());
 }
 
 #[test]
@@ -331,7 +467,7 @@ fn releases_of_keys_are_no_keys() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn no_sequence_of_keys_breaks_anything(keys in "[qjkgGsr/ 12l?+\\-hxwait>1msé!:]{0,40}", specials in 0_u64..u64::MAX) {
+    fn no_sequence_of_keys_breaks_anything(keys in "[qjkgGsr/ 1-8l?+\\-hxwaetyzZnit>1msé!:,.\\[\\]]{0,40}", specials in 0_u64..u64::MAX) {
         let mut app = app();
         let mut specials = specials;
         for (n, c) in keys.chars().enumerate() {
@@ -345,12 +481,13 @@ proptest! {
                 _ => {}
             }
             specials /= 2;
-            let selected = match app.view {
-                View::Locks => app.locks.selected,
-                View::Entries => app.entries.selected,
-            };
-            prop_assert_eq!(app.row_count() == 0, selected.is_none());
             prop_assert!(app.detail_open == app.detail().is_some());
+            let rows = app.row_count();
+            let open = app.detail_open;
+            if let Some(table) = app.listing() {
+                prop_assert!(open || table.len() == rows, "{} of {}", table.len(), rows);
+                prop_assert!(table.is_empty() || table.index() < table.len());
+            }
         }
     }
 }

@@ -11,9 +11,11 @@ use ratatui::widgets::Paragraph;
 
 use super::histogram;
 use super::table::{cut, pad};
+use super::{findings, guests, heat, order};
 use crate::format;
 use crate::state::App;
 use crate::state::detail::{Detail, EntryDetail, LockDetail, Party, Share, Trace};
+use crate::state::history::History;
 use crate::theme::Theme;
 
 /// From this width on, two columns.
@@ -31,10 +33,22 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     } else {
         usize::from(area.width)
     };
+    let whole = usize::from(area.width);
+    let text = match detail {
+        Detail::Finding(row) => Some(findings::lines(app, row, whole)),
+        Detail::Edge(edge) => Some(order::lines(edge, theme, whole)),
+        Detail::Guest(row) => Some(guests::lines(row, theme, whole)),
+        Detail::Lock(_) | Detail::Entry(_) => None,
+    };
+    if let Some(lines) = text {
+        super::lines_at(frame, app, area, lines);
+        return;
+    }
     let (title, mut left, right) = match detail {
+        Detail::Finding(_) | Detail::Edge(_) | Detail::Guest(_) => return,
         Detail::Lock(lock) => (
             lock_title(lock, theme, area.width),
-            distributions(lock, theme, column, wide),
+            distributions(lock, &app.shown().history, theme, column, wide),
             lock_lists(lock, theme, column),
         ),
         Detail::Entry(entry) => (
@@ -117,8 +131,36 @@ fn lock_title(lock: &LockDetail, theme: Theme, width: u16) -> Vec<Line<'static>>
     vec![Line::from(name), Line::raw(cut(&facts, usize::from(width)))]
 }
 
-fn distributions(lock: &LockDetail, theme: Theme, width: usize, wide: bool) -> Vec<Line<'static>> {
+/// Histograms, and how they came about over time.
+fn distributions(
+    lock: &LockDetail,
+    history: &History,
+    theme: Theme,
+    width: usize,
+    wide: bool,
+) -> Vec<Line<'static>> {
+    let mut lines = histograms(lock, theme, width);
+    let map = |title, hold, style, width| {
+        heat::lines(title, history, lock.series, hold, style, theme, width)
+    };
+    lines.push(Line::default());
     if wide || width < 76 {
+        lines.extend(map("wait", false, theme.wait(), width));
+        lines.push(Line::default());
+        lines.extend(map("hold", true, theme.hold(), width));
+    } else {
+        let half = (width - 2) / 2;
+        lines.extend(beside(
+            map("wait", false, theme.wait(), half),
+            map("hold", true, theme.hold(), half),
+            half + 2,
+        ));
+    }
+    lines
+}
+
+fn histograms(lock: &LockDetail, theme: Theme, width: usize) -> Vec<Line<'static>> {
+    if width < 76 {
         let mut lines = histogram::lines("wait", &lock.wait, theme.wait(), theme, width);
         lines.push(Line::default());
         lines.extend(histogram::lines(
@@ -164,6 +206,7 @@ fn lock_lists(lock: &LockDetail, theme: Theme, width: usize) -> Vec<Line<'static
     let mut lines = Vec::new();
     parties(&mut lines, "held by", &lock.holders, theme, width, FIRST);
     parties(&mut lines, "waiting", &lock.waiters, theme, width, FIRST);
+    queues(&mut lines, lock, theme, width);
     lines.push(Line::default());
     shares(&mut lines, "by entry point", &lock.by_entry, theme, width);
     lines.push(Line::default());
@@ -184,6 +227,36 @@ fn lock_lists(lock: &LockDetail, theme: Theme, width: usize) -> Vec<Line<'static
         }
     }
     lines
+}
+
+/// Each queue drawn as a chain: who holds, then who waits, the longest first.
+fn queues(lines: &mut Vec<Line<'static>>, lock: &LockDetail, theme: Theme, width: usize) {
+    let mut instances: Vec<&str> = lock.waiters.iter().map(|w| w.instance.as_str()).collect();
+    instances.sort_unstable();
+    instances.dedup();
+    for instance in instances.into_iter().take(FIRST) {
+        let names = |all: &[Party]| -> Vec<String> {
+            let of = all.iter().filter(|party| party.instance == instance);
+            of.map(|party| party.who.clone()).collect()
+        };
+        let holders = match names(&lock.holders) {
+            none if none.is_empty() => "nobody known".to_owned(),
+            some => some.join(" + "),
+        };
+        let mut text = if instance.is_empty() {
+            holders
+        } else {
+            format!("{instance}: {holders}")
+        };
+        for waiter in names(&lock.waiters) {
+            text.push_str(" ◀─ ");
+            text.push_str(&waiter);
+        }
+        lines.push(Line::from(vec![
+            Span::styled(pad("queue", 9, false), theme.header()),
+            Span::styled(cut(&text, width.saturating_sub(9)), theme.wait()),
+        ]));
+    }
 }
 
 fn parties(

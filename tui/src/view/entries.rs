@@ -37,6 +37,7 @@ const fn spec(
         title,
         width,
         rank,
+        left: false,
     }
 }
 

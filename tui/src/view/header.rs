@@ -6,12 +6,15 @@
 
 use apscope_collector::frame::Meta;
 use apscope_collector::model::query;
+use std::ops::Range;
+
+use apscope_collector::diagnose::Severity;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::table::cut;
 use crate::format;
-use crate::state::{App, Ending, View};
+use crate::state::{App, Ending, View, findings};
 
 type Item = Vec<Span<'static>>;
 
@@ -55,35 +58,60 @@ fn row(
     Line::from(spans)
 }
 
-/// The header, at most `height` lines.
-pub fn lines(app: &App, width: u16, height: usize) -> Vec<Line<'static>> {
-    let mut lines = vec![
-        identity(app, width),
-        figures(app, width),
-        tabs(app, width, height == 3),
-    ];
+/// Where the tab of a view is: line, columns.
+pub type Tab = (u16, Range<u16>, View);
+
+/// The header, at most `height` lines, and where its tabs are.
+pub fn lines(app: &App, width: u16, height: usize) -> (Vec<Line<'static>>, Vec<Tab>) {
+    let (tabs, places) = tabs(app, width);
+    let mut lines = vec![identity(app, width)];
+    // The tabs tell less than the figures.
+    if height > 1 {
+        lines.push(figures(app, width));
+    }
     if height > 3 {
-        lines.insert(2, reason(app, width));
+        lines.push(reason(app, width));
     }
-    if height <= 2 {
-        // The tabs tell less than the figures.
-        lines.truncate(2);
+    let mut targets = Vec::new();
+    if height > 2 {
+        let line = lines.len() as u16;
+        targets = places
+            .into_iter()
+            .map(|(columns, view)| (line, columns, view))
+            .collect();
+        lines.push(tabs);
     }
-    lines.truncate(height);
-    lines
+    (lines, targets)
 }
 
-/// Across the screen: the source has died.
-pub fn banner(app: &App) -> Option<String> {
+/// Across the screen: the source has died, or for somebody who is here for the first time, what this is.
+pub fn banner(app: &App) -> Option<(String, Style)> {
+    let theme = app.theme;
     match &app.ending {
         // What to do comes first: a long detail is cut at the margin.
         Some(Ending::Died(detail)) if detail.trim().is_empty() => {
-            Some(" SOURCE DIED (q quits) ".into())
+            Some((" SOURCE DIED (q quits) ".into(), theme.banner()))
         }
-        Some(Ending::Died(detail)) => Some(format!(" SOURCE DIED (q quits): {} ", detail.trim())),
-        Some(Ending::Detached(detail)) => Some(format!(" DETACHED (q quits): {} ", detail.trim())),
-        _ => None,
+        Some(Ending::Died(detail)) => Some((
+            format!(" SOURCE DIED (q quits): {} ", detail.trim()),
+            theme.banner(),
+        )),
+        Some(Ending::Detached(detail)) => Some((
+            format!(" DETACHED (q quits): {} ", detail.trim()),
+            theme.banner(),
+        )),
+        Some(Ending::InOrder) => None,
+        None => welcome(app).map(|text| (text.into(), theme.paused())),
     }
+}
+
+/// Until the first key is pressed, on the emulated driver.
+fn welcome(app: &App) -> Option<&'static str> {
+    let meta = app.shown().model.meta.as_ref()?;
+    let first = !app.touched && app.replay.is_none() && app.overlay.is_none() && is_emulated(meta);
+    first.then_some(
+        " An emulated driver. Others: --scenario, --generation. F1: a guided look, ?: keys ",
+    )
 }
 
 fn identity(app: &App, width: u16) -> Line<'static> {
@@ -113,6 +141,14 @@ fn identity(app: &App, width: u16) -> Line<'static> {
         );
     } else {
         items.push(item("waiting for the first frame", theme.dim()));
+    }
+    if let Some(replay) = &app.replay {
+        let how = if replay.playing { "PLAYING" } else { "STOPPED" };
+        right.insert(
+            0,
+            Span::styled(format!(" {how} {}× ", replay.speed()), theme.paused()),
+        );
+        right.insert(1, Span::raw(" "));
     }
     if let Some(behind) = app.behind_ns() {
         right.insert(
@@ -275,32 +311,57 @@ fn reason(app: &App, width: u16) -> Line<'static> {
     Line::styled(cut(reason_text(app), usize::from(width)), app.theme.dim())
 }
 
-/// The views, and the filter or, where it has no line of its own, the reason.
-fn tabs(app: &App, width: u16, with_reason: bool) -> Line<'static> {
+/// The views, with how many findings stand, and the filter; where each view is.
+fn tabs(app: &App, width: u16) -> (Line<'static>, Vec<(Range<u16>, View)>) {
     let theme = app.theme;
-    let mut items = Vec::new();
-    for (view, name) in [(View::Locks, "1 Locks"), (View::Entries, "2 Entry points")] {
-        items.push(item(
-            format!(" {name} "),
-            if view == app.view {
+    let report = &app.shown().report;
+    let standing = findings::standing(report, Severity::Info);
+    let worst = if findings::standing(report, Severity::Critical) > 0 {
+        theme.alarm()
+    } else {
+        theme.warning()
+    };
+    let mut spans = Vec::new();
+    let mut places = Vec::new();
+    let mut used = 0_u16;
+    // Where the names do not fit there are the numbers alone.
+    let names: usize = View::ALL.iter().map(|view| view.title().len() + 3).sum();
+    let short = names + 3 > usize::from(width);
+    for view in View::ALL {
+        let chosen = view == app.view;
+        let text = match (short, chosen) {
+            (true, false) => format!("{}", view.number()),
+            _ => format!("{} {}", view.number(), view.title()),
+        };
+        let count = (view == View::Findings && standing > 0).then(|| format!("({standing})"));
+        let own = (text.len() + count.as_ref().map_or(0, String::len)) as u16;
+        if used + own > width {
+            break;
+        }
+        spans.push(Span::styled(
+            text,
+            if chosen {
                 theme.selected()
             } else {
                 theme.dim()
             },
         ));
+        if let Some(count) = count {
+            spans.push(Span::styled(count, worst));
+        }
+        places.push((used..used + own, view));
+        spans.push(Span::raw(" "));
+        used += own + 1;
     }
     let filter = app.filter();
     if filter.typing.is_none() && !filter.text.is_empty() {
-        items.push(item(
-            format!("filter: {} ({})", filter.text, rows(app)),
-            theme.warning(),
-        ));
-    } else if with_reason {
-        let used: usize = items.iter().flatten().map(Span::width).sum::<usize>() + items.len();
-        let text = cut(reason_text(app), usize::from(width).saturating_sub(used));
-        items.push(item(text, theme.dim()));
+        let room = usize::from(width.saturating_sub(used));
+        let text = format!("filter: {} ({})", filter.text, rows(app));
+        if room > 12 {
+            spans.push(Span::styled(cut(&text, room), theme.warning()));
+        }
     }
-    row(items, Item::new(), " ", width, theme.dim())
+    (Line::from(spans), places)
 }
 
 /// `1 row`, `7 rows`.

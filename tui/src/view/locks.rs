@@ -40,6 +40,7 @@ const fn spec(
         title,
         width,
         rank,
+        left: false,
     }
 }
 

@@ -4,15 +4,24 @@
 //! message and the keys. Where there is little room, lines and columns go by importance, and nothing panics.
 //! Nothing here changes what is known; only the sizes that scrolling needs are written back.
 
+mod ascii;
 mod detail;
 mod entries;
+mod findings;
 mod footer;
+mod guests;
 mod header;
+mod heat;
 mod help;
 mod histogram;
 mod locks;
 mod log;
+mod order;
+mod overview;
+mod scrubber;
 pub mod table;
+mod timeline;
+mod words;
 mod writes;
 
 use ratatui::Frame;
@@ -25,48 +34,86 @@ use crate::state::{App, Overlay, View};
 /// Draws the dashboard.
 pub fn draw(frame: &mut Frame, app: &mut App) {
     app.refresh();
+    app.targets.clear();
     let area = frame.area();
     if area.is_empty() {
         return;
     }
     let banner = header::banner(app);
-    let head = header::lines(app, area.width, header_height(area.height));
+    let (head, tabs) = header::lines(app, area.width, header_height(area.height));
     let foot = footer::lines(app, area.width, footer_height(area.height));
-    let [head_area, banner_area, body, foot_area] = Layout::vertical([
+    let scrubber = app.replay.is_some() && area.height > 5;
+    let [head_area, banner_area, body, scrubber_area, foot_area] = Layout::vertical([
         Constraint::Length(head.len() as u16),
         Constraint::Length(u16::from(banner.is_some())),
         Constraint::Fill(1),
+        Constraint::Length(u16::from(scrubber)),
         Constraint::Length(foot.len() as u16),
     ])
     .areas(area);
-    frame.render_widget(Paragraph::new(head), head_area);
-    if let Some(banner) = banner {
-        frame.render_widget(
-            Paragraph::new(banner).style(app.theme.banner()),
-            banner_area,
-        );
+    for (line, columns, view) in tabs {
+        let target = Rect {
+            x: head_area.x + columns.start,
+            y: head_area.y + line,
+            width: columns.end - columns.start,
+            height: 1,
+        };
+        app.targets.push((target, crate::state::Target::Tab(view)));
     }
+    frame.render_widget(Paragraph::new(head), head_area);
+    if let Some((banner, style)) = banner {
+        frame.render_widget(Paragraph::new(banner).style(style), banner_area);
+    }
+    if !body.is_empty() {
+        main(frame, app, body);
+    }
+    if scrubber {
+        scrubber::draw(frame, app, scrubber_area);
+    }
+    frame.render_widget(Paragraph::new(foot), foot_area);
+    if app.ascii {
+        ascii::flatten(frame.buffer_mut());
+    }
+}
+
+/// The view, and what lies over it.
+fn main(frame: &mut Frame, app: &mut App, body: Rect) {
     match (app.overlay, app.detail_open, app.view) {
-        (Some(Overlay::Log), ..) => {
-            let lines = log::lines(app);
-            scrolled(frame, app, body, " log: l or Esc closes ", lines);
-        }
         (Some(Overlay::Writes), ..) => {
             let lines = writes::lines(app, usize::from(body.width));
             scrolled(frame, app, body, " sysfs: w or Esc closes ", lines);
         }
         (_, true, _) => detail::draw(frame, app, body),
+        (_, false, View::Overview) => overview::draw(frame, app, body),
         (_, false, View::Locks) => locks::draw(frame, app, body),
         (_, false, View::Entries) => entries::draw(frame, app, body),
+        (_, false, View::Guests) => guests::draw(frame, app, body),
+        (_, false, View::Order) => order::draw(frame, app, body),
+        (_, false, View::Timeline) => timeline::draw(frame, app, body),
+        (_, false, View::Findings) => findings::draw(frame, app, body),
+        (_, false, View::Log) => log::draw(frame, app, body),
     }
-    if app.overlay == Some(Overlay::Help) {
-        let lines = help::lines(app);
-        let width = lines.iter().map(Line::width).max().unwrap_or(0) as u16 + 4;
+    let popup = match app.overlay {
+        Some(Overlay::Help) => Some((" keys: ? or Esc closes ", help::lines(app))),
+        Some(Overlay::Guide) => Some((
+            " a guided look: F1 or Esc closes ",
+            help::guide(app, usize::from(body.width).saturating_sub(4).clamp(8, 90)),
+        )),
+        Some(Overlay::Export) => Some((" export this view: Esc closes ", help::export(app))),
+        Some(Overlay::Writes) | None => None,
+    };
+    if let Some((title, lines)) = popup {
+        let width = lines
+            .iter()
+            .map(Line::width)
+            .max()
+            .unwrap_or(0)
+            .max(title.len()) as u16
+            + 4;
         let area = centred(body, width, lines.len() as u16 + 2);
         frame.render_widget(Clear, area);
-        scrolled(frame, app, area, " keys: ? or Esc closes ", lines);
+        scrolled(frame, app, area, title, lines);
     }
-    frame.render_widget(Paragraph::new(foot), foot_area);
 }
 
 /// Header lines that fit: the table comes first on very low terminals.

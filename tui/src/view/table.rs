@@ -26,13 +26,24 @@ pub struct Spec<C: 'static> {
     pub width: (usize, usize),
     /// Columns of low rank come first.
     pub rank: u8,
+    /// Text, which stands to the left although it can be sorted by.
+    pub left: bool,
+}
+
+impl<C> Spec<C> {
+    /// The same with its text to the left.
+    #[must_use]
+    pub const fn to_the_left(mut self) -> Self {
+        self.left = true;
+        self
+    }
 }
 
 /// The columns of a table as they are drawn: the first one as wide as its longest cell.
-pub fn columns<C: state::Column>(
+pub fn columns<C: state::Column, I>(
     specs: &[Spec<C>],
     longest: usize,
-    table: &TableState<C>,
+    table: &TableState<C, I>,
 ) -> Vec<Column> {
     specs
         .iter()
@@ -46,7 +57,7 @@ pub fn columns<C: state::Column>(
                 max: if i == 0 { longest } else { spec.width.1 },
                 // An order by something that is not on screen would look like no order.
                 rank: if sorted { spec.rank.min(1) } else { spec.rank },
-                right: i > 0 && spec.sort.is_some(),
+                right: i > 0 && spec.sort.is_some() && !spec.left,
                 sorted: sorted.then_some(table.descending),
             }
         })

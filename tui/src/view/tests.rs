@@ -10,7 +10,8 @@ use ratatui::buffer::Buffer;
 use ratatui::style::Color;
 
 use crate::fixture;
-use crate::state::App;
+use crate::snapshot;
+use crate::state::{App, View};
 use crate::theme::Theme;
 
 const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 60)];
@@ -20,6 +21,7 @@ fn app(theme: Theme) -> App {
     for number in 0..30 {
         app.apply(&fixture::frame(number, 8));
     }
+    app.show(View::Locks);
     app
 }
 
@@ -36,21 +38,11 @@ fn text(app: &mut App, keys: &str) {
 }
 
 fn drawn(app: &mut App, width: u16, height: u16) -> Buffer {
-    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| super::draw(frame, app)).unwrap();
-    terminal.backend().buffer().clone()
+    snapshot::buffer(app, width, height)
 }
 
 fn lines(buffer: &Buffer) -> String {
-    let width = usize::from(buffer.area.width);
-    buffer
-        .content
-        .chunks(width.max(1))
-        .map(|row| {
-            let line: String = row.iter().map(ratatui::buffer::Cell::symbol).collect();
-            line.trim_end().to_owned() + "\n"
-        })
-        .collect()
+    snapshot::text(buffer)
 }
 
 /// One stored picture for each size.
@@ -80,16 +72,99 @@ fn lock_detail() {
 
 #[test]
 fn entries() {
-    pictures("entries", |app| text(app, "2"));
+    pictures("entries", |app| text(app, "3"));
 }
 
 #[test]
 fn entry_detail() {
     pictures("entry-detail", |app| {
-        text(app, "2/name:handle_pqap");
+        text(app, "3/name:handle_pqap");
         press(app, &[KeyCode::Enter, KeyCode::Enter]);
         assert!(app.detail_open);
     });
+}
+
+#[test]
+fn first_screen() {
+    pictures("overview", |app| text(app, "1"));
+}
+
+#[test]
+fn findings_of_a_busy_run() {
+    pictures("findings", |app| text(app, "7"));
+}
+
+#[test]
+fn guided_look_and_export() {
+    pictures("guide", |app| press(app, &[KeyCode::F(1)]));
+    pictures("export", |app| text(app, "x"));
+}
+
+#[test]
+fn ascii_is_ascii_in_every_view() {
+    for keys in [
+        "1",
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+        "7",
+        "8",
+        "?",
+        "w",
+        "x",
+        "2/kvm_busy",
+    ] {
+        let mut app = app(Theme::COLOUR);
+        app.ascii = true;
+        text(&mut app, keys);
+        press(&mut app, &[KeyCode::Enter, KeyCode::Enter]);
+        let picture = lines(&drawn(&mut app, 120, 40));
+        assert!(picture.is_ascii(), "{picture}");
+    }
+}
+
+#[test]
+fn the_first_run_says_what_it_is_until_a_key_is_pressed() {
+    let mut app = app(Theme::COLOUR);
+    let picture = lines(&drawn(&mut app, 80, 24));
+    assert!(
+        picture.contains("An emulated driver. Others: --scenario"),
+        "{picture}"
+    );
+    text(&mut app, "j");
+    assert!(!lines(&drawn(&mut app, 80, 24)).contains("An emulated driver"));
+    let picture = lines(&drawn(&mut kernel(1), 80, 24));
+    assert!(!picture.contains("An emulated driver"), "{picture}");
+}
+
+#[test]
+fn what_the_mouse_can_hit_is_where_it_is_drawn() {
+    use crate::state::Target;
+    let mut app = app(Theme::COLOUR);
+    for view in View::ALL {
+        app.show(view);
+        for (width, height) in SIZES {
+            let buffer = drawn(&mut app, width, height);
+            let text = lines(&buffer);
+            for (area, target) in &app.targets {
+                assert!(
+                    area.right() <= width && area.bottom() <= height,
+                    "{target:?}"
+                );
+                if let Target::Tab(view) = target {
+                    let line = text.lines().nth(usize::from(area.y)).unwrap();
+                    let found: String = line
+                        .chars()
+                        .skip(usize::from(area.x))
+                        .take(usize::from(area.width))
+                        .collect();
+                    assert!(found.contains(view.title()), "{found} {view:?}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -99,7 +174,7 @@ fn help() {
 
 #[test]
 fn log() {
-    pictures("log", |app| text(app, "l"));
+    pictures("log", |app| text(app, "8"));
 }
 
 #[test]
@@ -112,6 +187,7 @@ fn kernel(level: u32) -> App {
     for number in 0..30 {
         app.apply(&fixture::kernel_frame(number, level));
     }
+    app.show(View::Locks);
     app
 }
 
@@ -186,7 +262,7 @@ fn a_thread_that_works_for_another_process_is_shown_under_its_name() {
     );
     assert!(picture.contains("behind echo (5120)"), "{picture}");
     press(&mut app, &[KeyCode::Esc]);
-    text(&mut app, "2/name:unassign");
+    text(&mut app, "3/name:unassign");
     press(&mut app, &[KeyCode::Enter, KeyCode::Enter]);
     let picture = lines(&drawn(&mut app, 80, 24));
     assert!(
@@ -254,8 +330,15 @@ fn only_the_terminals_own_colours_and_none_with_no_color() {
         Color::Magenta,
         Color::Cyan,
     ];
-    for keys in ["", "2", "?", "l", "w", " ", "/wait>", "2/rate>5"] {
-        for (theme, allowed) in [(Theme::COLOUR, &own[..]), (Theme::PLAIN, &own[..1])] {
+    for keys in [
+        "1", "2", "3", "4", "5", "6", "7", "8", "?", "w", "x", " ", "/hold>", "3/rae>5",
+    ] {
+        for (theme, allowed) in [
+            (Theme::COLOUR, &own[..]),
+            (Theme::LIGHT, &own[..]),
+            (Theme::SAFE, &own[..]),
+            (Theme::PLAIN, &own[..1]),
+        ] {
             for detail in [false, true] {
                 let mut app = app(theme);
                 app.apply(&dropping(30));
@@ -405,7 +488,7 @@ fn hostile_text_does_not_reach_the_terminal() {
         text: "a\u{1b}]0;b\u{7}\nc".into(),
     }];
     app.apply(&frame);
-    for keys in ["", "l", "?", "w"] {
+    for keys in ["1", "2", "4", "6", "7", "8", "?", "w"] {
         for detail in [false, true] {
             text(&mut app, keys);
             if detail {
@@ -431,7 +514,9 @@ fn every_size_can_be_drawn() {
         (300, 90),
     ]);
     let mut states = Vec::new();
-    for keys in ["", "2", "?", "l", "w", "/wait>x", " "] {
+    for keys in [
+        "1", "2", "3", "4", "5", "6", "7", "8", "?", "w", "x", "/wait>x", " ", "1e", "5e", "7e",
+    ] {
         for detail in [false, true] {
             let mut app = app(Theme::COLOUR);
             if detail {
@@ -468,7 +553,7 @@ const REDRAW: Duration = Duration::from_millis(4);
 
 #[test]
 fn redraw_with_200_guests_is_cheap() {
-    for keys in ["", "2"] {
+    for keys in ["1", "2", "3", "4", "5", "6", "7", "8"] {
         for detail in [false, true] {
             let mut app = App::new(Theme::COLOUR, Duration::from_millis(100));
             for number in 0..5 {

@@ -2,6 +2,7 @@
 
 mod baseline;
 mod bpftrace;
+mod dashboard;
 mod diagnose;
 pub mod emulator;
 mod latency;
@@ -35,6 +36,8 @@ pub enum Bench {
     Diagnose(diagnose::Options),
     /// Time from the moment that a deadlock forms to the finding
     Latency(latency::Options),
+    /// Time of the dashboard's pictures, and its share of a core, with 200 guests
+    Dashboard(dashboard::Options),
 }
 
 /// How to measure it.
@@ -62,6 +65,7 @@ pub fn run(root: &Path, bench: Bench) -> Result<(), Failure> {
         Bench::Emulator(options) => throughput::run(root, options),
         Bench::Diagnose(options) => diagnose::run(root, &options),
         Bench::Latency(options) => latency::run(root, &options),
+        Bench::Dashboard(options) => dashboard::run(root, &options),
     }
 }
 

@@ -1,0 +1,182 @@
+//! The rows of the log: completed spans and messages, by time.
+
+use apscope_collector::model::{query, return_name};
+use probe_ebpf::abi::{PQAP_RESPONDED, SPAN_ENTRY, SPAN_LOCK};
+use probe_ebpf::names::entry_id;
+
+use super::Snapshot;
+use crate::filter::{Filter, Percentile, Row, TextField, TimeField};
+
+/// Rows shown at most.
+pub const MOST: usize = 1_000;
+
+/// A line of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamRow {
+    /// When it ended, or was said; CLOCK_MONOTONIC nanoseconds of the traced machine.
+    pub at_ns: u64,
+    /// What it is.
+    pub kind: Kind,
+    /// Task, or level of the message.
+    pub who: String,
+    /// Lock instance, entry point, or the message.
+    pub what: String,
+    /// Guest of the lock; empty where there is none.
+    guest: String,
+    /// Class of the lock, or module of the entry point.
+    class: &'static str,
+}
+
+/// Kinds of lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A lock was held.
+    Lock {
+        /// Waited for so long before.
+        wait_ns: u64,
+        /// Held so long.
+        hold_ns: u64,
+        /// In this entry point.
+        inside: &'static str,
+        /// A flag with a wait queue.
+        open_coded: bool,
+    },
+    /// A call returned.
+    Call {
+        /// After so long.
+        latency_ns: u64,
+        /// What it returned.
+        returns: String,
+    },
+    /// A message.
+    Message,
+}
+
+impl Row for StreamRow {
+    fn text(&self, field: TextField) -> Option<&str> {
+        Some(match field {
+            TextField::Name => &self.what,
+            TextField::Task | TextField::Holder => &self.who,
+            TextField::Guest => &self.guest,
+            TextField::Class => self.class,
+            TextField::Kind => match self.kind {
+                Kind::Lock {
+                    open_coded: true, ..
+                } => "open-coded lock",
+                Kind::Lock { .. } => "lock",
+                Kind::Call { .. } => "call",
+                Kind::Message => "message",
+            },
+        })
+    }
+
+    fn time(&self, field: TimeField, _: Percentile) -> Option<u64> {
+        match (&self.kind, field) {
+            (Kind::Lock { wait_ns, .. }, TimeField::Wait) => Some(*wait_ns),
+            (Kind::Lock { hold_ns, .. }, TimeField::Hold) => Some(*hold_ns),
+            (Kind::Call { latency_ns, .. }, TimeField::Latency) => Some(*latency_ns),
+            _ => None,
+        }
+    }
+}
+
+/// The last rows that match, oldest first.
+#[must_use]
+pub fn rows(shown: &Snapshot, filter: &Filter) -> Vec<StreamRow> {
+    let spans = shown.history.spans().iter().rev();
+    let mut rows: Vec<StreamRow> = spans
+        .filter_map(|span| row(shown, span))
+        .filter(|row| filter.matches(row))
+        .take(MOST)
+        .collect();
+    rows.extend(
+        shown
+            .model
+            .log
+            .iter()
+            .map(|line| StreamRow {
+                at_ns: line.at_ns,
+                kind: Kind::Message,
+                who: line.level.clone(),
+                what: line.text.clone(),
+                guest: String::new(),
+                class: "",
+            })
+            .filter(|row| filter.matches(row)),
+    );
+    rows.sort_by_key(|row| row.at_ns);
+    let skip = rows.len().saturating_sub(MOST);
+    rows.drain(..skip);
+    rows
+}
+
+fn row(shown: &Snapshot, span: &probe_ebpf::abi::Span) -> Option<StreamRow> {
+    let at_ns = span.start_ns.saturating_add(span.duration_ns);
+    let who = shown.history.who(span.tid);
+    match span.kind {
+        SPAN_LOCK => {
+            let instance = shown.model.instances.get(&span.instance);
+            let guest = instance
+                .and_then(|known| known.guest.checked_sub(1))
+                .map_or_else(String::new, |guest| format!("guest-{guest}"));
+            Some(StreamRow {
+                at_ns,
+                kind: Kind::Lock {
+                    wait_ns: span.extra,
+                    hold_ns: span.duration_ns,
+                    inside: query::entry_name(span.inside),
+                    open_coded: query::open_coded(span.what),
+                },
+                who,
+                what: instance
+                    .map_or_else(|| query::series_name(span.what), |known| known.name.clone()),
+                guest,
+                class: query::class_name(span.what),
+            })
+        }
+        SPAN_ENTRY => Some(StreamRow {
+            at_ns,
+            kind: Kind::Call {
+                latency_ns: span.duration_ns,
+                returns: returns(span),
+            },
+            who,
+            what: query::entry_name(span.what).to_owned(),
+            guest: String::new(),
+            class: "",
+        }),
+        _ => None,
+    }
+}
+
+/// What a call returned: an errno, or for a PQAP how it was answered.
+fn returns(span: &probe_ebpf::abi::Span) -> String {
+    let pqap = matches!(span.what, entry_id::HANDLE_PQAP | entry_id::KVM_HANDLE_PQAP);
+    if pqap && span.extra & PQAP_RESPONDED != 0 {
+        let gr0 = span.extra as u32;
+        return format!(
+            "{} {:02x}.{:04x} answered {:02X}",
+            query::pqap_function((gr0 >> 24) as u8),
+            gr0 >> 8 & 0xff,
+            gr0 & 0xff,
+            (span.extra >> 32) as u8
+        );
+    }
+    match span.result {
+        code @ -4095..0 => return_name(span.what, code.unsigned_abs()).into_owned(),
+        code => return_name(
+            span.what,
+            if code > 0 && notifier(span.what) {
+                code as u32
+            } else {
+                0
+            },
+        )
+        .into_owned(),
+    }
+}
+
+/// It returns NOTIFY_* and no errno.
+fn notifier(entry: u8) -> bool {
+    matches!(entry, entry_id::GROUP_NOTIFIER | entry_id::IOMMU_NOTIFIER)
+}
