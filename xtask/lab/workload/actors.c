@@ -248,8 +248,7 @@ void act_rebind(struct actor *actor)
 	for (done = 0; more(done); done++) {
 		if (!opt.rebind_running)
 			pthread_rwlock_wrlock(&vm->device_lock);
-		vm_close_device(vm);
-		vm_open_device(vm);
+		vm_reopen_device(vm);
 		if (!opt.rebind_running)
 			pthread_rwlock_unlock(&vm->device_lock);
 		sleep_ms(opt.rebind_ms);

@@ -139,8 +139,7 @@ int command_run(void)
 
 static void act_close_open(struct actor *actor)
 {
-	vm_close_device(actor->vm);
-	vm_open_device(actor->vm);
+	vm_reopen_device(actor->vm);
 }
 
 static void act_convert(struct actor *actor)

@@ -151,6 +151,7 @@ static void set_group(struct vm *vm, bool add)
 	if (vm->device >= 0 && kernel_before(5, 19))
 		truth_call("vfio_ap_mdev_group_notifier");
 	rc = ioctl(vm->kvm_vfio, KVM_SET_DEVICE_ATTR, &a);
+	vm->in_group = add;
 	truth_return("kvm_vfio_set_attr", rc);
 	if (rc)
 		die("KVM_DEV_VFIO_GROUP_%s: %m", add ? "ADD" : "DEL");
@@ -209,7 +210,7 @@ void vm_create(struct vm *vm, int mdev, int vcpus)
 /* Until v5.18, opening the device replays the group notifier where the group has a VM (vfio_register_notifier()). */
 void vm_open_device(struct vm *vm)
 {
-	bool replay = kernel_before(5, 19) && !opt.group_late;
+	bool replay = kernel_before(5, 19) && vm->in_group;
 	struct vfio_device_info info = { .argsz = sizeof(info) };
 	int rc;
 
@@ -233,10 +234,20 @@ void vm_close_device(struct vm *vm)
 {
 	int device = vm->device;
 
+	if (opt.group_first)
+		set_group(vm, false);
 	truth_call(close_entry());
 	vm->device = -1;
 	close(device);
 	truth_return(close_entry(), 0);
+}
+
+void vm_reopen_device(struct vm *vm)
+{
+	vm_close_device(vm);
+	if (opt.group_first)
+		set_group(vm, true);
+	vm_open_device(vm);
 }
 
 int vm_reset_device(struct vm *vm)
@@ -267,7 +278,8 @@ void vm_destroy(struct vm *vm)
 
 	if (vm->device >= 0)
 		vm_close_device(vm);
-	set_group(vm, false);
+	if (!opt.group_first)
+		set_group(vm, false);
 	for (i = 0; i < vm->n_vcpus; i++)
 		close(vm->vcpus[i].fd);
 	close(vm->kvm_vfio);

@@ -29,6 +29,7 @@
  *	--churn N		threads that create and remove mdevs (0)
  *	--pv N			conversions: of each guest after a run (0), in each round of serial (1); ap_shim needs uv=1
  *	--group-late		the group is put into the VM after the device is open: until v5.18 that calls the notifier
+ *	--group-first		the group is taken out of the VM before the device is closed: until v5.18 that calls the notifier
  *	--pqap LIST		the guest's loop, of aqic+ aqic- tapq rapq zapq qact (aqic+,tapq,aqic-)
  *	--loop N		rounds of it in one KVM_RUN (1; deadlock: 100000000)
  *	--reset-ms N		ap_shim's reset_ms during the run: resets that last (0; pile and reset: 3000). 0 again at the
@@ -229,7 +230,7 @@ static const struct {
 
 enum option_id {
 	VMS = 256, VCPUS, WRITERS, READERS, RESETTERS, CHURN, SPINNERS, TASKS, READS, ITERATIONS, LOOP, DURATION, REBIND,
-	REBIND_RUNNING, REPLUG, REPLUG_SHIM, REPLUG_PAUSE, PV, GROUP_LATE, PQAP, RESET_MS, OP_US, SETTLE, UNTIL, WAIT_FOR,
+	REBIND_RUNNING, REPLUG, REPLUG_SHIM, REPLUG_PAUSE, PV, GROUP_LATE, GROUP_FIRST, PQAP, RESET_MS, OP_US, SETTLE, UNTIL, WAIT_FOR,
 	WAIT_AFTER_SETUP, READY, TRUTH, SEED, KEEP, ADAPTERS, DOMAINS,
 };
 
@@ -240,7 +241,8 @@ static const struct option options[] = {
 	{ "loop", 1, NULL, LOOP }, { "duration", 1, NULL, DURATION }, { "rebind", 1, NULL, REBIND },
 	{ "rebind-running", 0, NULL, REBIND_RUNNING }, { "replug", 1, NULL, REPLUG }, { "replug-shim", 0, NULL, REPLUG_SHIM },
 	{ "replug-pause", 1, NULL, REPLUG_PAUSE }, { "pv", 1, NULL, PV }, { "group-late", 0, NULL, GROUP_LATE },
-	{ "pqap", 1, NULL, PQAP }, { "reset-ms", 1, NULL, RESET_MS }, { "op-us", 1, NULL, OP_US }, { "settle", 1, NULL, SETTLE },
+	{ "group-first", 0, NULL, GROUP_FIRST }, { "pqap", 1, NULL, PQAP }, { "reset-ms", 1, NULL, RESET_MS },
+	{ "op-us", 1, NULL, OP_US }, { "settle", 1, NULL, SETTLE },
 	{ "until", 1, NULL, UNTIL }, { "wait-for", 1, NULL, WAIT_FOR }, { "wait-after-setup", 0, NULL, WAIT_AFTER_SETUP },
 	{ "ready", 1, NULL, READY }, { "truth", 1, NULL, TRUTH }, { "seed", 1, NULL, SEED }, { "keep", 0, NULL, KEEP },
 	{ "adapters", 1, NULL, ADAPTERS }, { "domains", 1, NULL, DOMAINS }, { NULL, 0, NULL, 0 },
@@ -327,6 +329,7 @@ static void set_option(int id)
 	case REPLUG_PAUSE: opt.replug_ms = number(optarg, 0, many); break;
 	case PV: opt.pv_rounds = number(optarg, 0, many); break;
 	case GROUP_LATE: opt.group_late = true; break;
+	case GROUP_FIRST: opt.group_first = true; break;
 	case PQAP: pqap_list(optarg); break;
 	case RESET_MS: opt.reset_ms = number(optarg, 0, UINT32_MAX); break;
 	case OP_US: opt.op_us = number(optarg, 0, 1000000); break;

@@ -31,7 +31,7 @@ struct options {
 	long iterations, loop, duration_ms, rebind_ms, replug_ms;
 	long reset_ms, op_us, pv_rounds, reads, settle_ms;
 	int replug_adapter;
-	bool replug_shim, group_late, rebind_running, keep, wait_after_setup;
+	bool replug_shim, group_late, group_first, rebind_running, keep, wait_after_setup;
 	uint64_t seed;
 	const char *wait_for, *until, *ready, *truth;
 	int adapters[MAX_QUEUES], n_adapters;
@@ -97,6 +97,7 @@ struct vm {
 	int fd, kvm_vfio, container, group, device;
 	uint8_t *memory;
 	int n_vcpus;
+	bool in_group;		/* the VM has the device's group */
 	volatile int converting;	/* its vCPUs stay outside of KVM_RUN */
 	struct vcpu vcpus[MAX_VCPUS];
 	/* Held for reading by who uses the device or runs a vCPU, for writing by who closes and opens it. */
@@ -107,6 +108,7 @@ void vm_create(struct vm *vm, int mdev, int vcpus);
 void vm_destroy(struct vm *vm);
 void vm_open_device(struct vm *vm);
 void vm_close_device(struct vm *vm);
+void vm_reopen_device(struct vm *vm);
 int vm_reset_device(struct vm *vm);
 int vm_pv(struct vm *vm, bool enable);
 void vcpu_run(struct vcpu *vcpu, long loop);
