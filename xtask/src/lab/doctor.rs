@@ -23,7 +23,7 @@ struct Need {
     when: Use,
 }
 
-const NEEDS: [Need; 15] = [
+const NEEDS: [Need; 16] = [
     need(qemu::PROGRAM, "qemu-system-misc", "the machine", Use::Run),
     need(qemu::LEASH, "util-linux", "ends the machine with its parent", Use::Run),
     need("stty", "coreutils", "size of the terminal", Use::Run),
@@ -34,6 +34,7 @@ const NEEDS: [Need; 15] = [
     need("tar", "tar", "kernel sources", Use::Build),
     need("xz", "xz-utils", "kernel sources", Use::Build),
     need("make", "make", "kernels and modules", Use::Build),
+    need("patch", "patch", "--driver-patch", Use::Build),
     need("gcc", "gcc", "tools of the kernel build", Use::Build),
     need("bc", "bc", "kernels", Use::Build),
     need("flex", "flex", "kernels", Use::Build),

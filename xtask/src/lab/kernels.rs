@@ -69,12 +69,12 @@ impl Kernel {
 
     /// Whether it has lockdep.
     pub fn has_lockdep(&self) -> bool {
-        self.name.ends_with("-lockdep")
+        self.name.contains("-lockdep")
     }
 
     /// The release that it is of, as in `5.10`.
     pub fn series(&self) -> &str {
-        self.name.split('-').next().unwrap_or_default()
+        self.name.split(['-', '+']).next().unwrap_or_default()
     }
 }
 

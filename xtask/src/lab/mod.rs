@@ -2,14 +2,19 @@
 //! kernel module (`xtask/lab/ap_shim.c`) the AP hardware and the start of guests; kernels are Debian's sources, not
 //! changed. Everything is made in `target/lab`, without root. docs/lab.md describes it.
 
+mod build;
+mod checks;
 mod console;
 mod doctor;
 mod guest;
 mod initramfs;
 mod kernels;
+mod packages;
 mod programs;
 mod qemu;
 mod terminal;
+mod test;
+mod tree;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,6 +32,17 @@ pub enum Lab {
         /// The nightly toolchain that builds apscope for s390x
         #[arg(long, default_value = "nightly")]
         toolchain: String,
+    },
+    /// Download what a kernel is made of, without building it
+    Fetch(build::Options),
+    /// Make a kernel for the lab from Debian's packages
+    Build {
+        /// Which kernel
+        #[command(flatten)]
+        options: build::Options,
+        /// Change the driver by this patch (5.10, 6.1); the kernel is then called V+NAME
+        #[arg(long, value_name = "FILE")]
+        driver_patch: Option<PathBuf>,
     },
     /// Run a command in the guest, and end with its exit code; /share inside is a folder here
     Run {
@@ -52,6 +68,8 @@ pub enum Lab {
         #[command(flatten)]
         start: Start,
     },
+    /// Trace the genuine driver on each kernel, and compare with the truth, other tracers, lockdep and the emulated driver
+    Test(test::Options),
 }
 
 /// Which kernel is started, on which machine.
@@ -102,6 +120,11 @@ fn find(root: &Path, ready: Option<&Path>, name: &str) -> Result<Kernel, Failure
 pub fn run(root: &Path, lab: Lab) -> Result<u8, Failure> {
     match lab {
         Lab::Doctor { toolchain } => doctor::run(&toolchain).map(|()| 0),
+        Lab::Fetch(options) => build::fetch(root, &options).map(|()| 0),
+        Lab::Build {
+            options,
+            driver_patch,
+        } => build::build(root, &options, driver_patch.as_deref()).map(|()| 0),
         Lab::Run {
             start,
             deadline,
@@ -117,6 +140,7 @@ pub fn run(root: &Path, lab: Lab) -> Result<u8, Failure> {
             println!("/share is {}; ctrl-a x ends the machine", guest.share.display());
             terminal::shell(&guest, &start.hardware).map(|()| 0)
         }
+        Lab::Test(options) => test::run(root, &options).map(|()| 0),
         Lab::Demo { start } => {
             let guest = start.guest(root, "demo")?;
             terminal::demo(&guest, &start.hardware).map(|()| 0)
