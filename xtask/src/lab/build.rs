@@ -48,7 +48,12 @@ struct Source {
 /// Where Debian has the sources, and which configuration is for them.
 const SOURCES: [Source; 5] = [
     source("5.10", "linux-source-5.10", "bullseye", "5.10.config"),
-    source("5.10-lockdep", "linux-source-5.10", "bullseye", "5.10-lockdep.config"),
+    source(
+        "5.10-lockdep",
+        "linux-source-5.10",
+        "bullseye",
+        "5.10-lockdep.config",
+    ),
     source("6.1", "linux-source-6.1", "bookworm", "6.x.config"),
     source("6.12", "linux-source-6.12", "trixie", "6.x.config"),
     source("7.2", "linux-source-7.2", "sid", "6.x.config"),
@@ -117,7 +122,9 @@ impl Options {
         fs::create_dir_all(&lab).map_err(|e| Failure::file("creating", &lab, &e))?;
         let job = Job {
             root,
-            lab: lab.canonicalize().map_err(|e| Failure::file("finding", &lab, &e))?,
+            lab: lab
+                .canonicalize()
+                .map_err(|e| Failure::file("finding", &lab, &e))?,
             source,
             mirror: self.mirror.as_deref(),
             patch,
@@ -140,7 +147,10 @@ pub fn fetch(root: &Path, options: &Options) -> Result<(), Failure> {
 pub fn build(root: &Path, options: &Options, patch: Option<&Path>) -> Result<(), Failure> {
     doctor::require(doctor::Use::Build)?;
     let patch = patch
-        .map(|path| path.canonicalize().map_err(|e| Failure::file("finding", path, &e)))
+        .map(|path| {
+            path.canonicalize()
+                .map_err(|e| Failure::file("finding", path, &e))
+        })
         .transpose()?;
     let (job, flavour) = options.job(root, patch.as_deref())?;
     let folder = match flavour {
@@ -165,8 +175,13 @@ impl Job<'_> {
     fn source_archive(&self) -> Result<(PathBuf, PathBuf), Failure> {
         let (package, into) = (self.source.package, self.unpacked());
         // The package is for all architectures; of bullseye, those of s390x have left the mirrors.
-        let arch = if self.source.suite == "bullseye" { "amd64" } else { "s390x" };
-        self.archive(self.source.suite, arch)?.unpack(package, &into)?;
+        let arch = if self.source.suite == "bullseye" {
+            "amd64"
+        } else {
+            "s390x"
+        };
+        self.archive(self.source.suite, arch)?
+            .unpack(package, &into)?;
         let archive = into.join("usr/src").join(format!("{package}.tar.xz"));
         Ok((archive, self.lab.join("source").join(package)))
     }
@@ -206,28 +221,34 @@ impl Job<'_> {
     /// The guest's busybox, beside the kernels.
     fn busybox(&self) -> Result<(), Failure> {
         let into = self.lab.join("packages/busybox");
-        self.archive("trixie", "s390x")?.unpack("busybox-static", &into)?;
+        self.archive("trixie", "s390x")?
+            .unpack("busybox-static", &into)?;
         let kernels = self.lab.join("kernels");
         fs::create_dir_all(&kernels).map_err(|e| Failure::file("creating", &kernels, &e))?;
-        tree::copy(&into.join("usr/bin/busybox"), &kernels.join("busybox-s390x"))
+        tree::copy(
+            &into.join("usr/bin/busybox"),
+            &kernels.join("busybox-s390x"),
+        )
     }
 
     /// Debian's image and headers, unpacked and made usable here: the release, and the headers.
     fn stock_tree(&self) -> Result<(String, PathBuf), Failure> {
         let into = self.unpacked();
         let archive = self.archive(self.source.suite, "s390x")?;
-        let image = archive.newest(&format!("linux-image-{}", self.source.kernel), "-s390x")?;
+        let images = archive.names(&format!("linux-image-{}", self.source.kernel), "-s390x")?;
+        let image = archive.unpack_newest(images, &into)?;
         let release = image.trim_start_matches("linux-image-").to_owned();
         let common = release.trim_end_matches("-s390x").to_owned();
         for package in [
-            image,
             format!("linux-headers-{common}-common"),
             format!("linux-headers-{release}"),
         ] {
             archive.unpack(&package, &into)?;
         }
         self.kbuild(&common)?;
-        let headers = into.join("usr/src").join(format!("linux-headers-{release}"));
+        let headers = into
+            .join("usr/src")
+            .join(format!("linux-headers-{release}"));
         tree::relocate_headers(&headers, &into)?;
         self.busybox()?;
         Ok((release, headers))
@@ -245,8 +266,8 @@ impl Job<'_> {
             self.source.suite
         };
         let archive = self.archive(suite, &arch)?;
-        let package = archive.newest(&format!("linux-kbuild-{}", self.source.kernel), "")?;
-        archive.unpack(&package, &self.unpacked())?;
+        let packages = archive.names(&format!("linux-kbuild-{}", self.source.kernel), "")?;
+        let package = archive.unpack_newest(packages, &self.unpacked())?;
         // The headers name the tools of their own version.
         let lib = self.unpacked().join("usr/lib");
         let named = format!("linux-kbuild-{common}");
@@ -262,14 +283,20 @@ impl Job<'_> {
         let source = self.driver_source()?;
         let name = format!("{}{STOCK}", self.source.kernel);
         let modules = self.outside(&name, &source, false)?;
-        self.make(&headers, &[format!("M={}", modules.display()), "modules".into()])?;
+        self.make(
+            &headers,
+            &[format!("M={}", modules.display()), "modules".into()],
+        )?;
         let out = tree::Kernel::begin(&self.lab, &name)?;
         out.strip(&modules)?;
         for module in STOCK_MODULES {
             let folder = self.unpacked().join("usr/lib/modules").join(&release);
             out.unpack(&folder.join(format!("{module}.ko.xz")))?;
         }
-        let image = self.unpacked().join("boot").join(format!("vmlinuz-{release}"));
+        let image = self
+            .unpacked()
+            .join("boot")
+            .join(format!("vmlinuz-{release}"));
         out.finish(&image)
     }
 
@@ -286,21 +313,26 @@ impl Job<'_> {
         println!("building {}, which takes minutes", self.source.kernel);
         self.make(&source, &[output, "bzImage".into(), "modules".into()])?;
         let config = build.join(".config");
-        let config = fs::read_to_string(&config).map_err(|e| Failure::file("reading", &config, &e))?;
+        let config =
+            fs::read_to_string(&config).map_err(|e| Failure::file("reading", &config, &e))?;
         let in_tree = config.lines().any(|line| line == "CONFIG_AP=m");
         let name = match self.patch {
             None => self.source.kernel.to_owned(),
             Some(patch) => {
                 if in_tree {
-                    return Err(Failure::new("--driver-patch is for 5.10 and 6.1")
-                        .cause("the driver of later kernels is built in their tree, which stays as it is"));
+                    return Err(Failure::new("--driver-patch is for 5.10 and 6.1").cause(
+                        "the driver of later kernels is built in their tree, which stays as it is",
+                    ));
                 }
                 let stem = patch.file_stem().unwrap_or_default().to_string_lossy();
                 format!("{}+{stem}", self.source.kernel)
             }
         };
         let modules = self.outside(&name, &source, in_tree)?;
-        self.make(&build, &[format!("M={}", modules.display()), "modules".into()])?;
+        self.make(
+            &build,
+            &[format!("M={}", modules.display()), "modules".into()],
+        )?;
         let out = tree::Kernel::begin(&self.lab, &name)?;
         out.strip(&build)?;
         out.strip(&modules)?;
@@ -323,14 +355,28 @@ impl Job<'_> {
             return Ok(folder);
         }
         let crypto = source.join("drivers/s390/crypto");
-        for name in ["ap_bus.c", "ap_bus.h", "ap_card.c", "ap_queue.c", "ap_debug.h"] {
+        for name in [
+            "ap_bus.c",
+            "ap_bus.h",
+            "ap_card.c",
+            "ap_queue.c",
+            "ap_debug.h",
+        ] {
             tree::copy(&crypto.join(name), &folder.join("aplab").join(name))?;
         }
         tree::copy(&crypto.join("ap_bus.h"), &folder.join("vfio_ap/ap_bus.h"))?;
-        tree::copy_matching(&crypto, &folder.join("vfio_ap"), |name| name.starts_with("vfio_ap_"))?;
-        tree::copy_matching(&source.join("drivers/vfio/mdev"), &folder.join("mdev"), |name| {
-            Path::new(name).extension().is_some_and(|e| e == "c" || e == "h")
+        tree::copy_matching(&crypto, &folder.join("vfio_ap"), |name| {
+            name.starts_with("vfio_ap_")
         })?;
+        tree::copy_matching(
+            &source.join("drivers/vfio/mdev"),
+            &folder.join("mdev"),
+            |name| {
+                Path::new(name)
+                    .extension()
+                    .is_some_and(|e| e == "c" || e == "h")
+            },
+        )?;
         if let Some(patch) = self.patch {
             let mut command = Command::new("patch");
             command

@@ -25,10 +25,25 @@ struct Need {
 
 const NEEDS: [Need; 16] = [
     need(qemu::PROGRAM, "qemu-system-misc", "the machine", Use::Run),
-    need(qemu::LEASH, "util-linux", "ends the machine with its parent", Use::Run),
+    need(
+        qemu::LEASH,
+        "util-linux",
+        "ends the machine with its parent",
+        Use::Run,
+    ),
     need("stty", "coreutils", "size of the terminal", Use::Run),
-    need("s390x-linux-gnu-gcc", "gcc-s390x-linux-gnu", "programs for s390x", Use::Run),
-    need("s390x-linux-gnu-strip", "binutils-s390x-linux-gnu", "programs for s390x", Use::Run),
+    need(
+        "s390x-linux-gnu-gcc",
+        "gcc-s390x-linux-gnu",
+        "programs for s390x",
+        Use::Run,
+    ),
+    need(
+        "s390x-linux-gnu-strip",
+        "binutils-s390x-linux-gnu",
+        "programs for s390x",
+        Use::Run,
+    ),
     need("apt-get", "apt", "Debian's packages", Use::Build),
     need("dpkg-deb", "dpkg", "Debian's packages", Use::Build),
     need("tar", "tar", "kernel sources", Use::Build),
@@ -39,14 +54,34 @@ const NEEDS: [Need; 16] = [
     need("bc", "bc", "kernels", Use::Build),
     need("flex", "flex", "kernels", Use::Build),
     need("bison", "bison", "kernels", Use::Build),
-    need("pahole", "pahole", "types of kernel and modules", Use::Build),
+    need(
+        "pahole",
+        "pahole",
+        "types of kernel and modules",
+        Use::Build,
+    ),
 ];
 
 /// Files whose package has no program to ask for.
 const FILES: [(&str, &str, &str, Use); 4] = [
-    ("/usr/s390x-linux-gnu/lib/libc.a", "libc6-dev-s390x-cross", "programs for s390x", Use::Run),
-    ("/usr/include/libelf.h", "libelf-dev", "tools of the kernel build", Use::Build),
-    ("/usr/include/openssl/opensslv.h", "libssl-dev", "tools of the kernel build", Use::Build),
+    (
+        "/usr/s390x-linux-gnu/lib/libc.a",
+        "libc6-dev-s390x-cross",
+        "programs for s390x",
+        Use::Run,
+    ),
+    (
+        "/usr/include/libelf.h",
+        "libelf-dev",
+        "tools of the kernel build",
+        Use::Build,
+    ),
+    (
+        "/usr/include/openssl/opensslv.h",
+        "libssl-dev",
+        "tools of the kernel build",
+        Use::Build,
+    ),
     (
         "/usr/share/keyrings/debian-archive-keyring.gpg",
         "debian-archive-keyring",
@@ -55,12 +90,7 @@ const FILES: [(&str, &str, &str, Use); 4] = [
     ),
 ];
 
-const fn need(
-    program: &'static str,
-    package: &'static str,
-    what: &'static str,
-    when: Use,
-) -> Need {
+const fn need(program: &'static str, package: &'static str, what: &'static str, when: Use) -> Need {
     Need {
         program,
         package,
@@ -75,17 +105,16 @@ fn all() -> Vec<(&'static str, &'static str, &'static str, Use, bool)> {
         let there = is_program(need.program);
         (need.program, need.package, need.what, need.when, there)
     });
-    let files = FILES.iter().map(|&(file, package, what, when)| {
-        (file, package, what, when, Path::new(file).exists())
-    });
+    let files = FILES
+        .iter()
+        .map(|&(file, package, what, when)| (file, package, what, when, Path::new(file).exists()));
     programs.chain(files).collect()
 }
 
 /// Whether a program is in the search path.
 fn is_program(name: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
-    })
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()))
 }
 
 /// Fails with the line that installs what is missing.

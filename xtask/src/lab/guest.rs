@@ -71,7 +71,10 @@ impl Guest {
             copy(file, &share.join("bin").join(name))?;
         }
         for file in &kernel.btf {
-            copy(file, &share.join("btf").join(file.file_name().unwrap_or_default()))?;
+            copy(
+                file,
+                &share.join("btf").join(file.file_name().unwrap_or_default()),
+            )?;
         }
         initramfs::write(&kernel, &folder.join("initramfs"))?;
         Ok(Self {

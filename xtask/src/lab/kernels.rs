@@ -121,7 +121,10 @@ mod tests {
         touch("6.12/modules/load-order");
         let kernel = find().expect("whole");
         let names: Vec<_> = kernel.modules.iter().map(|p| p.file_name()).collect();
-        assert_eq!(names, [Some("kvm.ko".as_ref()), Some("vfio_ap.ko".as_ref())]);
+        assert_eq!(
+            names,
+            [Some("kvm.ko".as_ref()), Some("vfio_ap.ko".as_ref())]
+        );
         assert_eq!(kernel.series(), "6.12");
         assert!(!kernel.is_stock() && !kernel.has_lockdep());
     }

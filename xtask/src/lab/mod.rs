@@ -108,9 +108,9 @@ fn runs(root: &Path) -> PathBuf {
 fn find(root: &Path, ready: Option<&Path>, name: &str) -> Result<Kernel, Failure> {
     let built = root.join("target/lab/kernels");
     let folder = ready.unwrap_or(&built);
-    let folder = folder
-        .canonicalize()
-        .map_err(|e| Failure::file("finding kernels in", folder, &e).hint("cargo xtask lab build"))?;
+    let folder = folder.canonicalize().map_err(|e| {
+        Failure::file("finding kernels in", folder, &e).hint("cargo xtask lab build")
+    })?;
     Kernel::find(&folder, name).or_else(|failure| {
         Kernel::find(&folder, &format!("{name}{}", kernels::STOCK)).map_err(|_| failure)
     })
@@ -137,7 +137,10 @@ pub fn run(root: &Path, lab: Lab) -> Result<u8, Failure> {
         }
         Lab::Shell { start } => {
             let guest = start.guest(root, "run")?;
-            println!("/share is {}; ctrl-a x ends the machine", guest.share.display());
+            println!(
+                "/share is {}; ctrl-a x ends the machine",
+                guest.share.display()
+            );
             terminal::shell(&guest, &start.hardware).map(|()| 0)
         }
         Lab::Test(options) => test::run(root, &options).map(|()| 0),

@@ -23,7 +23,12 @@ pub struct Archive {
 
 impl Archive {
     /// Makes the configuration and gets the lists, where they are not there.
-    pub fn open(lab: &Path, mirror: Option<&str>, suite: &str, arch: &str) -> Result<Self, Failure> {
+    pub fn open(
+        lab: &Path,
+        mirror: Option<&str>,
+        suite: &str,
+        arch: &str,
+    ) -> Result<Self, Failure> {
         let folder = lab.join("apt").join(format!("{suite}-{arch}"));
         for part in ["lists/partial", "cache/archives/partial"] {
             let path = folder.join(part);
@@ -55,7 +60,9 @@ impl Archive {
         if !archive.has_lists() {
             println!("getting the lists of {suite} for {arch}");
             process::run(
-                Command::new("apt-get").args(&archive.options).args(["-qq", "update"]),
+                Command::new("apt-get")
+                    .args(&archive.options)
+                    .args(["-qq", "update"]),
                 "getting lists of packages",
             )?;
         }
@@ -63,7 +70,9 @@ impl Archive {
     }
 
     fn has_lists(&self) -> bool {
-        let entries = fs::read_dir(self.folder.join("lists")).into_iter().flatten();
+        let entries = fs::read_dir(self.folder.join("lists"))
+            .into_iter()
+            .flatten();
         entries.flatten().any(|entry| {
             let name = entry.file_name();
             let name = name.to_string_lossy();
@@ -71,23 +80,40 @@ impl Archive {
         })
     }
 
-    /// The package of the newest version in its name, of those whose names begin and end so.
-    pub fn newest(&self, begin: &str, end: &str) -> Result<String, Failure> {
+    /// Packages whose names begin and end so, the newest version in a name first.
+    pub fn names(&self, begin: &str, end: &str) -> Result<Vec<String>, Failure> {
         let output = Command::new("apt-cache")
             .args(&self.options)
             .args(["pkgnames", begin])
             .output()
             .map_err(|e| Failure::new("running apt-cache").cause(e.to_string()))?;
         let names = String::from_utf8_lossy(&output.stdout);
-        names
+        let mut names: Vec<String> = names
             .lines()
             .filter(|name| name.ends_with(end) && !name.contains("-rt") && !name.contains("dbg"))
-            .max_by(|a, b| by_version(a, b))
             .map(str::to_owned)
-            .ok_or_else(|| {
-                Failure::new(format!("no package {begin}…{end}"))
-                    .cause(format!("not in the lists in {}", self.folder.display()))
-            })
+            .collect();
+        names.sort_by(|a, b| by_version(b, a));
+        if names.is_empty() {
+            return Err(Failure::new(format!("no package {begin}…{end}"))
+                .cause(format!("not in the lists in {}", self.folder.display())));
+        }
+        Ok(names)
+    }
+
+    /// Unpacks the newest of these that the mirror has: one in the midst of an update has names without files.
+    pub fn unpack_newest(&self, names: Vec<String>, into: &Path) -> Result<String, Failure> {
+        let mut failure = Failure::new("no package to choose from");
+        for name in names {
+            match self.unpack(&name, into) {
+                Ok(()) => return Ok(name),
+                Err(e) => {
+                    println!("{name} cannot be had, trying an older one");
+                    failure = e;
+                }
+            }
+        }
+        Err(failure)
     }
 
     /// Downloads a package, where it is not there, and unpacks it into a folder.
@@ -118,7 +144,10 @@ impl Archive {
             )?;
         }
         let file = find().ok_or_else(|| {
-            Failure::new(format!("{package} was downloaded, and is not in {}", debs.display()))
+            Failure::new(format!(
+                "{package} was downloaded, and is not in {}",
+                debs.display()
+            ))
         })?;
         fs::create_dir_all(into).map_err(|e| Failure::file("creating", into, &e))?;
         process::run(
@@ -145,7 +174,10 @@ fn mirror_in(deb822: &str, list: &str) -> Option<String> {
     let uris = deb822.lines().find_map(|line| line.strip_prefix("URIs:"));
     let first = uris.and_then(|uris| uris.split_whitespace().next());
     let of_list = || {
-        let lines = list.lines().map(str::trim).filter(|line| line.starts_with("deb "));
+        let lines = list
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.starts_with("deb "));
         let mut words = lines.flat_map(str::split_whitespace);
         words.find(|word| word.starts_with("http"))
     };
@@ -158,9 +190,13 @@ fn by_version(a: &str, b: &str) -> Ordering {
         let mut parts = Vec::new();
         let mut rest = name;
         while !rest.is_empty() {
-            let digits = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+            let digits = rest
+                .find(|c: char| c.is_ascii_digit())
+                .unwrap_or(rest.len());
             let (text, number) = rest.split_at(digits);
-            let end = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
+            let end = number
+                .find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(number.len());
             parts.push((text.to_owned(), number[..end].parse().unwrap_or(0)));
             rest = &number[end..];
         }
@@ -175,7 +211,10 @@ mod tests {
 
     #[test]
     fn numbers_in_names_are_numbers() {
-        let mut names = ["linux-image-6.12.107+deb13-s390x", "linux-image-6.12.9+deb13-s390x"];
+        let mut names = [
+            "linux-image-6.12.107+deb13-s390x",
+            "linux-image-6.12.9+deb13-s390x",
+        ];
         names.sort_by(|a, b| by_version(a, b));
         assert_eq!(names[1], "linux-image-6.12.107+deb13-s390x");
     }
@@ -183,9 +222,15 @@ mod tests {
     #[test]
     fn the_mirror_of_this_machine_is_used() {
         let deb822 = "Types: deb\nURIs: http://mirror.test/debian http://other\n";
-        assert_eq!(mirror_in(deb822, "").as_deref(), Some("http://mirror.test/debian"));
+        assert_eq!(
+            mirror_in(deb822, "").as_deref(),
+            Some("http://mirror.test/debian")
+        );
         let list = "# deb http://no\ndeb [trusted=no] http://list.test/debian bookworm main\n";
-        assert_eq!(mirror_in("", list).as_deref(), Some("http://list.test/debian"));
+        assert_eq!(
+            mirror_in("", list).as_deref(),
+            Some("http://list.test/debian")
+        );
         assert_eq!(mirror_in("", ""), None);
     }
 }

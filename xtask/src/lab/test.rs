@@ -98,7 +98,11 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
         fs::write(output, document(&rows, &table, start.elapsed()))
             .map_err(|e| Failure::file("writing", output, &e))?;
     }
-    let failed = rows.iter().flat_map(|row| &row.lines).filter(|(_, line)| !line.passed).count();
+    let failed = rows
+        .iter()
+        .flat_map(|row| &row.lines)
+        .filter(|(_, line)| !line.passed)
+        .count();
     if failed == 0 {
         Ok(())
     } else {
@@ -173,7 +177,9 @@ fn one_line(failure: &Failure) -> String {
 
 /// One line for each start.
 fn table(rows: &[Row]) -> String {
-    let mut text = "| kernel | test | run | checks | failed | seconds |\n|---|---|--:|--:|--:|--:|\n".to_owned();
+    let mut text =
+        "| kernel | test | run | checks | failed | seconds |\n|---|---|--:|--:|--:|--:|\n"
+            .to_owned();
     for row in rows {
         let failed = row.lines.iter().filter(|(_, line)| !line.passed).count();
         // Writing to a String cannot fail.
@@ -242,8 +248,14 @@ mod tests {
             lines: vec![("x", line(true)), ("y", line(false))],
         }];
         let table = table(&rows);
-        assert!(table.ends_with("| 6.12 | trace | 1 | 2 | 1 | 7 |\n"), "{table}");
+        assert!(
+            table.ends_with("| 6.12 | trace | 1 | 2 | 1 | 7 |\n"),
+            "{table}"
+        );
         let document = document(&rows, &table, Duration::from_secs(9));
-        assert!(document.contains("| y | a\\|b | **fails** | 1 |"), "{document}");
+        assert!(
+            document.contains("| y | a\\|b | **fails** | 1 |"),
+            "{document}"
+        );
     }
 }

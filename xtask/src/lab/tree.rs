@@ -21,11 +21,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), Failure> {
 }
 
 /// Copies the files of a folder whose names are wanted.
-pub fn copy_matching(
-    from: &Path,
-    to: &Path,
-    wanted: impl Fn(&str) -> bool,
-) -> Result<(), Failure> {
+pub fn copy_matching(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool) -> Result<(), Failure> {
     for path in entries(from)? {
         let name = path.file_name().unwrap_or_default();
         if path.is_file() && wanted(&name.to_string_lossy()) {
@@ -79,7 +75,9 @@ pub fn relocate_headers(headers: &Path, unpacked: &Path) -> Result<(), Failure> 
         return Ok(());
     }
     let moved = format!("include {}/usr/src/", unpacked.display());
-    edit(&headers.join("Makefile"), |text| text.replace("include /usr/src/", &moved))?;
+    edit(&headers.join("Makefile"), |text| {
+        text.replace("include /usr/src/", &moved)
+    })?;
     // The compiler is named with the version that built the image.
     edit(&headers.join(".kernelvariables"), |text| {
         let lines = text.lines().map(|line| match line.rsplit_once("gcc-") {
@@ -91,8 +89,12 @@ pub fn relocate_headers(headers: &Path, unpacked: &Path) -> Result<(), Failure> 
         lines.collect()
     })?;
     let has_alignment = has_option("-fmin-function-alignment=8");
-    let pahole = process::output_of("pahole", &["--version"])
-        .map(|version| version.chars().filter(char::is_ascii_digit).collect::<String>());
+    let pahole = process::output_of("pahole", &["--version"]).map(|version| {
+        version
+            .chars()
+            .filter(char::is_ascii_digit)
+            .collect::<String>()
+    });
     for name in [
         ".config",
         "include/config/auto.conf",

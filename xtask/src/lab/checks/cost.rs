@@ -12,7 +12,11 @@ const MOST: f64 = 5.0;
 pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
     let times = evidence.text("times")?;
     let (bare, traced) = (total(&times, "bare"), total(&times, "traced"));
-    let ratio = if bare > 0.0 { traced / bare } else { f64::INFINITY };
+    let ratio = if bare > 0.0 {
+        traced / bare
+    } else {
+        f64::INFINITY
+    };
     findings.add(
         format!("work takes at most {MOST} times as long"),
         ratio <= MOST && traced > 0.0,
@@ -20,7 +24,9 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
     );
     let trace = evidence.export("cost.apscope")?;
     let sum = |name: &str| -> u64 {
-        items(&trace["overhead"], "programs").map(|program| number(program, name)).sum()
+        items(&trace["overhead"], "programs")
+            .map(|program| number(program, name))
+            .sum()
     };
     let (runs, time) = (sum("runs"), sum("run_time_ns"));
     findings.add(

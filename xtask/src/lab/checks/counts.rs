@@ -13,11 +13,7 @@ use crate::failure::Failure;
 pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
     let truth = evidence.json("truth.json")?;
     let trace = evidence.export("trace.apscope")?;
-    findings.equal(
-        "workload: exit code",
-        &evidence.code("workload.code")?,
-        &0,
-    );
+    findings.equal("workload: exit code", &evidence.code("workload.code")?, &0);
     entry_points(&trace, &truth, evidence.has_one_lock(), findings);
     exact(&trace, findings);
     writes(&trace, &truth, findings);
@@ -91,7 +87,9 @@ pub fn entry_points(trace: &Value, truth: &Value, status_unusable: bool, finding
             // What is absent from a truth was not counted.
             let same = match member {
                 _ if entry[member].is_null() => true,
-                "pqap" if status_unusable => functions_of(&entry["pqap"]) == functions_of(&seen["pqap"]),
+                "pqap" if status_unusable => {
+                    functions_of(&entry["pqap"]) == functions_of(&seen["pqap"])
+                }
                 _ => entry[member] == seen[member],
             };
             if !same {
@@ -189,7 +187,11 @@ fn leaks(trace: &Value, findings: &mut Findings) {
         }
     }
     let of = format!("{looked_at} of each");
-    findings.none("acquisitions and releases of the driver's locks match", of, &wrong);
+    findings.none(
+        "acquisitions and releases of the driver's locks match",
+        of,
+        &wrong,
+    );
 }
 
 #[cfg(test)]

@@ -53,7 +53,10 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
     let trace = evidence.export("trace.apscope")?;
     findings.equal(
         "lost by the independent tracer",
-        &lost(&evidence.text("events.stats")?, &evidence.text("events.profile")?),
+        &lost(
+            &evidence.text("events.stats")?,
+            &evidence.text("events.profile")?,
+        ),
         &0,
     );
     let mut compared = 0;

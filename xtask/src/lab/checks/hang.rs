@@ -11,23 +11,38 @@ use crate::failure::Failure;
 
 /// Function in which each lock is held, and the lock that is waited for there, with the function.
 const CYCLE: [(&str, &str, &str, &str); 3] = [
-    ("vcpu->mutex", "kvm_vcpu_ioctl", "matrix_dev->lock", "handle_pqap"),
+    (
+        "vcpu->mutex",
+        "kvm_vcpu_ioctl",
+        "matrix_dev->lock",
+        "handle_pqap",
+    ),
     (
         "matrix_dev->lock",
         "vfio_ap_mdev_release",
         "kvm->lock",
         "kvm_arch_crypto_clear_masks",
     ),
-    ("kvm->lock", "kvm_s390_handle_pv", "vcpu->mutex", "kvm_s390_handle_pv"),
+    (
+        "kvm->lock",
+        "kvm_s390_handle_pv",
+        "vcpu->mutex",
+        "kvm_s390_handle_pv",
+    ),
 ];
 
 /// Judges the run that hangs.
 pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
     let said = evidence.text("workload.out")?;
     let (hung_ns, tasks) = hung(&said).ok_or_else(|| {
-        Failure::found("the driver did not hang").cause(said.lines().last().unwrap_or("").to_owned())
+        Failure::found("the driver did not hang")
+            .cause(said.lines().last().unwrap_or("").to_owned())
     })?;
-    findings.equal("workload: tasks do not come back", &evidence.code("workload.code")?, &3);
+    findings.equal(
+        "workload: tasks do not come back",
+        &evidence.code("workload.code")?,
+        &3,
+    );
     let report = evidence.json("hang.out")?;
     let verdict = text(&report, "verdict");
     findings.add("verdict", verdict.starts_with("DEADLOCK"), verdict);
@@ -44,11 +59,17 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         after_ms <= 1000,
         format!("{after_ms} ms after all three were asleep"),
     );
-    let reported = evidence.text("dmesg.hung")?.contains("blocked for more than");
+    let reported = evidence
+        .text("dmesg.hung")?
+        .contains("blocked for more than");
     findings.add(
         "before khungtaskd",
         !reported,
-        if reported { "it has reported" } else { "it has not reported yet" },
+        if reported {
+            "it has reported"
+        } else {
+            "it has not reported yet"
+        },
     );
     afterwards(evidence, &tasks, findings)
 }
@@ -75,7 +96,11 @@ fn named(deadlock: &Value, tasks: &BTreeSet<u64>, findings: &mut Findings) {
     let expected: BTreeSet<_> = CYCLE
         .iter()
         .map(|&(_, held_in, waits_for, waits_in)| {
-            (held_in.to_owned(), waits_for.to_owned(), waits_in.to_owned())
+            (
+                held_in.to_owned(),
+                waits_for.to_owned(),
+                waits_in.to_owned(),
+            )
         })
         .collect();
     findings.add(
@@ -122,8 +147,14 @@ fn afterwards(
 ) -> Result<(), Failure> {
     for (file, what) in [
         ("hang.left", "left behind after the hang"),
-        ("late.left", "left behind by attaching to and detaching from a guest that hangs"),
-        ("kill.left", "left behind after SIGKILL on a guest that hangs"),
+        (
+            "late.left",
+            "left behind by attaching to and detaching from a guest that hangs",
+        ),
+        (
+            "kill.left",
+            "left behind after SIGKILL on a guest that hangs",
+        ),
     ] {
         let left = evidence.text(file)?;
         findings.equal(format!("events and processes {what}"), &left.trim(), &"0 0");

@@ -15,7 +15,11 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         let left = evidence.text(file)?;
         findings.equal(format!("events and processes {what}"), &left.trim(), &"0 0");
     }
-    findings.equal("exit code after guests have gone", &evidence.code("exit.code")?, &0);
+    findings.equal(
+        "exit code after guests have gone",
+        &evidence.code("exit.code")?,
+        &0,
+    );
     let exit = evidence.export("exit.apscope")?;
     let removed = calls(&exit, "vfio_ap_mdev_remove");
     findings.add(
@@ -23,7 +27,11 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         removed > 0 && text(&exit["source"], "ended") == "finished",
         format!("{removed}, run {}", text(&exit["source"], "ended")),
     );
-    findings.equal("rmmod vfio_ap while attached", &evidence.code("rmmod.code")?, &0);
+    findings.equal(
+        "rmmod vfio_ap while attached",
+        &evidence.code("rmmod.code")?,
+        &0,
+    );
     let unload = evidence.export("unload.apscope")?;
     findings.equal(
         "and the run ends with",
@@ -34,12 +42,19 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
     findings.add(
         "with everything up to then",
         pqap > 0 && number(&unload, "missed") == 0,
-        format!("{pqap} calls of handle_pqap, {} missed", number(&unload, "missed")),
+        format!(
+            "{pqap} calls of handle_pqap, {} missed",
+            number(&unload, "missed")
+        ),
     );
     let dmesg = evidence.text("dmesg")?.to_lowercase();
     let wrong: Vec<String> = dmesg
         .lines()
-        .filter(|line| ["oops", "bug:", "warning:", "illegal operation"].iter().any(|w| line.contains(w)))
+        .filter(|line| {
+            ["oops", "bug:", "warning:", "illegal operation"]
+                .iter()
+                .any(|w| line.contains(w))
+        })
         .map(str::to_owned)
         .collect();
     findings.none("complaints of the kernel", "none", &wrong);

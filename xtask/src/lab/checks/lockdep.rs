@@ -13,11 +13,7 @@ use crate::failure::Failure;
 /// Judges the two recordings and the kernel's messages.
 pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
     let before = evidence.text("dmesg.before")?;
-    findings.equal(
-        "lockdep, before any conversion",
-        &cycle(&before).len(),
-        &0,
-    );
+    findings.equal("lockdep, before any conversion", &cycle(&before).len(), &0);
     let diagnosis = evidence.diagnosis("before.apscope")?;
     findings.add(
         "apscope, before any conversion",

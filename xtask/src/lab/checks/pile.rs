@@ -13,7 +13,15 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
     let piled = evidence.text("workload.out")?;
     let piled = piled
         .split_once("piled: ")
-        .and_then(|(_, rest)| rest.split_once("tasks=")?.1.lines().next()?.trim().parse().ok())
+        .and_then(|(_, rest)| {
+            rest.split_once("tasks=")?
+                .1
+                .lines()
+                .next()?
+                .trim()
+                .parse()
+                .ok()
+        })
         .unwrap_or(0_u64);
     findings.add("tasks blocked at once", piled >= 200, piled.to_string());
     let missed = number(&trace, "missed");
@@ -34,7 +42,9 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
             }
         }
         if lacking > missed {
-            wrong.push(format!("{lacking} calls are not there, {missed} are missed"));
+            wrong.push(format!(
+                "{lacking} calls are not there, {missed} are missed"
+            ));
         }
         let of = format!("{lacking} calls are not there, {missed} hits are said to be missed");
         findings.none("counts are \"at least\", by the right number", of, &wrong);
@@ -43,7 +53,11 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         .filter(|lock| text(lock, "class") == "matrix_dev->mdevs_lock")
         .map(|lock| number(lock, "contended"))
         .sum();
-    findings.add("waits on mdevs_lock", contended >= piled.saturating_sub(1), contended.to_string());
+    findings.add(
+        "waits on mdevs_lock",
+        contended >= piled.saturating_sub(1),
+        contended.to_string(),
+    );
     let left = evidence.text("pile.left")?;
     findings.equal("events and processes left behind", &left.trim(), &"0 0");
     Ok(())

@@ -35,7 +35,9 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
     let mutexes = mutexes(&trace);
     findings.add(
         format!("mutex_lock is seen by {expected}"),
-        mutexes.iter().any(|name| name == &format!("mutex_lock {expected}")),
+        mutexes
+            .iter()
+            .any(|name| name == &format!("mutex_lock {expected}")),
         mutexes.join(", "),
     );
     Ok(())

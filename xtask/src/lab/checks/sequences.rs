@@ -50,7 +50,12 @@ const ANYWHERE: [&str; 5] = [
 const GROUPS: [Group; 5] = [
     Group {
         cases: &["handle_pqap", "kvm handle_pqap", "PQAP of"],
-        functions: &["handle_pqap", "handle_pqap [kvm]", "kvm_vcpu_ioctl", "vfio_ap_irq_disable"],
+        functions: &[
+            "handle_pqap",
+            "handle_pqap [kvm]",
+            "kvm_vcpu_ioctl",
+            "vfio_ap_irq_disable",
+        ],
         exercised: &["handle_pqap enable", "handle_pqap disable"],
     },
     Group {
@@ -111,7 +116,11 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         evidence.generation(),
         traced.len()
     );
-    findings.none("the emulated driver takes the locks of the genuine one", of, &wrong);
+    findings.none(
+        "the emulated driver takes the locks of the genuine one",
+        of,
+        &wrong,
+    );
     Ok(())
 }
 
@@ -149,7 +158,9 @@ fn sequence(operations: &str) -> Taken {
         };
         let lock = (class, mode);
         let edges = held.iter().map(|held| (held.clone(), lock.clone()));
-        taken.edges.extend(edges.filter(|(held, lock)| held.0 != lock.0));
+        taken
+            .edges
+            .extend(edges.filter(|(held, lock)| held.0 != lock.0));
         taken.locks.insert(lock.clone());
         // A flush waits, and holds nothing.
         if how != "F" {
@@ -184,7 +195,9 @@ fn traced(export: &Value) -> BTreeMap<String, Taken> {
             lock(edge, "acquired", "acquired_mode"),
         );
         if edge_of.0.0 != edge_of.1.0 {
-            let taken = functions.entry(text(edge, "acquired_in").into()).or_default();
+            let taken = functions
+                .entry(text(edge, "acquired_in").into())
+                .or_default();
             taken.edges.insert(edge_of);
         }
     }
