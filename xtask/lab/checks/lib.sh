@@ -24,7 +24,7 @@ measure() {
 	shift
 	apscope -v --level 2 --max-overhead 100 $btf "$@" >$O/$name.out 2>$O/$name.err &
 	tracer=$!
-	until_true 150 grep -q 'is expected to cost' $O/$name.err && return
+	until_true 400 grep -q 'is expected to cost' $O/$name.err && return
 	echo "lab: $name did not begin to measure"
 	cat $O/$name.err
 	exit 1

@@ -10,7 +10,7 @@ gone 60 >$O/kill.left
 measure exit record -o $O/exit.apscope
 kill -9 $busy
 pkill -9 workload
-sleep 1
+until_true 60 sh -c '! pidof workload'
 workload cleanup
 sleep 1
 finish exit INT
@@ -19,6 +19,8 @@ gone 60 >$O/exit.left
 measure unload record -o $O/unload.apscope
 workload run --vcpus 1 --iterations 20 >/dev/null
 rmmod vfio_ap
-echo $? >$O/rmmod.code
+code=$?
+echo $code >$O/rmmod.code
+[ $code = 0 ] || kill -INT $tracer
 finish unload
 gone 60 >$O/unload.left

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use super::kernels::STOCK;
 use super::packages::Archive;
-use super::{doctor, tree};
+use super::{doctor, kernels, tree};
 use crate::failure::Failure;
 use crate::process;
+
+/// The kernel that can be stock: before, Debian's image has no vfio; and of later ones, 6.12 is in a stable release.
+pub const STOCK: &str = "6.12";
 
 /// How a kernel is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -107,7 +109,7 @@ impl Options {
                 Failure::new(format!("no kernel {}", self.kernel))
                     .cause(format!("there are {}", known.join(", ")))
             })?;
-        let can_be_stock = source.kernel == "6.12" && patch.is_none();
+        let can_be_stock = source.kernel == STOCK && patch.is_none();
         let flavour = self.flavour.unwrap_or(if can_be_stock {
             Flavour::Stock
         } else {
@@ -141,6 +143,16 @@ pub fn fetch(root: &Path, options: &Options) -> Result<(), Failure> {
         Flavour::Stock => job.stock_tree().map(drop),
         Flavour::Trimmed => job.whole_source().map(drop),
     }
+}
+
+/// Makes the stock kernel.
+pub fn stock(root: &Path) -> Result<(), Failure> {
+    let options = Options {
+        kernel: STOCK.into(),
+        flavour: Some(Flavour::Stock),
+        mirror: None,
+    };
+    build(root, &options, None)
 }
 
 /// Makes a kernel, fetching what is not there.
@@ -281,7 +293,7 @@ impl Job<'_> {
     fn stock(&self) -> Result<PathBuf, Failure> {
         let (release, headers) = self.stock_tree()?;
         let source = self.driver_source()?;
-        let name = format!("{}{STOCK}", self.source.kernel);
+        let name = format!("{}{}", self.source.kernel, kernels::STOCK);
         let modules = self.outside(&name, &source, false)?;
         self.make(
             &headers,
@@ -301,34 +313,22 @@ impl Job<'_> {
     }
 
     fn trimmed(&self) -> Result<PathBuf, Failure> {
-        let source = self.whole_source()?;
-        let build = self.lab.join("build").join(self.source.kernel);
+        let (name, source) = self.patched(&self.whole_source()?)?;
+        let build = self.lab.join("build").join(&name);
         fs::create_dir_all(&build).map_err(|e| Failure::file("creating", &build, &e))?;
         let output = format!("O={}", build.display());
-        if !build.join(".config").exists() {
-            let config = self.root.join("xtask/lab/config").join(self.source.config);
-            let config = format!("KCONFIG_ALLCONFIG={}", config.display());
-            self.make(&source, &[output.clone(), config, "allnoconfig".into()])?;
-        }
-        println!("building {}, which takes minutes", self.source.kernel);
-        self.make(&source, &[output, "bzImage".into(), "modules".into()])?;
         let config = build.join(".config");
+        if !config.exists() {
+            let small = self.root.join("xtask/lab/config").join(self.source.config);
+            let small = format!("KCONFIG_ALLCONFIG={}", small.display());
+            self.make(&source, &[output.clone(), small, "allnoconfig".into()])?;
+        }
+        println!("building {name}, which takes minutes");
+        self.make(&source, &[output, "bzImage".into(), "modules".into()])?;
         let config =
             fs::read_to_string(&config).map_err(|e| Failure::file("reading", &config, &e))?;
-        let in_tree = config.lines().any(|line| line == "CONFIG_AP=m");
-        let name = match self.patch {
-            None => self.source.kernel.to_owned(),
-            Some(patch) => {
-                if in_tree {
-                    return Err(Failure::new("--driver-patch is for 5.10 and 6.1").cause(
-                        "the driver of later kernels is built in their tree, which stays as it is",
-                    ));
-                }
-                let stem = patch.file_stem().unwrap_or_default().to_string_lossy();
-                format!("{}+{stem}", self.source.kernel)
-            }
-        };
-        let modules = self.outside(&name, &source, in_tree)?;
+        let only_shim = config.lines().any(|line| line == "CONFIG_AP=m");
+        let modules = self.outside(&name, &source, only_shim)?;
         self.make(
             &build,
             &[format!("M={}", modules.display()), "modules".into()],
@@ -341,6 +341,37 @@ impl Job<'_> {
             out.types(&build, &modules)?;
         }
         out.finish(&build.join("arch/s390/boot/bzImage"))
+    }
+
+    /// The kernel's name and source with the patch, in a tree of its own; files that the patch does not change are shared
+    /// with the original by hard links, which `patch` replaces instead of writing into them.
+    fn patched(&self, source: &Path) -> Result<(String, PathBuf), Failure> {
+        let Some(patch) = self.patch else {
+            return Ok((self.source.kernel.to_owned(), source.to_owned()));
+        };
+        let stem = patch.file_stem().unwrap_or_default().to_string_lossy();
+        let name = format!("{}+{stem}", self.source.kernel);
+        let tree = source.with_file_name(format!("{}+{stem}", self.source.package));
+        let text = fs::read(patch).map_err(|e| Failure::file("reading", patch, &e))?;
+        let stamp = tree.join(".patch");
+        if fs::read(&stamp).is_ok_and(|applied| applied == text) {
+            return Ok((name, tree));
+        }
+        // Of another version of the patch.
+        let _ = fs::remove_dir_all(&tree);
+        process::run(
+            Command::new("cp").arg("-al").arg(source).arg(&tree),
+            "copying the kernel's source",
+        )?;
+        let mut command = Command::new("patch");
+        command
+            .arg("-d")
+            .arg(&tree)
+            .args(["-s", "-p1", "-i"])
+            .arg(patch);
+        process::run(&mut command, "patching the kernel's source")?;
+        fs::write(&stamp, text).map_err(|e| Failure::file("writing", &stamp, &e))?;
+        Ok((name, tree))
     }
 
     /// The modules that are built outside of the kernel's tree, with the driver's sources beside their build files.
@@ -377,16 +408,6 @@ impl Job<'_> {
                     .is_some_and(|e| e == "c" || e == "h")
             },
         )?;
-        if let Some(patch) = self.patch {
-            let mut command = Command::new("patch");
-            command
-                .arg("-d")
-                .arg(folder.join("vfio_ap"))
-                // a/drivers/s390/crypto/ is not there.
-                .args(["-p4", "--forward", "-i"])
-                .arg(patch);
-            process::run(&mut command, "patching the driver")?;
-        }
         Ok(folder)
     }
 

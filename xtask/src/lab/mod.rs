@@ -40,7 +40,7 @@ pub enum Lab {
         /// Which kernel
         #[command(flatten)]
         options: build::Options,
-        /// Change the driver by this patch (5.10, 6.1); the kernel is then called V+NAME
+        /// Change the kernel's source by this patch; the kernel is then called V+NAME
         #[arg(long, value_name = "FILE")]
         driver_patch: Option<PathBuf>,
     },
@@ -104,15 +104,28 @@ fn runs(root: &Path) -> PathBuf {
     root.join("target/lab/runs")
 }
 
-/// The kernel of a name: a ready one, or one that was built; of those, the trimmed one before the stock one.
+/// The kernel of a name: a ready one, or one that was built; of those, the trimmed one before the stock one. The stock one
+/// takes a minute, and is made where there is none.
 fn find(root: &Path, ready: Option<&Path>, name: &str) -> Result<Kernel, Failure> {
     let built = root.join("target/lab/kernels");
     let folder = ready.unwrap_or(&built);
-    let folder = folder.canonicalize().map_err(|e| {
-        Failure::file("finding kernels in", folder, &e).hint("cargo xtask lab build")
-    })?;
-    Kernel::find(&folder, name).or_else(|failure| {
-        Kernel::find(&folder, &format!("{name}{}", kernels::STOCK)).map_err(|_| failure)
+    let stock = |name: &str| {
+        format!(
+            "{}{}",
+            name.trim_end_matches(kernels::STOCK),
+            kernels::STOCK
+        )
+    };
+    let look = || {
+        Kernel::find(folder, name).or_else(|e| Kernel::find(folder, &stock(name)).map_err(|_| e))
+    };
+    look().or_else(|failure| {
+        if ready.is_some() || stock(name) != stock(build::STOCK) {
+            return Err(failure);
+        }
+        println!("there is no kernel {name} yet");
+        build::stock(root)?;
+        look()
     })
 }
 

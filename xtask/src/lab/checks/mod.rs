@@ -101,7 +101,8 @@ pub struct Boot {
 /// What all scripts begin with.
 pub const LIBRARY: &str = include_str!("../../../lab/checks/lib.sh");
 
-const MINUTE: Duration = Duration::from_secs(60);
+/// Longest life of a machine. Each takes well under a minute, when nothing else runs here.
+const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// All starts, in the order in which they are made.
 pub const BOOTS: [Boot; 7] = [
@@ -110,7 +111,7 @@ pub const BOOTS: [Boot; 7] = [
         script: include_str!("../../../lab/checks/trace.sh"),
         is_for: |kernel| !kernel.has_lockdep(),
         shim: &[],
-        deadline: MINUTE.saturating_mul(5),
+        deadline: DEADLINE,
         judges: &[
             ("plan", plan::judge),
             ("counts", counts::judge),
@@ -125,7 +126,7 @@ pub const BOOTS: [Boot; 7] = [
         script: include_str!("../../../lab/checks/life.sh"),
         is_for: |kernel| !kernel.has_lockdep(),
         shim: &[],
-        deadline: MINUTE.saturating_mul(5),
+        deadline: DEADLINE,
         judges: &[("life", life::judge)],
         repeated: false,
     },
@@ -135,7 +136,7 @@ pub const BOOTS: [Boot; 7] = [
         // Before Linux 6.6 a reset is given up after a few polls.
         is_for: |kernel| ["6.12", "7.2"].contains(&kernel.series()),
         shim: &[],
-        deadline: MINUTE.saturating_mul(3),
+        deadline: DEADLINE,
         judges: &[("reset", reset::judge)],
         repeated: false,
     },
@@ -144,7 +145,7 @@ pub const BOOTS: [Boot; 7] = [
         script: include_str!("../../../lab/checks/hang.sh"),
         is_for: |kernel| kernel.name == "5.10",
         shim: &["uv=1"],
-        deadline: MINUTE.saturating_mul(5),
+        deadline: DEADLINE,
         judges: &[("deadlock", hang::judge)],
         repeated: false,
     },
@@ -153,7 +154,7 @@ pub const BOOTS: [Boot; 7] = [
         script: include_str!("../../../lab/checks/lockdep.sh"),
         is_for: Kernel::has_lockdep,
         shim: &["uv=1"],
-        deadline: MINUTE.saturating_mul(8),
+        deadline: DEADLINE,
         judges: &[("plan", plan::judge_lockdep), ("lockdep", lockdep::judge)],
         repeated: false,
     },
@@ -162,7 +163,7 @@ pub const BOOTS: [Boot; 7] = [
         script: include_str!("../../../lab/checks/pile.sh"),
         is_for: |kernel| kernel.name == "7.2",
         shim: &[],
-        deadline: MINUTE.saturating_mul(3),
+        deadline: DEADLINE,
         judges: &[("misses", pile::judge)],
         repeated: false,
     },
@@ -171,7 +172,7 @@ pub const BOOTS: [Boot; 7] = [
         script: include_str!("../../../lab/checks/cost.sh"),
         is_for: |kernel| kernel.series() == "6.12",
         shim: &[],
-        deadline: MINUTE.saturating_mul(5),
+        deadline: DEADLINE,
         judges: &[("cost", cost::judge)],
         repeated: false,
     },
