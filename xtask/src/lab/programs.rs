@@ -30,6 +30,8 @@ impl Programs {
         };
         let stripped = folder.join("apscope");
         if is_older(&stripped, [&built]) {
+            // A guest that runs may have the old one.
+            let _ = fs::remove_file(&stripped);
             // A tenth of the size, which the guest reads through an emulated device.
             let mut strip = Command::new("s390x-linux-gnu-strip");
             process::run(
@@ -57,6 +59,7 @@ fn workload(root: &Path, folder: &Path) -> Result<PathBuf, Failure> {
         .collect();
     let program = folder.join("workload");
     if is_older(&program, &files) {
+        let _ = fs::remove_file(&program);
         let sources = files
             .iter()
             .filter(|path| path.extension().is_some_and(|e| e == "c"));
