@@ -247,7 +247,7 @@ int command_pile(void)
 	int i, n, left;
 
 	set_up();
-	shim_set("reset_ms", opt.reset_ms ? opt.reset_ms : 3000);
+	shim_set("reset_ms", opt.reset_ms);
 	reset_more = true;
 	actor_start("hold", act_hold, &vms[0], NULL, 0);
 	sleep_ms(opt.settle_ms);
@@ -255,7 +255,7 @@ int command_pile(void)
 		tasks[i] = actor_start("pile", act_read_matrix, NULL, NULL, i);
 	for (i = 0; i < opt.spinners; i++)
 		actor_start("spin", act_spin, NULL, NULL, i);
-	if (!actors_blocked(tasks, opt.tasks, 2500, &since))
+	if (!actors_blocked(tasks, opt.tasks, opt.reset_ms, &since))
 		say("piled: monotonic_ns=%llu tasks=%d", (unsigned long long)since, opt.tasks);
 	else
 		say("not all of %d tasks were blocked at once", opt.tasks);
@@ -286,7 +286,7 @@ int command_reset(void)
 	if (!opt.iterations)
 		opt.iterations = 1;
 	set_up();
-	shim_set("reset_ms", opt.reset_ms ? opt.reset_ms : 3000);
+	shim_set("reset_ms", opt.reset_ms);
 	say("reset: monotonic_ns=%llu", (unsigned long long)now_ns());
 	reset = actor_start("reset", act_reset_once, &vms[0], NULL, 0);
 	sleep_ms(opt.settle_ms);
