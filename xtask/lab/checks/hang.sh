@@ -1,6 +1,6 @@
 # The deadlock of 2021: a vCPU in PQAP, a conversion to a protected guest, and the release of its device. Afterwards three
 # tasks never come back, and apscope has to do with that.
-measure hang diagnose --json --duration 25s
+measure hang diagnose --json --duration 20s
 workload deadlock --truth $O/truth.json >$O/workload.out 2>&1
 echo $? >$O/workload.code
 dmesg >$O/dmesg.hung

@@ -24,7 +24,10 @@ measure() {
 	shift
 	apscope -v --level 2 --max-overhead 100 $btf "$@" >$O/$name.out 2>$O/$name.err &
 	tracer=$!
-	until_true 400 grep -q 'is expected to cost' $O/$name.err && return
+	until_true 400 grep -q 'is expected to cost' $O/$name.err && {
+		echo "lab: $name measures after $(cut -d' ' -f1 /proc/uptime) s"
+		return
+	}
 	echo "lab: $name did not begin to measure"
 	cat $O/$name.err
 	exit 1
@@ -35,6 +38,7 @@ finish() {
 	[ -z "$2" ] || kill -$2 $tracer
 	wait $tracer
 	echo $? >$O/$1.code
+	echo "lab: $1 ended after $(cut -d' ' -f1 /proc/uptime) s"
 }
 
 # Events of apscope in tracefs, and its processes.

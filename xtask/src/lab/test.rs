@@ -39,6 +39,9 @@ pub struct Options {
     /// This apscope for this machine, which reads the recordings, instead of building one
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+    /// Start no machine: judge what the last run has left
+    #[arg(long)]
+    judge: bool,
     /// Also write the results as a document
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -67,7 +70,11 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
         .map(|name| find(root, options.kernels.as_deref(), name))
         .collect::<Result<Vec<_>, _>>()?;
     let host = apscope::binary(root, options.binary.clone())?;
-    let programs = Programs::build(root, options.apscope.as_deref())?;
+    let programs = if options.judge {
+        None
+    } else {
+        Some(Programs::build(root, options.apscope.as_deref())?)
+    };
     let start = Instant::now();
     let mut rows = Vec::new();
     for kernel in kernels {
@@ -79,7 +86,7 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
             let repeats = if boot.repeated { options.runs } else { 1 };
             for run in 1..=repeats {
                 println!("\n{} {}, run {run} of {repeats}", kernel.name, boot.name);
-                let row = one(root, &kernel, boot, run, &programs, &host)?;
+                let row = one(root, &kernel, boot, run, programs.as_ref(), &host)?;
                 for (subject, line) in &row.lines {
                     let mark = if line.passed { "ok" } else { "FAIL" };
                     println!("  {mark:<4} {subject}: {}: {}", line.what, line.measured);
@@ -110,22 +117,16 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
     }
 }
 
-/// One start of a guest and what is to say of it.
+/// One start of a guest, and what is to say of it.
 fn one(
     root: &Path,
     kernel: &Kernel,
     boot: &'static Boot,
     run: u32,
-    programs: &Programs,
+    programs: Option<&Programs>,
     host: &Path,
 ) -> Result<Row, Failure> {
     let folder = runs(root).join(format!("{}-{}-{run}", kernel.name, boot.name));
-    let guest = Guest::new(&folder, kernel.clone(), programs)?;
-    let hardware = Hardware {
-        shim: boot.shim.iter().map(|&option| option.into()).collect(),
-        ..Hardware::default()
-    };
-    let script = format!("SEED={run}\n{LIBRARY}\n{}", boot.script);
     let mut row = Row {
         kernel: kernel.name.clone(),
         boot: boot.name,
@@ -133,30 +134,20 @@ fn one(
         took: Duration::ZERO,
         lines: Vec::new(),
     };
-    let mut broken = |subject, what: &str, measured: String| {
-        let line = Line {
-            what: what.into(),
-            passed: false,
-            measured,
-        };
-        row.lines.push((subject, line));
-    };
-    match guest.run(&script, &hardware, boot.deadline, false) {
-        Ok(ended) if ended.code == 0 => row.took = ended.took,
-        Ok(ended) => {
-            row.took = ended.took;
-            let log = guest.log();
-            let measured = format!("exit code {}, see {}", ended.code, log.display());
-            broken("guest", "the script", measured);
-        }
-        Err(failure) => {
-            broken("guest", "the machine", one_line(&failure));
+    if let Some(programs) = programs {
+        let guest = Guest::new(&folder, kernel.clone(), programs)?;
+        let mut findings = Findings::default();
+        start(&guest, boot, run, &mut row.took, &mut findings);
+        let is_over = !findings.lines.is_empty() && row.took == Duration::ZERO;
+        row.lines
+            .extend(findings.lines.into_iter().map(|line| ("guest", line)));
+        if is_over {
             return Ok(row);
         }
     }
     let evidence = Evidence {
         kernel,
-        folder: guest.share.join("out"),
+        folder: folder.join("share/out"),
         apscope: host.into(),
         sequences: root.join("collector/src/emulator/sequences"),
     };
@@ -169,6 +160,26 @@ fn one(
             .extend(findings.lines.into_iter().map(|line| (subject, line)));
     }
     Ok(row)
+}
+
+/// Runs the script; how long the machine lived, if it ended by itself, and what went wrong.
+fn start(guest: &Guest, boot: &Boot, run: u32, took: &mut Duration, findings: &mut Findings) {
+    let hardware = Hardware {
+        shim: boot.shim.iter().map(|&option| option.into()).collect(),
+        ..Hardware::default()
+    };
+    let script = format!("SEED={run}\n{LIBRARY}\n{}", boot.script);
+    match guest.run(&script, &hardware, boot.deadline, false) {
+        Ok(ended) => {
+            *took = ended.took;
+            if ended.code != 0 {
+                let log = guest.log();
+                let measured = format!("exit code {}, see {}", ended.code, log.display());
+                findings.add("the script", false, measured);
+            }
+        }
+        Err(failure) => findings.add("the machine", false, one_line(&failure)),
+    }
 }
 
 fn one_line(failure: &Failure) -> String {
