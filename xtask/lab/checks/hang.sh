@@ -18,7 +18,9 @@ finish kill KILL
 gone 60 >$O/kill.left
 # State and waiting place of the tasks that hang.
 for t in /proc/[0-9]*/task/*; do
-	read -r comm <$t/comm 2>/dev/null || continue
+	read -r comm 2>/dev/null <$t/comm || continue
 	state=$(awk '/^State/ { print $2 }' $t/status 2>/dev/null)
-	[ "$state" = D ] && echo "$comm $(cat $t/wchan)"
+	if [ "$state" = D ]; then
+		echo "$comm $(cat $t/wchan)"
+	fi
 done >$O/stuck
