@@ -14,6 +14,7 @@ mod ebpf;
 mod failure;
 mod findings;
 mod fuzz;
+mod lab;
 mod licences;
 mod matrix;
 mod process;
@@ -60,6 +61,9 @@ enum Command {
     Dist(dist::Options),
     /// Feed arbitrary input to the emulated sysfs, and see that nothing breaks
     Fuzz(fuzz::Options),
+    /// The genuine driver on a virtual s390x, with apscope inside
+    #[command(subcommand)]
+    Lab(lab::Lab),
     /// Check licences and origins of all dependencies against deny.toml, without network
     Licences,
     /// Compare every count with the emulated driver's ground truth, over seeds, generations, probes and ring sizes
@@ -98,6 +102,12 @@ fn root() -> PathBuf {
 
 fn main() -> ExitCode {
     let result = match Args::parse().command {
+        Command::Lab(lab) => {
+            return match lab::run(&root(), lab) {
+                Ok(code) => ExitCode::from(code),
+                Err(failure) => report(&failure),
+            };
+        }
         Command::Ebpf { check, toolchain } => ebpf::run(&root(), check, &toolchain),
         Command::Bench(bench) => bench::run(&root(), bench),
         Command::Complexity { check } => complexity::run(&root(), check),
@@ -113,9 +123,11 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            failure.exit_code()
-        }
+        Err(failure) => report(&failure),
     }
+}
+
+fn report(failure: &failure::Failure) -> ExitCode {
+    eprintln!("{failure}");
+    failure.exit_code()
 }

@@ -2,16 +2,27 @@
 //! that depend on byte order (ABI, histograms, names, frames, model, recordings) under qemu's user emulation.
 //!
 //! The standard library is built from rust-src, so no s390x toolchain of Rust is needed, only Debian's cross C
-//! compiler as linker (and for libzstd).
+//! compiler as linker (and for libzstd). `cargo xtask lab` runs the same build of apscope.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::failure::Failure;
 use crate::process;
 
 const TARGET: &str = "s390x-unknown-linux-gnu";
-const LINKER: &str = "s390x-linux-gnu-gcc";
+/// The C compiler for s390x, which also links.
+pub const LINKER: &str = "s390x-linux-gnu-gcc";
+/// Static, so that a guest without libraries runs it as well, for the oldest processor of releases, and without debug
+/// information, of which there would be gigabytes.
+const FLAGS: [&str; 6] = [
+    "-C",
+    "target-feature=+crt-static",
+    "-C",
+    "target-cpu=z13",
+    "-C",
+    "debuginfo=0",
+];
 const EMULATOR: &str = "qemu-s390x-static";
 /// Tests that are run: everything that reads or writes bytes or folds frames, nothing that needs the emulated
 /// driver's own threads to keep time under qemu.
@@ -56,6 +67,18 @@ pub fn run(root: &Path, test: bool, toolchain: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Builds apscope for the guest of `cargo xtask lab`: what [`run`] has built is used, since packages and flags are the same.
+pub fn apscope(root: &Path) -> Result<PathBuf, Failure> {
+    let toolchain = "nightly";
+    check_tools(false, toolchain)?;
+    println!("building apscope for {TARGET}");
+    process::run(
+        cargo(root, toolchain, "build").args(["--workspace", "--bin", "apscope"]),
+        "building apscope for s390x",
+    )?;
+    Ok(root.join("target/s390x").join(TARGET).join("debug/apscope"))
+}
+
 fn cargo(root: &Path, toolchain: &str, verb: &str) -> Command {
     let mut command = process::cargo(toolchain);
     command
@@ -69,6 +92,7 @@ fn cargo(root: &Path, toolchain: &str, verb: &str) -> Command {
         ])
         .arg("--target-dir")
         .arg(root.join("target/s390x"))
+        .env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}"))
         .env("CARGO_TARGET_S390X_UNKNOWN_LINUX_GNU_LINKER", LINKER)
         .env("CC_s390x_unknown_linux_gnu", LINKER)
         .env("AR_s390x_unknown_linux_gnu", "s390x-linux-gnu-ar")

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Problem, Severity};
-use crate::machine::Facts;
+use crate::machine::{Capability, Facts};
 use crate::options::RunOptions;
 use crate::source::budget::{BUDGET_BYTES, Sizes};
 
@@ -75,10 +75,12 @@ impl Budget {
                 .into(),
             });
         }
-        // Since 5.11 maps count against the memory cgroup (bpf_map_charge_init() until then: RLIMIT_MEMLOCK).
+        // Since 5.11 maps count against the memory cgroup (bpf_map_charge_init() until then: RLIMIT_MEMLOCK). Who may raise
+        // limits does: when a map is refused, aya removes this one and tries again.
         let needed = self.map_bytes + u64::from(self.ring_bytes);
         let limit = facts.privileges.memlock_bytes?;
-        (!facts.kernel.at_least(5, 11) && limit < needed).then(|| Problem {
+        let is_fixed = !facts.privileges.has(Capability::SysResource);
+        (!facts.kernel.at_least(5, 11) && is_fixed && limit < needed).then(|| Problem {
             severity: Severity::Prevents,
             what: format!(
                 "locked memory is limited to {limit} bytes, the maps take {needed} of it on Linux before 5.11"

@@ -1,0 +1,14 @@
+# The same work with and without tracing, in turns.
+work() {
+	begin=$(awk '{ print $1 }' /proc/uptime)
+	workload run --vcpus 1 --iterations 300 >/dev/null
+	echo "$1 $begin $(awk '{ print $1 }' /proc/uptime)" >>$O/times
+}
+work warm
+for round in 1 2; do
+	work bare
+	measure cost record -o $O/cost.apscope
+	work traced
+	finish cost INT
+	gone 60 >$O/cost.left
+done

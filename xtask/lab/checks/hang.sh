@@ -1,0 +1,26 @@
+# The deadlock of 2021: a vCPU in PQAP, a conversion to a protected guest, and the release of its device. Afterwards three
+# tasks never come back, and apscope has to do with that.
+measure hang diagnose --json --duration 20s
+workload deadlock --truth $O/truth.json >$O/workload.out 2>&1
+echo $? >$O/workload.code
+dmesg >$O/dmesg.hung
+finish hang
+gone 60 >$O/hang.left
+
+# Who comes when it hangs already.
+measure late diagnose --json --duration 5s
+finish late
+gone 60 >$O/late.left
+
+measure kill record -o $O/kill.apscope
+sleep 2
+finish kill KILL
+gone 60 >$O/kill.left
+# State and waiting place of the tasks that hang.
+for t in /proc/[0-9]*/task/*; do
+	read -r comm 2>/dev/null <$t/comm || continue
+	state=$(awk '/^State/ { print $2 }' $t/status 2>/dev/null)
+	if [ "$state" = D ]; then
+		echo "$comm $(cat $t/wchan)"
+	fi
+done >$O/stuck

@@ -1,0 +1,26 @@
+# What goes away while apscope is attached: apscope itself, a guest, the driver.
+measure kill record -o $O/kill.apscope
+workload run --vcpus 1 --duration 60000 --until /tmp/stop >/dev/null &
+busy=$!
+sleep 1
+finish kill KILL
+gone 60 >$O/kill.left
+
+# Guests end in the middle of PQAP, their mdev is removed after them.
+measure exit record -o $O/exit.apscope
+kill -9 $busy
+pkill -9 workload
+until_true 60 sh -c '! pidof workload'
+workload cleanup
+sleep 1
+finish exit INT
+gone 60 >$O/exit.left
+
+measure unload record -o $O/unload.apscope
+workload run --vcpus 1 --iterations 20 >/dev/null
+rmmod vfio_ap
+code=$?
+echo $code >$O/rmmod.code
+[ $code = 0 ] || kill -INT $tracer
+finish unload
+gone 60 >$O/unload.left

@@ -1,0 +1,143 @@
+//! What a script has left, read: texts, exit codes, JSON, and recordings. Recordings are made by big-endian apscope in the
+//! guest and read by that of this machine. What is missing or malformed is a failure of the check that wants it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::lab::kernels::Kernel;
+
+/// Results of one run of a guest.
+#[derive(Debug)]
+pub struct Evidence<'a> {
+    /// What ran.
+    pub kernel: &'a Kernel,
+    /// Where the script put its results.
+    pub folder: PathBuf,
+    /// apscope of this machine.
+    pub apscope: PathBuf,
+    /// The folder of the emulated driver's lock sequences.
+    pub sequences: PathBuf,
+}
+
+impl Evidence<'_> {
+    /// The generation of the kernel's driver, as the emulated driver names it.
+    pub fn generation(&self) -> &'static str {
+        match self.kernel.series() {
+            "5.10" => "v5.10",
+            "6.1" => "v6.0",
+            "6.12" => "v6.6",
+            _ => "v7.3",
+        }
+    }
+
+    /// Whether the driver has one mutex for everything.
+    pub fn has_one_lock(&self) -> bool {
+        self.kernel.series() == "5.10"
+    }
+
+    /// A text.
+    pub fn text(&self, name: &str) -> Result<String, Failure> {
+        let path = self.folder.join(name);
+        let bytes = fs::read(&path).map_err(|e| Failure::file("reading", &path, &e))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The exit code of something, from the file of that name.
+    pub fn code(&self, name: &str) -> Result<i64, Failure> {
+        let text = self.text(name)?;
+        text.trim()
+            .parse()
+            .map_err(|_| Failure::new(format!("{name} is no exit code: {text}")))
+    }
+
+    /// A JSON document.
+    pub fn json(&self, name: &str) -> Result<Value, Failure> {
+        parse(name, &self.text(name)?)
+    }
+
+    /// The export of a recording.
+    pub fn export(&self, recording: &str) -> Result<Value, Failure> {
+        let name = format!("{recording}.json");
+        let mut command = Command::new(&self.apscope);
+        command
+            .arg("export")
+            .arg(self.folder.join(recording))
+            .args(["--format", "json", "-o"])
+            .arg(self.folder.join(&name));
+        run(&mut command, &[0])?;
+        self.json(&name)
+    }
+
+    /// The diagnosis of a recording.
+    pub fn diagnosis(&self, recording: &str) -> Result<Value, Failure> {
+        let mut command = Command::new(&self.apscope);
+        command
+            .arg("diagnose")
+            .arg(self.folder.join(recording))
+            .arg("--json");
+        parse(recording, &run(&mut command, &[0, 1])?)
+    }
+}
+
+fn run(command: &mut Command, codes: &[i32]) -> Result<String, Failure> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| Failure::new("running apscope").cause(e.to_string()))?;
+    let code = output.status.code();
+    if code.is_some_and(|code| codes.contains(&code)) {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(Failure::new(format!("{command:?}: {}", output.status))
+        .cause(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}
+
+fn parse(name: &str, text: &str) -> Result<Value, Failure> {
+    serde_json::from_str(text)
+        .map_err(|e| Failure::new(format!("{name} is not JSON")).cause(e.to_string()))
+}
+
+/// Elements of a list; none where there is no list.
+pub fn items<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+    value[name].as_array().into_iter().flatten()
+}
+
+/// A text member; empty where there is none.
+pub fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}
+
+/// A number; 0 where there is none.
+pub fn number(value: &Value, name: &str) -> u64 {
+    value[name].as_u64().unwrap_or_default()
+}
+
+/// Calls of an entry point.
+pub fn calls(document: &Value, name: &str) -> u64 {
+    items(document, "entry_points")
+        .filter(|entry| text(entry, "name") == name)
+        .map(|entry| number(entry, "calls"))
+        .sum()
+}
+
+/// Acquisitions of a class in a mode.
+pub fn acquisitions(document: &Value, class: &str, mode: &str) -> u64 {
+    items(document, "locks")
+        .filter(|lock| text(lock, "class") == class && text(lock, "mode") == mode)
+        .map(|lock| number(lock, "acquisitions"))
+        .sum()
+}
+
+/// The first finding of an id.
+pub fn finding<'a>(document: &'a Value, id: &str) -> Option<&'a Value> {
+    items(document, "findings").find(|finding| text(finding, "id") == id)
+}
+
+/// The class of the name of an instance: `kvm->lock` of `kvm->lock[guest-0]`.
+pub fn class(name: &str) -> &str {
+    name.split('[').next().unwrap_or_default()
+}

@@ -1,0 +1,179 @@
+//! The tests of the lab: scripts that a guest executes, and what must be true of what they leave behind. Each file here is
+//! one subject. A check says what it measured, also when it is as it must be.
+
+mod cost;
+mod counts;
+mod events;
+mod evidence;
+mod hang;
+mod life;
+mod lockdep;
+mod order;
+mod pile;
+mod plan;
+mod reset;
+mod sequences;
+
+use std::fmt::Display;
+use std::time::Duration;
+
+pub use evidence::Evidence;
+
+use super::kernels::Kernel;
+use crate::failure::Failure;
+
+/// One fact that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// What must be true.
+    pub what: String,
+    /// Whether it is.
+    pub passed: bool,
+    /// The numbers that were seen.
+    pub measured: String,
+}
+
+/// What the checks of one run of a guest found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// In the order in which they were looked at.
+    pub lines: Vec<Line>,
+}
+
+impl Findings {
+    /// Adds a fact.
+    pub fn add(&mut self, what: impl Into<String>, passed: bool, measured: impl Into<String>) {
+        self.lines.push(Line {
+            what: what.into(),
+            passed,
+            measured: measured.into(),
+        });
+    }
+
+    /// Adds a fact that consists of two things being the same.
+    pub fn equal<T: PartialEq + Display>(
+        &mut self,
+        what: impl Into<String>,
+        got: &T,
+        expected: &T,
+    ) {
+        let measured = if got == expected {
+            got.to_string()
+        } else {
+            format!("{got}, expected {expected}")
+        };
+        self.add(what, got == expected, measured);
+    }
+
+    /// Adds a fact that consists of a list being empty; `of` says what was looked at.
+    pub fn none(&mut self, what: impl Into<String>, of: impl Display, wrong: &[String]) {
+        let measured = if wrong.is_empty() {
+            of.to_string()
+        } else {
+            wrong.join("; ")
+        };
+        self.add(what, wrong.is_empty(), measured);
+    }
+}
+
+/// Looks at what a script has left.
+type Judge = fn(&Evidence, &mut Findings) -> Result<(), Failure>;
+
+/// One start of a guest.
+#[derive(Debug)]
+pub struct Boot {
+    /// Name, of the script and of the folder of its results.
+    pub name: &'static str,
+    /// What the guest executes, after what all scripts share.
+    pub script: &'static str,
+    /// Whether it is for a kernel.
+    pub is_for: fn(&Kernel) -> bool,
+    /// Options of the shim.
+    pub shim: &'static [&'static str],
+    /// Longest life of the machine.
+    pub deadline: Duration,
+    /// Subjects, and who looks at them.
+    pub judges: &'static [(&'static str, Judge)],
+    /// Whether `--runs` repeats it.
+    pub repeated: bool,
+}
+
+/// What all scripts begin with.
+pub const LIBRARY: &str = include_str!("../../../lab/checks/lib.sh");
+
+/// Longest life of a machine. Each takes well under a minute, when nothing else runs here.
+const DEADLINE: Duration = Duration::from_secs(15 * 60);
+
+/// All starts, in the order in which they are made.
+pub const BOOTS: [Boot; 7] = [
+    Boot {
+        name: "trace",
+        script: include_str!("../../../lab/checks/trace.sh"),
+        is_for: |kernel| !kernel.has_lockdep(),
+        shim: &[],
+        deadline: DEADLINE,
+        judges: &[
+            ("plan", plan::judge),
+            ("counts", counts::judge),
+            ("events", events::judge),
+            ("order", order::judge),
+            ("emulator", sequences::judge),
+        ],
+        repeated: true,
+    },
+    Boot {
+        name: "life",
+        script: include_str!("../../../lab/checks/life.sh"),
+        is_for: |kernel| !kernel.has_lockdep(),
+        shim: &[],
+        deadline: DEADLINE,
+        judges: &[("life", life::judge)],
+        repeated: false,
+    },
+    Boot {
+        name: "reset",
+        script: include_str!("../../../lab/checks/reset.sh"),
+        // Before Linux 6.6 a reset is given up after a few polls.
+        is_for: |kernel| ["6.12", "7.2"].contains(&kernel.series()),
+        shim: &[],
+        deadline: DEADLINE,
+        judges: &[("reset", reset::judge)],
+        repeated: false,
+    },
+    Boot {
+        name: "hang",
+        script: include_str!("../../../lab/checks/hang.sh"),
+        is_for: |kernel| kernel.name == "5.10",
+        shim: &["uv=1"],
+        deadline: DEADLINE,
+        judges: &[("deadlock", hang::judge)],
+        repeated: false,
+    },
+    Boot {
+        name: "lockdep",
+        script: include_str!("../../../lab/checks/lockdep.sh"),
+        is_for: Kernel::has_lockdep,
+        shim: &["uv=1"],
+        deadline: DEADLINE,
+        judges: &[("plan", plan::judge_lockdep), ("lockdep", lockdep::judge)],
+        repeated: false,
+    },
+    Boot {
+        name: "pile",
+        script: include_str!("../../../lab/checks/pile.sh"),
+        is_for: |kernel| kernel.name == "7.2",
+        shim: &[],
+        deadline: DEADLINE,
+        judges: &[("misses", pile::judge)],
+        repeated: false,
+    },
+    Boot {
+        name: "cost",
+        script: include_str!("../../../lab/checks/cost.sh"),
+        is_for: |kernel| kernel.series() == "6.12",
+        shim: &[],
+        deadline: DEADLINE,
+        judges: &[("cost", cost::judge)],
+        repeated: false,
+    },
+];

@@ -1,0 +1,58 @@
+//! A reset that lasts: who holds what meanwhile, who waits behind it, and that the hardware is named.
+
+use super::evidence::{class, finding, items, text};
+use super::{Evidence, Findings};
+use crate::failure::Failure;
+
+/// Judges the recording, which ends while the reset lasts.
+pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
+    let diagnosis = evidence.diagnosis("reset.apscope")?;
+    let verdict = text(&diagnosis, "verdict");
+    findings.add(
+        "verdict",
+        verdict.starts_with("WAITING ON HARDWARE"),
+        verdict,
+    );
+    let Some(unbounded) = finding(&diagnosis, "AP007") else {
+        let ids: Vec<&str> = items(&diagnosis, "findings")
+            .map(|f| text(f, "id"))
+            .collect();
+        findings.add("AP007", false, format!("not found, but {}", ids.join(", ")));
+        return Ok(());
+    };
+    let summary = text(unbounded, "summary");
+    findings.add(
+        "AP007 names a queue",
+        summary.contains("05.") || summary.contains("06."),
+        summary,
+    );
+    let locks: Vec<&str> = items(unbounded, "locks")
+        .filter_map(serde_json::Value::as_str)
+        .map(class)
+        .collect();
+    findings.add(
+        "held meanwhile: the driver's mutex",
+        locks.contains(&"matrix_dev->mdevs_lock"),
+        locks.join(", "),
+    );
+    let waiters: Vec<String> = items(&diagnosis["live"], "waiters")
+        .filter(|waiter| class(text(waiter, "lock")) == "matrix_dev->mdevs_lock")
+        .map(|waiter| {
+            format!(
+                "{} in {}",
+                text(waiter, "comm"),
+                text(waiter, "entry_point")
+            )
+        })
+        .collect();
+    let pqap = waiters
+        .iter()
+        .filter(|w| w.ends_with("in handle_pqap"))
+        .count();
+    findings.add(
+        "behind it: both vCPUs in PQAP",
+        pqap == 2,
+        waiters.join(", "),
+    );
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! `cargo xtask lab test`: for each kernel, starts guests with the scripts of the checks, judges what they leave, and prints
+//! each fact with what was measured. A table comes last.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::checks::{BOOTS, Boot, Evidence, Findings, LIBRARY, Line};
+use super::guest::{Guest, Hardware};
+use super::kernels::{self, Kernel};
+use super::programs::Programs;
+use super::{doctor, find, runs};
+use crate::apscope;
+use crate::failure::Failure;
+use crate::process;
+
+/// What to test.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Kernel: 5.10, 5.10-lockdep, 6.1, 6.12, 7.2, or 6.12-stock
+    #[arg(long, value_name = "V", default_value = "6.12", conflicts_with = "all")]
+    kernel: String,
+    /// All kernels
+    #[arg(long)]
+    all: bool,
+    /// Folder of ready kernels, instead of those that `lab build` made
+    #[arg(long, value_name = "DIR")]
+    kernels: Option<PathBuf>,
+    /// How often counts are compared with the truth, each time with another seed
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Only these, of trace, life, reset, hang, lockdep, pile and cost
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    only: Vec<String>,
+    /// This apscope for s390x instead of building one
+    #[arg(long, value_name = "FILE")]
+    apscope: Option<PathBuf>,
+    /// This apscope for this machine, which reads the recordings, instead of building one
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// Start no machine: judge what the last run has left
+    #[arg(long)]
+    judge: bool,
+    /// Also write the results as a document
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Results of one start.
+#[derive(Debug)]
+struct Row {
+    kernel: String,
+    boot: &'static str,
+    run: u32,
+    took: Duration,
+    lines: Vec<(&'static str, Line)>,
+}
+
+/// Runs the tests; a fact that is not as it must be is a finding.
+pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
+    doctor::require(doctor::Use::Run)?;
+    let names: Vec<&str> = if options.all {
+        kernels::NAMES.to_vec()
+    } else {
+        vec![&options.kernel]
+    };
+    let kernels = names
+        .iter()
+        .map(|name| find(root, options.kernels.as_deref(), name))
+        .collect::<Result<Vec<_>, _>>()?;
+    let host = apscope::binary(root, options.binary.clone())?;
+    let programs = if options.judge {
+        None
+    } else {
+        Some(Programs::build(root, options.apscope.as_deref())?)
+    };
+    let start = Instant::now();
+    let mut rows = Vec::new();
+    for kernel in kernels {
+        for boot in &BOOTS {
+            let wanted = options.only.is_empty() || options.only.iter().any(|n| n == boot.name);
+            if !wanted || !(boot.is_for)(&kernel) {
+                continue;
+            }
+            let repeats = if boot.repeated { options.runs } else { 1 };
+            for run in 1..=repeats {
+                println!("\n{} {}, run {run} of {repeats}", kernel.name, boot.name);
+                let row = one(root, &kernel, boot, run, programs.as_ref(), &host)?;
+                for (subject, line) in &row.lines {
+                    let mark = if line.passed { "ok" } else { "FAIL" };
+                    println!("  {mark:<4} {subject}: {}: {}", line.what, line.measured);
+                }
+                rows.push(row);
+            }
+        }
+    }
+    if rows.is_empty() {
+        return Err(Failure::new("nothing to test").cause("no check is for these kernels"));
+    }
+    let table = table(&rows);
+    println!("\n{table}");
+    println!("{} s in all", start.elapsed().as_secs());
+    if let Some(output) = &options.output {
+        fs::write(output, document(&rows, &table, start.elapsed()))
+            .map_err(|e| Failure::file("writing", output, &e))?;
+    }
+    let failed = rows
+        .iter()
+        .flat_map(|row| &row.lines)
+        .filter(|(_, line)| !line.passed)
+        .count();
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(Failure::found(format!("{failed} checks failed")))
+    }
+}
+
+/// One start of a guest, and what is to say of it.
+fn one(
+    root: &Path,
+    kernel: &Kernel,
+    boot: &'static Boot,
+    run: u32,
+    programs: Option<&Programs>,
+    host: &Path,
+) -> Result<Row, Failure> {
+    let folder = runs(root).join(format!("{}-{}-{run}", kernel.name, boot.name));
+    let mut row = Row {
+        kernel: kernel.name.clone(),
+        boot: boot.name,
+        run,
+        took: Duration::ZERO,
+        lines: Vec::new(),
+    };
+    if let Some(programs) = programs {
+        let guest = Guest::new(&folder, kernel.clone(), programs)?;
+        let mut findings = Findings::default();
+        start(&guest, boot, run, &mut row.took, &mut findings);
+        let is_over = !findings.lines.is_empty() && row.took == Duration::ZERO;
+        row.lines
+            .extend(findings.lines.into_iter().map(|line| ("guest", line)));
+        if is_over {
+            return Ok(row);
+        }
+    }
+    let evidence = Evidence {
+        kernel,
+        folder: folder.join("share/out"),
+        apscope: host.into(),
+        sequences: root.join("collector/src/emulator/sequences"),
+    };
+    for &(subject, judge) in boot.judges {
+        let mut findings = Findings::default();
+        if let Err(failure) = judge(&evidence, &mut findings) {
+            findings.add("results", false, one_line(&failure));
+        }
+        row.lines
+            .extend(findings.lines.into_iter().map(|line| (subject, line)));
+    }
+    Ok(row)
+}
+
+/// Runs the script; how long the machine lived, if it ended by itself, and what went wrong.
+fn start(guest: &Guest, boot: &Boot, run: u32, took: &mut Duration, findings: &mut Findings) {
+    let hardware = Hardware {
+        shim: boot.shim.iter().map(|&option| option.into()).collect(),
+        ..Hardware::default()
+    };
+    let script = format!("SEED={run}\n{LIBRARY}\n{}", boot.script);
+    match guest.run(&script, &hardware, boot.deadline, false) {
+        Ok(ended) => {
+            *took = ended.took;
+            if ended.code != 0 {
+                let log = guest.log();
+                let measured = format!("exit code {}, see {}", ended.code, log.display());
+                findings.add("the script", false, measured);
+            }
+        }
+        Err(failure) => findings.add("the machine", false, one_line(&failure)),
+    }
+}
+
+fn one_line(failure: &Failure) -> String {
+    failure.to_string().replace('\n', ", ")
+}
+
+/// One line for each start.
+fn table(rows: &[Row]) -> String {
+    let mut text =
+        "| kernel | test | run | checks | failed | seconds |\n|---|---|--:|--:|--:|--:|\n"
+            .to_owned();
+    for row in rows {
+        let failed = row.lines.iter().filter(|(_, line)| !line.passed).count();
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {failed} | {:.0} |",
+            row.kernel,
+            row.boot,
+            row.run,
+            row.lines.len(),
+            row.took.as_secs_f64(),
+        );
+    }
+    text
+}
+
+fn document(rows: &[Row], table: &str, took: Duration) -> String {
+    let mut text = format!(
+        "# The lab\n\n\
+         What `cargo xtask lab test` has measured on the genuine driver, which it starts in an emulated machine with emulated\n\
+         AP hardware; [lab.md](../lab.md) says what is genuine and what is not. Written by it with `--output`.\n\n\
+         {}| in all | {} s |\n\n{table}",
+        process::provenance(),
+        took.as_secs(),
+    );
+    for row in rows.iter().filter(|row| row.run == 1) {
+        let _ = write!(
+            text,
+            "\n## {}: {}\n\n| | check | | measured |\n|---|---|---|---|\n",
+            row.kernel, row.boot
+        );
+        for (subject, line) in &row.lines {
+            let _ = writeln!(
+                text,
+                "| {subject} | {} | {} | {} |",
+                cell(&line.what),
+                if line.passed { "ok" } else { "**fails**" },
+                cell(&line.measured)
+            );
+        }
+    }
+    text
+}
+
+/// A text as a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_check_is_counted() {
+        let line = |passed| Line {
+            what: "a|b".into(),
+            passed,
+            measured: "1".into(),
+        };
+        let rows = [Row {
+            kernel: "6.12".into(),
+            boot: "trace",
+            run: 1,
+            took: Duration::from_secs(7),
+            lines: vec![("x", line(true)), ("y", line(false))],
+        }];
+        let table = table(&rows);
+        assert!(
+            table.ends_with("| 6.12 | trace | 1 | 2 | 1 | 7 |\n"),
+            "{table}"
+        );
+        let document = document(&rows, &table, Duration::from_secs(9));
+        assert!(
+            document.contains("| y | a\\|b | **fails** | 1 |"),
+            "{document}"
+        );
+    }
+}
