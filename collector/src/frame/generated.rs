@@ -100,12 +100,32 @@ pub struct Meta {
     /// What no probe sees (a kernel).
     #[prost(string, repeated, tag = "23")]
     pub blind_spots: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What calls act on: mdevs and guests. One that is gone stays, as far as there is room.
+    #[prost(message, repeated, tag = "24")]
+    pub objects: ::prost::alloc::vec::Vec<Object>,
     /// Waiters are read from the queues of locks themselves, whatever is attached (a kernel).
-    #[prost(bool, tag = "40")]
+    #[prost(bool, tag = "25")]
     pub reads_queues: bool,
     /// What is to be attached is not attached yet: this is what the kernel's memory says (a kernel).
-    #[prost(bool, tag = "41")]
+    #[prost(bool, tag = "26")]
     pub attaching: bool,
+}
+/// Something that calls of entry points act on. Where it is gone and its address another's, that one has an id of its own.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Object {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    /// mdev, guest.
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
+    /// UUID of the mdev, name of the guest; the address in hexadecimal where it was gone before it could be named.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "4")]
+    pub address: u64,
+    /// Number plus 1 of the guest, as in Instance; of an mdev, of the guest that had it when it was named. 0 is none.
+    #[prost(uint32, tag = "5")]
+    pub guest: u32,
 }
 /// A lock instance.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -362,8 +382,13 @@ pub struct Inside {
     pub on_behalf_of_pid: u32,
     #[prost(string, tag = "6")]
     pub on_behalf_of_comm: ::prost::alloc::string::String,
+    /// Id plus 1 of the mdev and of the guest (objects of Meta) that the call acts on; 0 is none.
+    #[prost(uint32, tag = "7")]
+    pub mdev: u32,
+    #[prost(uint32, tag = "8")]
+    pub guest: u32,
 }
-/// Completed spans as columns: all arrays have the same length.
+/// Completed spans as columns: all arrays have the same length, unless they say otherwise.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Spans {
     /// Difference of the start to the start of the span before (the first to Frame.at_ns).
@@ -396,6 +421,12 @@ pub struct Spans {
     pub on_behalf_of_pids: ::prost::alloc::vec::Vec<u32>,
     #[prost(string, repeated, tag = "11")]
     pub on_behalf_of_comms: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Id plus 1 of the mdev and of the guest (objects of Meta) that a call acted on; 0 is none. An element for each span of
+    /// an entry point, in order, and none for the others. Empty where no call of the frame has one.
+    #[prost(uint32, repeated, tag = "12")]
+    pub mdevs: ::prost::alloc::vec::Vec<u32>,
+    #[prost(uint32, repeated, tag = "13")]
+    pub guests: ::prost::alloc::vec::Vec<u32>,
 }
 /// What was lost; increments.
 #[derive(Clone, PartialEq, ::prost::Message)]
