@@ -222,7 +222,9 @@ fn from_this_machine(
     ));
     let notes = apply_stacks(&parsed, globals.generation.as_deref(), &mut case);
     if args.json && !globals.quiet {
-        notes.iter().for_each(|text| note(&format!("note: {text}")));
+        for text in &notes {
+            note(&format!("note: {text}"));
+        }
     }
     answer(args, &case, &case.report(), Origin::Live)
 }

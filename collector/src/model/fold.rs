@@ -336,7 +336,7 @@ impl Model {
         self.clear_flags.clear();
         let Some(live) = live else { return };
         let unseen = live.unseen_readers.iter().take(MAX_TASKS);
-        self.unseen_readers.extend(unseen.cloned());
+        self.unseen_readers.extend(unseen.copied());
         let clear = live.clear_flags.iter().take(MAX_TASKS);
         self.clear_flags.extend(clear);
         let mut ignored = live.tasks.len().saturating_sub(MAX_TASKS) as u64;

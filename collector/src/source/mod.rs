@@ -140,7 +140,7 @@ impl Session {
         Some(crate::diagnose::stacks::text::Parsed {
             tasks,
             kernel_release: release.map(|release| release.trim().to_owned()),
-            notes: Vec::new(),
+            ..Default::default()
         })
     }
 

@@ -48,6 +48,7 @@ impl KernelSource {
         };
         let instances = self.names.describe(&self.memory, &self.offsets, id, info);
         let (address, class) = (info.address.get(), info.class.get() as u8);
+        let tgid = info.tgid.get() as u32;
         if class == class_id::KVM_LOCK {
             // Named while it is known who it is: it may end before a call on it is read.
             let (object, since) = (info.object.get(), info.since.get());
@@ -68,7 +69,7 @@ impl KernelSource {
             class,
             kind,
             slot: id,
-            tgid: info.tgid.get() as u32,
+            tgid,
         });
         self.meta.guests = self.names.guests();
         self.list_series();

@@ -55,7 +55,7 @@ fn walk(memory: &impl Memory, mut at: u64, end: u64, mut before: u64, most: usiz
     let mut walk = Walk::nothing();
     let mut seen = HashSet::new();
     while walk.links.len() < most {
-        if at == 0 || at % 8 != 0 || !seen.insert(at) {
+        if at == 0 || !at.is_multiple_of(8) || !seen.insert(at) {
             return walk;
         }
         let Some((next, previous)) = link(memory, at) else {

@@ -279,13 +279,12 @@ fn task_mut<'l>(
 ) -> Option<&'l mut frame::TaskState> {
     let tid = scene.places.tid(scene.memory, task)?;
     let place = live.tasks.iter().position(|task| task.tid == tid);
-    let place = match place {
-        Some(place) => place,
-        None => {
-            live.tasks
-                .push(scene.places.describe(scene.memory, task, tid));
-            live.tasks.len() - 1
-        }
+    let place = if let Some(place) = place {
+        place
+    } else {
+        live.tasks
+            .push(scene.places.describe(scene.memory, task, tid));
+        live.tasks.len() - 1
     };
     live.tasks.get_mut(place)
 }
