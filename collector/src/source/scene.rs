@@ -101,8 +101,8 @@ pub fn locks(words: &[u64; 2]) -> Vec<LockObject> {
 /// Address of the guest, which nobody reads.
 const GUEST: u64 = 0x5000;
 
-/// The mdev at the address of this word, and the guest that it points to.
-fn objects(mdev: &u64) -> Vec<SubjectObject> {
+/// The mdev at this address, and the guest that it points to.
+fn objects(mdev: u64) -> Vec<SubjectObject> {
     let object = |address, is_guest, name: &str| SubjectObject {
         address,
         is_guest,
@@ -111,7 +111,7 @@ fn objects(mdev: &u64) -> Vec<SubjectObject> {
         uuid_at: None,
     };
     vec![
-        object(address(mdev), false, "mdev-of-0"),
+        object(mdev, false, "mdev-of-0"),
         object(GUEST, true, "guest-0"),
     ]
 }
@@ -140,7 +140,7 @@ pub fn play(
     // With all offsets 0, a device points to its mdev, and that to its guest.
     let mdev = GUEST;
     let dev = address(&mdev);
-    let objects = objects(&mdev);
+    let objects = objects(address(&mdev));
     let mut described = Vec::new();
     let mut reader = Reader::new(memory, shards, instances);
     let mut model = Model::default();

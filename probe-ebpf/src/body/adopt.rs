@@ -32,6 +32,7 @@ pub(super) fn from_call<E: Env>(env: &E, info: EntryInfo, args: &[u64; 6], insid
     let config = env.config();
     let resolve = info.resolve;
     let guest = inside.guest.get();
+    kvm(env, guest);
     if resolve == Resolve::VcpuFile as u8
         || resolve == Resolve::Vcpu as u8
         || resolve == Resolve::VcpuB2 as u8
@@ -64,7 +65,6 @@ pub(super) fn from_call<E: Env>(env: &E, info: EntryInfo, args: &[u64; 6], insid
     } else {
         flag(env, inside.mdev.get());
     }
-    kvm(env, guest);
 }
 
 /// A queue's work item, told by its function: work items of all kinds come by. True if it is (now) known.

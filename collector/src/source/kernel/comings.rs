@@ -15,6 +15,25 @@ use crate::source::reader::{self, Kind};
 /// Locks that are gone and stay in the description, with what was counted for them.
 const MOST_ENDED: usize = 1024;
 
+/// Puts what one look has found into an order in which names are right: what is gone before what may have its address, and
+/// guests before what is called after them. Places say nothing of time. `class_at`: class of the lock in a slot.
+fn sort(changes: &mut [Change], class_at: impl Fn(u32) -> u8) {
+    let new: Vec<u32> = changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::New { id, .. } => Some(*id),
+            _ => None,
+        })
+        .collect();
+    changes.sort_by_key(|change| match change {
+        Change::Gone { id, .. } if !new.contains(id) => 0,
+        Change::New { slot, .. } if class_at(*slot) == class_id::KVM_LOCK => 1,
+        Change::New { .. } => 2,
+        Change::Gone { .. } => 3,
+        Change::Free { .. } => 4,
+    });
+}
+
 impl KernelSource {
     /// Looks for locks that were adopted since the last tick, for those that have ended, and for places that are free.
     pub(super) fn adopt(&mut self) {
@@ -28,11 +47,15 @@ impl KernelSource {
                 gone_ns: info.gone_ns.get(),
             });
         let used = &self.used;
-        let changes = self
-            .adopted
-            .look(SLOTS_PER_ADOPTED, reader::monotonic_ns(), records, |id| {
-                used.contains(&id)
-            });
+        let mut changes =
+            self.adopted
+                .look(SLOTS_PER_ADOPTED, reader::monotonic_ns(), records, |id| {
+                    used.contains(&id)
+                });
+        sort(&mut changes, |slot| {
+            let info = self.info.get(slot as usize);
+            info.map_or(0, |info| info.class.get() as u8)
+        });
         for change in changes {
             match change {
                 Change::New { slot, id } => self.new_instance(slot, id),
@@ -240,5 +263,53 @@ impl KernelSource {
         series.dedup();
         self.meta.series = series;
         self.meta_changed = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_are_named_before_what_is_called_after_them_and_after_their_predecessors_end() {
+        let gone = |id, class| Change::Gone {
+            id,
+            record: Record {
+                address: 0x1000,
+                class,
+                object: 7,
+                gone_ns: 5,
+            },
+        };
+        let new = |slot| Change::New {
+            slot,
+            id: 100 + slot,
+        };
+        let free = Change::Free { slot: 30, id: 30 };
+        // The kvm-vfio device's lock lies before its guest's, which has come and gone since the last look; and the
+        // guest that had the address before has a place behind both.
+        let (kv, kvm) = (2, 4);
+        let mut changes = [
+            new(kv),
+            new(kvm),
+            gone(100 + kvm, class_id::KVM_LOCK),
+            free,
+            gone(8, class_id::KVM_LOCK),
+        ];
+        sort(&mut changes, |slot| {
+            if slot == kvm {
+                class_id::KVM_LOCK
+            } else {
+                class_id::KV_LOCK
+            }
+        });
+        let expected = [
+            gone(8, class_id::KVM_LOCK),
+            new(kvm),
+            new(kv),
+            gone(100 + kvm, class_id::KVM_LOCK),
+            free,
+        ];
+        assert_eq!(changes, expected);
     }
 }

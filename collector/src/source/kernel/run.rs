@@ -201,6 +201,7 @@ impl KernelSource {
         self.module = None;
         if self.given.is_empty() {
             let detail = format!("the module vfio_ap was {what}; everything up to then was kept");
+            self.log.push("warn", &detail);
             return Some(("driver unloaded", detail));
         }
         // Its memory is somebody else's now. Where the module is loaded again, tracefs brings its probes back

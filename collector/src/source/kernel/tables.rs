@@ -157,11 +157,10 @@ pub fn entry_info(plan: &Plan, offsets: &Offsets) -> [EntryInfo; MAX_ENTRY_POINT
                     Resolve::None
                 }
             }
-            // In a kernel its first argument is the vCPU's file.
             entry_id::KVM_VCPU_IOCTL if known(&[Field::FilePrivateData]) => Resolve::VcpuFile,
-            entry_id::KVM_VCPU_IOCTL => Resolve::None,
-            // Its first argument is the mdev in some kernels, and its table of queues in others.
-            entry_id::RESET_QUEUES => Resolve::None,
+            // The first argument of the one is the vCPU's file in a kernel; that of the other is the mdev in some
+            // kernels, and its table of queues in others.
+            entry_id::KVM_VCPU_IOCTL | entry_id::RESET_QUEUES => Resolve::None,
             // Calls that a point shares with others must be told apart.
             _ if filter_of(plan, id) == Some(Filter::Instruction(PQAP)) => Resolve::VcpuB2,
             _ if filter_of(plan, id) == Some(Filter::VmIoctl(KVM_S390_PV_COMMAND)) => {
