@@ -86,9 +86,8 @@ impl Theme {
         let colour = match (self.palette, colour) {
             (Palette::None, _) => return style,
             (Palette::Light, Color::Yellow) => Color::Magenta,
-            (Palette::Light, Color::Cyan) => Color::Blue,
+            (Palette::Light, Color::Cyan) | (Palette::Safe, Color::Green) => Color::Blue,
             (Palette::Safe, Color::Red | Color::Magenta) => Color::Yellow,
-            (Palette::Safe, Color::Green) => Color::Blue,
             (Palette::Safe, Color::Blue) => Color::Cyan,
             (_, colour) => colour,
         };

@@ -461,6 +461,15 @@ fn nobody(look: &Look<'_>, wait: &frame::Waiting) -> Root {
         LockKind::Mutex | LockKind::Rwsem if look.acquired_since(wait) > 0 => Root::Passing {
             acquisitions: look.acquired_since(wait),
         },
+        LockKind::Rwsem if look.unseen_readers(wait.lock) > 0 => Root::Unknown {
+            why: format!(
+                "by its count it has {}, of whom nothing is known",
+                count(
+                    usize::try_from(look.unseen_readers(wait.lock)).unwrap_or(usize::MAX),
+                    "reader"
+                )
+            ),
+        },
         LockKind::Mutex | LockKind::Rwsem => Root::Unknown {
             why: look.holders_unseen().unwrap_or_else(|| {
                 "nobody holds it at this moment, or it was taken before measuring began".into()

@@ -315,6 +315,14 @@ impl Look<'_> {
         }
     }
 
+    /// Readers that hold a lock, by its count, and that nothing is known of.
+    pub fn unseen_readers(&self, lock: u64) -> u64 {
+        let all = self.model.unseen_readers.iter();
+        all.filter(|unseen| lock != 0 && unseen.lock == lock)
+            .map(|unseen| unseen.readers)
+            .fold(0, u64::saturating_add)
+    }
+
     /// Name of a lock.
     pub fn lock_name(&self, series: u32, instance: u32) -> String {
         query::lock_name(self.model, series as u8, instance).to_owned()

@@ -33,7 +33,7 @@ pub enum Detail {
     /// The edges between two lock classes.
     Edge(EdgeDetail),
     /// A finding.
-    Finding(FindingRow),
+    Finding(Box<FindingRow>),
     /// A guest.
     Guest(GuestRow),
 }
@@ -65,7 +65,7 @@ impl Detail {
         findings::rows(&shown.report, now, &Filter::default(), &table)
             .into_iter()
             .find(|row| row.key() == *key)
-            .map(Self::Finding)
+            .map(|row| Self::Finding(Box::new(row)))
     }
 
     /// Of a guest; `None` where it is not known.

@@ -85,7 +85,7 @@ pub fn rows(
                 .seen
                 .tasks
                 .iter()
-                .map(|task| format!("{} {} ", task.comm, task.role))
+                .flat_map(|task| [task.comm.as_str(), " ", task.role.as_str(), " "])
                 .collect(),
             finding: finding.clone(),
         })

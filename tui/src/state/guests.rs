@@ -258,7 +258,10 @@ fn row(
         blocked_by: blocked_by(&shown.model, finding, longest.map(|(task, _)| task)),
         finding: finding.map(|finding| finding.id.to_string()),
         queues,
-        tasks: own.iter().map(|task| format!("{} ", task.comm)).collect(),
+        tasks: own
+            .iter()
+            .flat_map(|task| [task.comm.as_str(), " "])
+            .collect(),
     }
 }
 

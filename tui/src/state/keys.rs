@@ -321,15 +321,12 @@ impl App {
     }
 
     fn copy(&mut self) -> Effect {
-        match super::export::clip(self) {
-            Some(text) => {
-                self.say("copied to the terminal's clipboard (OSC 52)");
-                Effect::Copy(text)
-            }
-            None => {
-                self.fail("nothing is selected");
-                Effect::None
-            }
+        if let Some(text) = super::export::clip(self) {
+            self.say("copied to the terminal's clipboard (OSC 52)");
+            Effect::Copy(text)
+        } else {
+            self.fail("nothing is selected");
+            Effect::None
         }
     }
 

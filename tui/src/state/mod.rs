@@ -303,12 +303,11 @@ impl App {
 
     /// Holds the picture, or lets it go on.
     pub fn toggle_pause(&mut self) {
-        self.frozen = match self.frozen.take() {
-            Some(_) => None,
-            None => {
-                self.live.report = self.diagnosis.report();
-                Some(Box::new(self.live.clone()))
-            }
+        self.frozen = if self.frozen.is_some() {
+            None
+        } else {
+            self.live.report = self.diagnosis.report();
+            Some(Box::new(self.live.clone()))
         };
         self.stale = true;
     }

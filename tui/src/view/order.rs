@@ -157,7 +157,7 @@ fn graph(
     let label = longest + 3;
     let fits = (width.saturating_sub(label + 1) / LANE).min(graph.lanes.len());
     let lanes = &graph.lanes[..fits];
-    let mut lines: Vec<Line<'static>> = graph
+    let mut drawn: Vec<Line<'static>> = graph
         .nodes
         .iter()
         .enumerate()
@@ -174,41 +174,38 @@ fn graph(
             ];
             for (at, &lane) in lanes.iter().enumerate() {
                 let along = last.is_some_and(|last| at <= last);
-                match mark(lane) {
-                    Some((sign, cycle, hidden, style)) => {
-                        let stub = if hidden { "╌" } else { "─" };
-                        spans.push(Span::styled(if along { stub } else { " " }, style));
-                        spans.push(Span::styled(sign, style));
-                        let after = match (cycle, last.is_some_and(|last| at < last)) {
-                            (true, _) => "!",
-                            (false, true) => "─",
-                            (false, false) => " ",
-                        };
-                        spans.push(Span::styled(after, if cycle { style } else { theme.dim() }));
-                    }
-                    None => {
-                        let vertical = passes(graph, lane, place);
-                        let text = match (along, vertical) {
-                            (true, Some(_)) => "─┼─",
-                            (true, None) => "───",
-                            (false, Some(true)) => " ╎ ",
-                            (false, Some(false)) => " │ ",
-                            (false, None) => "   ",
-                        };
-                        let style = if lane_selected(graph, lane, selected) {
-                            theme.title()
-                        } else {
-                            theme.dim()
-                        };
-                        spans.push(Span::styled(text, style));
-                    }
+                if let Some((sign, cycle, hidden, style)) = mark(lane) {
+                    let stub = if hidden { "╌" } else { "─" };
+                    spans.push(Span::styled(if along { stub } else { " " }, style));
+                    spans.push(Span::styled(sign, style));
+                    let after = match (cycle, last.is_some_and(|last| at < last)) {
+                        (true, _) => "!",
+                        (false, true) => "─",
+                        (false, false) => " ",
+                    };
+                    spans.push(Span::styled(after, if cycle { style } else { theme.dim() }));
+                } else {
+                    let vertical = passes(graph, lane, place);
+                    let text = match (along, vertical) {
+                        (true, Some(_)) => "─┼─",
+                        (true, None) => "───",
+                        (false, Some(true)) => " ╎ ",
+                        (false, Some(false)) => " │ ",
+                        (false, None) => "   ",
+                    };
+                    let style = if lane_selected(graph, lane, selected) {
+                        theme.title()
+                    } else {
+                        theme.dim()
+                    };
+                    spans.push(Span::styled(text, style));
                 }
             }
             Line::from(spans)
         })
         .collect();
     if fits < graph.lanes.len() {
-        lines.push(Line::styled(
+        drawn.push(Line::styled(
             format!(
                 "{} more lanes: a wider terminal shows them",
                 graph.lanes.len() - fits
@@ -216,14 +213,14 @@ fn graph(
             theme.dim(),
         ));
     }
-    lines.push(Line::styled(
+    drawn.push(Line::styled(
         cut(
             "a lane is one lock: ◀ taken, ● held meanwhile, ○ and lockdep is blind, ! cycle",
             width,
         ),
         theme.dim(),
     ));
-    lines
+    drawn
 }
 
 type Mark = (&'static str, bool, bool, Style);

@@ -458,9 +458,9 @@ fn measured(app: &App, width: u16) -> Vec<Line<'static>> {
             ),
         ));
     }
-    if runs > 0 {
+    if let Some(each) = time.checked_div(runs) {
         let each = if time > 0 {
-            format!(", {} each", format::duration(time / runs))
+            format!(", {} each", format::duration(each))
         } else {
             String::new()
         };

@@ -118,22 +118,22 @@ fn one(link: &Chain, depth: usize, width: usize, theme: Theme, evidence: bool) -
     }
     let width_of = |spans: &[Span]| spans.iter().map(Span::width).sum::<usize>();
     let fixed = width_of(&head) + width_of(&tail);
-    let mut room = width.saturating_sub(fixed);
+    let mut left = width.saturating_sub(fixed);
     // The role says more than the function; either goes whole or not at all.
     let role = (!link.task.role.is_empty()).then(|| format!(", {}", link.task.role));
-    if let Some(role) = role.filter(|role| role.len() <= room && link.keeps.is_none()) {
-        room -= role.len();
+    if let Some(role) = role.filter(|role| role.len() <= left && link.keeps.is_none()) {
+        left -= role.len();
         head.push(Span::styled(role, theme.dim()));
     }
-    let known = known(link).filter(|text| evidence && text.len() <= room);
+    let known = known(link).filter(|text| evidence && text.len() <= left);
     if let Some(known) = known {
-        room -= known.len();
+        left -= known.len();
         tail.insert(
             tail.len() - usize::from(root.is_some()),
             Span::styled(known, theme.dim()),
         );
     }
-    if let Some(place) = place.filter(|place| place.len() <= room) {
+    if let Some(place) = place.filter(|place| place.len() <= left) {
         let at = tail.len() - usize::from(root.is_some());
         tail.insert(at, Span::styled(place, theme.dim()));
     }

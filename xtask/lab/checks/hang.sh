@@ -7,7 +7,14 @@ dmesg >$O/dmesg.hung
 finish hang
 gone 60 >$O/hang.left
 
-# Who comes when it hangs already.
+# Who comes when it hangs already: an answer from the kernel's memory, before anything is attached.
+cut -d' ' -f1 /proc/uptime >$O/first.began
+apscope $btf diagnose --json >$O/first.out 2>$O/first.err
+echo $? >$O/first.code
+cut -d' ' -f1 /proc/uptime >$O/first.ended
+leftovers | tr '\n' ' ' >$O/first.left
+
+# The same with everything attached.
 measure late diagnose --json --duration 5s
 finish late
 gone 60 >$O/late.left

@@ -4,5 +4,8 @@ measure reset record -o $O/reset.apscope
 workload reset --reset-ms 12000 --vcpus 2 --writers 1 --readers 1 --ready /tmp/ready --until /tmp/stop >$O/workload.out 2>&1 &
 until_true 60 [ -e /tmp/ready ]
 sleep 4
+# Who comes when it lasts already, and attaches nothing.
+apscope --level 0 --duration 2s diagnose --json --threshold reset=1s >$O/late.out 2>$O/late.err
+echo $? >$O/late.code
 finish reset INT
 echo >/tmp/stop

@@ -1,6 +1,8 @@
 //! What the programs are told of a kernel: offsets, and how each entry point's arguments are to be read.
 
-use probe_ebpf::abi::{Config, EntryInfo, MAX_ENTRY_POINTS, NO_OFFSET, Resolve};
+use probe_ebpf::abi::{
+    Config, ENTRY_RETURNS_INT, ENTRY_RETURNS_VOID, EntryInfo, MAX_ENTRY_POINTS, NO_OFFSET, Resolve,
+};
 use probe_ebpf::names::{class_id, entry_id};
 
 use super::{jobs, objects};
@@ -178,6 +180,12 @@ pub fn entry_info(plan: &Plan, offsets: &Offsets) -> [EntryInfo; MAX_ENTRY_POINT
             },
         };
         info.resolve = resolve as u8;
+    }
+    // An int until v5.14, where it may refuse; void since it is a mdev_driver's (vfio_ap_ops.c, v5.15 to v7.3).
+    if mdev_ops(plan) == Some(false)
+        && let Some(remove) = all.get_mut(usize::from(entry_id::REMOVE))
+    {
+        remove.flags = remove.flags & !ENTRY_RETURNS_INT | ENTRY_RETURNS_VOID;
     }
     all
 }

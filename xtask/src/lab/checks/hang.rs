@@ -159,10 +159,13 @@ fn afterwards(
         let left = evidence.text(file)?;
         findings.equal(format!("events and processes {what}"), &left.trim(), &"0 0");
     }
+    first_look(evidence, tasks, findings)?;
+    let verdict = evidence.json("late.out")?;
+    let verdict = text(&verdict, "verdict");
     findings.add(
         "attached when it hung already, and ended by itself",
-        evidence.code("late.code")? < 2,
-        text(&evidence.json("late.out")?, "verdict"),
+        evidence.code("late.code")? == 1 && verdict.starts_with("DEADLOCK"),
+        verdict,
     );
     let stuck = evidence.text("stuck")?;
     let names: Vec<&str> = stuck.lines().collect();
@@ -170,6 +173,37 @@ fn afterwards(
         "asleep for good at the end: the three tasks and nobody else",
         names.len() == tasks.len() && !stuck.contains("apscope"),
         names.join(", "),
+    );
+    Ok(())
+}
+
+/// Who comes when it hangs already, and asks nothing but the kernel's memory.
+fn first_look(
+    evidence: &Evidence,
+    tasks: &BTreeSet<u64>,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let report = evidence.json("first.out")?;
+    let seconds = |file: &str| -> Result<f64, Failure> {
+        Ok(evidence.text(file)?.trim().parse().unwrap_or(f64::NAN))
+    };
+    let took = seconds("first.ended")? - seconds("first.began")?;
+    findings.add(
+        "asked when it hung already: ends with what the kernel's memory says",
+        evidence.code("first.code")? == 1 && report["source"]["level"] == 0,
+        format!(
+            "{took:.2} s from start to end: {}",
+            text(&report, "verdict")
+        ),
+    );
+    match finding(&report, "AP001") {
+        Some(deadlock) => named(deadlock, tasks, findings),
+        None => findings.add("AP001 without a probe", false, "not found"),
+    }
+    findings.equal(
+        "events and processes left behind by it",
+        &evidence.text("first.left")?.trim(),
+        &"0 0",
     );
     Ok(())
 }

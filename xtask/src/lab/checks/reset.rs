@@ -13,6 +13,13 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         verdict.starts_with("WAITING ON HARDWARE"),
         verdict,
     );
+    let late = evidence.json("late.out")?;
+    let summary = finding(&late, "AP007").map_or("not found", |found| text(found, "summary"));
+    findings.add(
+        "AP007 where nothing is attached, and it lasted before",
+        (summary.contains("05.") || summary.contains("06.")) && summary.contains("behind"),
+        summary,
+    );
     let Some(unbounded) = finding(&diagnosis, "AP007") else {
         let ids: Vec<&str> = items(&diagnosis, "findings")
             .map(|f| text(f, "id"))
