@@ -298,8 +298,8 @@ fn a_vcpus_ioctl_adopts_its_locks_and_those_of_its_guest() {
     assert_eq!(
         adopted,
         [
-            (VCPU + 0x100, class_id::VCPU_MUTEX, KVM, 3),
-            (KVM + 0x20, class_id::KVM_LOCK, KVM, 0)
+            (KVM + 0x20, class_id::KVM_LOCK, KVM, 0),
+            (VCPU + 0x100, class_id::VCPU_MUTEX, KVM, 3)
         ]
     );
     adopt::vcpu_gone(&env, VCPU);
