@@ -299,7 +299,7 @@ fn an_order_that_only_a_leaked_lock_makes_is_told_with_the_leak() {
         leak.consequences,
         ["locks are taken in a circle: matrix_dev->lock -> kvm->lock -> matrix_dev->lock"]
     );
-    run.ticks(20, &[leaker.clone()]);
+    run.ticks(20, std::slice::from_ref(&leaker));
     assert_eq!(run.all().len(), 1);
     // So is what the call itself takes after it.
     let mut run = Run::of("rfc-2021-06");

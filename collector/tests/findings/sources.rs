@@ -67,7 +67,12 @@ fn told(run: &Run) -> Vec<String> {
             finding.until_ns
         ));
         lines.extend(text(finding).lines().map(str::to_owned));
-        lines.extend(finding.upstream.iter().map(|history| history.text()));
+        lines.extend(
+            finding
+                .upstream
+                .iter()
+                .map(apscope_collector::diagnose::upstream::History::text),
+        );
     }
     let lines = lines.into_iter();
     lines
