@@ -217,6 +217,10 @@ impl KernelSource {
 
     /// What an ended lock has counted stays in the description, as far as there is room.
     fn free_instance(&mut self, slot: u32, id: u32) {
+        // A program may take the place at once, and count there before the next look.
+        for slot in slot..slot + SLOTS_PER_ADOPTED {
+            self.reader.forget_instance(slot);
+        }
         self.on_maps(|ebpf| object::free_instance(ebpf, slot));
         self.ended.push_back(id);
         if self.ended.len() > MOST_ENDED

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use probe_ebpf::abi::{
     self, Call, Counters, EDGE_ANNOTATED, EDGE_ASCENDING, EDGE_DESCENDING, EdgeKey, EntryStats,
-    MAX_ENTRY_POINTS, MAX_SERIES, PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAM_NAMES, PROGRAMS,
-    SPAN_LOCK, SPAN_STACK, Word,
+    MAX_ENTRY_POINTS, MAX_SERIES, NO_INSTANCE, PQAP_FUNCTIONS, PQAP_RESPONSES, PROGRAM_NAMES,
+    PROGRAMS, SPAN_LOCK, SPAN_STACK, Word,
 };
 use probe_ebpf::h2;
 use probe_ebpf::names::entry_id;
@@ -221,6 +221,15 @@ impl Reader {
             self.instance_series.resize(slot + 1, NO_SERIES);
         }
         self.instance_series[slot] = series;
+    }
+
+    /// The lock in this slot is gone, and another may be there before [`Reader::add_instance`] says so: what is counted
+    /// there from now on waits for that, and spans are of no instance.
+    pub fn forget_instance(&mut self, slot: u32) {
+        self.ids.insert(slot, NO_INSTANCE);
+        if let Some(series) = self.instance_series.get_mut(slot as usize) {
+            *series = NO_SERIES;
+        }
     }
 
     /// One tick's frame. `now_ns` and `now_unix_ns` are its end; `runs` what the programs have cost so far.
