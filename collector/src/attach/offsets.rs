@@ -73,9 +73,9 @@ fields! {
     KvmVmList: "kvm", "kvm", "vm_list";
     /// Number of vCPUs.
     KvmOnlineVcpus: "kvm", "kvm", "online_vcpus";
-    /// vCPUs in an xarray, since v5.16.
+    /// vCPUs in an xarray, since v5.17.
     KvmVcpuArray: "kvm", "kvm", "vcpu_array";
-    /// vCPUs in an array, until v5.15.
+    /// vCPUs in an array, until v5.16.
     KvmVcpus: "kvm", "kvm", "vcpus";
     /// Process of the guest.
     KvmUserspacePid: "kvm", "kvm", "userspace_pid";
@@ -191,8 +191,6 @@ fields! {
     BarrierTask: "vmlinux", "wq_barrier", "task";
     /// First entry of an xarray.
     XarrayHead: "vmlinux", "xarray", "xa_head";
-    /// Bits of the index below a node of an xarray.
-    XaNodeShift: "vmlinux", "xa_node", "shift";
     /// Entries of a node of an xarray.
     XaNodeSlots: "vmlinux", "xa_node", "slots";
     /// What comes behind them.

@@ -15,8 +15,11 @@ use crate::diagnose::upstream::GENERATIONS;
 use crate::diagnose::{Case, Diagnosis, Finding, Report, Severity, Thresholds, stacks, text};
 use crate::export::json::{Document, Origin, rfc3339};
 use crate::frame::LogLine;
+use crate::machine::real_host;
 use crate::model::Model;
+use crate::options::RunOptions;
 use crate::source::Session;
+use crate::survey::measures_kernel;
 
 /// How long a run is watched where nothing is said.
 const DEFAULT_DURATION: Duration = Duration::from_secs(5);
@@ -134,7 +137,7 @@ fn live(args: &DiagnoseArgs, globals: &Globals, mut case: Case) -> Result<ExitCo
     }
     let session = match Session::start(&options) {
         Ok(session) => session,
-        Err(error) => return from_this_machine(args, globals, case, error.into()),
+        Err(error) => return from_this_machine(args, globals, case, &options, error.into()),
     };
     let limit_ns = duration.map(|d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
     let early = globals.duration.is_none() && !args.watch;
@@ -151,10 +154,12 @@ fn live(args: &DiagnoseArgs, globals: &Globals, mut case: Case) -> Result<ExitCo
         received += 1;
         let at_ns = case.model.last.at_ns;
         let attaching = case.model.meta.as_ref().is_some_and(|meta| meta.attaching);
-        if attaching {
-            first_ns = None;
-        }
-        let elapsed = at_ns.saturating_sub(*first_ns.get_or_insert(at_ns));
+        // The time to watch begins when everything is attached.
+        let elapsed = if attaching {
+            0
+        } else {
+            at_ns.saturating_sub(*first_ns.get_or_insert(at_ns))
+        };
         let report = case.report();
         if args.watch {
             for line in changes.since(&report, &case.model) {
@@ -210,9 +215,17 @@ fn from_this_machine(
     args: &DiagnoseArgs,
     globals: &Globals,
     mut case: Case,
+    options: &RunOptions,
     error: Failure,
 ) -> Result<ExitCode, Failure> {
-    let parsed = Session::stacks_alone().filter(|parsed| !parsed.tasks.is_empty() && !args.watch);
+    let asked = options.pid.is_none()
+        && !args.watch
+        && measures_kernel(options, real_host()).0
+        && options.kernel.btf.is_empty();
+    let parsed = asked
+        .then(Session::stacks_alone)
+        .flatten()
+        .filter(|parsed| !parsed.tasks.is_empty());
     let Some(parsed) = parsed else {
         return Err(error);
     };

@@ -135,7 +135,7 @@ fn nothing(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
             text: "measuring has only begun".into(),
         };
     }
-    if query::is_kernel(meta) && meta.level == 0 {
+    if query::is_kernel(meta) && meta.level == 0 && !meta.reads_queues {
         return Verdict {
             kind: Kind::CannotTell,
             text: "nothing is attached (level 0): only owners in lock words are seen, and no waits"
@@ -174,6 +174,7 @@ fn nothing(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
         };
     }
     if query::is_kernel(meta)
+        && !meta.reads_queues
         && let Some(lock) = held_from_before(look)
     {
         return Verdict {
@@ -194,7 +195,7 @@ fn nothing(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
     );
     let waits = match elsewhere {
         Some(finding) => format!("{} ({})", finding.seen.summary, finding.id),
-        None if query::is_kernel(meta) => {
+        None if query::is_kernel(meta) && !meta.reads_queues => {
             format!("{waits}, of those that began since measuring did")
         }
         None => waits,

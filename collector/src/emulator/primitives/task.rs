@@ -157,6 +157,7 @@ pub fn current() -> &'static TaskStruct {
 pub struct Blocked {
     outer: u64,
     outer_since: u64,
+    outer_reads: bool,
 }
 
 impl Blocked {
@@ -173,12 +174,13 @@ impl Blocked {
     fn asking(address: u64, reads: bool) -> Self {
         let task = current();
         task.waits.fetch_add(1, Ordering::SeqCst);
-        task.reads.store(reads, Ordering::SeqCst);
+        let outer_reads = task.reads.swap(reads, Ordering::SeqCst);
         // In this order, so that who sees the new wait sees when it began.
         let outer_since = task.since.swap(monotonic_ns(), Ordering::SeqCst);
         Self {
             outer: task.blocker.swap(address, Ordering::SeqCst),
             outer_since,
+            outer_reads,
         }
     }
 }
@@ -189,6 +191,7 @@ impl Drop for Blocked {
         let task = current();
         task.blocker.store(self.outer, Ordering::SeqCst);
         task.since.store(self.outer_since, Ordering::SeqCst);
+        task.reads.store(self.outer_reads, Ordering::SeqCst);
     }
 }
 

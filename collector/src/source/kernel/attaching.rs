@@ -1,7 +1,8 @@
 //! From a kernel whose memory is read to one that is measured: what the level costs, loading, attaching.
 //!
 //! Takes a [`KernelSource`] to which nothing is attached, and the plan; what could be attached, and why the rest was not, is
-//! in the source's description afterwards. Where nothing could be, the source goes on as it was.
+//! in the source's description afterwards. Where nothing could be, the run ends with the reason; what was read until then
+//! has been handed over.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;

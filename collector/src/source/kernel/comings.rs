@@ -1,6 +1,8 @@
 //! What locks come and go while a kernel is measured means for the run: its description, its reader, the words that are
 //! looked at, and the maps.
 
+use std::collections::HashSet;
+
 use probe_ebpf::abi::{LockKind, SLOTS_PER_ADOPTED};
 use probe_ebpf::names::{CLASSES, class_id};
 
@@ -103,24 +105,36 @@ impl KernelSource {
         let Some(matrix_dev) = self.matrix_dev.filter(|_| self.module.is_some()) else {
             return;
         };
+        // What programs have adopted meanwhile is known then.
+        self.adopt();
         let (memory, offsets) = (&self.memory, &self.offsets);
         let known = self
             .vm_list
             .and_then(|list| objects::all_guests(memory, offsets, list));
         let now = objects::guests_now(memory, offsets, matrix_dev, known.as_deref());
-        let new: Vec<_> = now
+        let watched: HashSet<u64> = self.watched.iter().map(|w| w.address).collect();
+        for (lock, tgid) in now
             .iter()
-            .filter(|(lock, _)| !self.watched.iter().any(|w| w.address == lock.address))
-            .copied()
-            .collect();
-        for (lock, tgid) in new {
+            .filter(|(lock, _)| !watched.contains(&lock.address))
+        {
+            let mut room = true;
             let at = reader::monotonic_ns();
-            self.on_maps(|ebpf| object::adopt(ebpf, &lock, tgid, at).map(|_| ()));
+            self.on_maps(|ebpf| object::adopt(ebpf, lock, *tgid, at).map(|found| room = found));
+            if !room {
+                if !std::mem::replace(&mut self.full, true) {
+                    self.log.push(
+                        "warn",
+                        "there are more guests and mdevs than places for their locks: some are not looked at",
+                    );
+                }
+                break;
+            }
         }
         let Some(known) = known.filter(|_| self.level == 0) else {
             return;
         };
-        // Nothing else sees a guest end.
+        let mdevs = objects::mdevs(&self.memory, &self.offsets, matrix_dev);
+        // Nothing else sees a guest or an mdev end.
         let first = self.adopted.first();
         let ended: Vec<u32> = self
             .info
@@ -129,16 +143,25 @@ impl KernelSource {
             .skip(first as usize)
             .step_by(SLOTS_PER_ADOPTED as usize)
             .filter(|(info, _)| {
-                let of_guest = matches!(
-                    info.class.get() as u8,
+                let class = info.class.get() as u8;
+                let there = info.address.get() != 0 && info.gone_ns.get() == 0;
+                let is_of_guest = matches!(
+                    class,
                     class_id::KVM_LOCK | class_id::PQAP_HOOK_RWSEM | class_id::VCPU_MUTEX
                 );
-                let there = info.address.get() != 0 && info.gone_ns.get() == 0;
-                of_guest && there && !known.contains(&info.object.get())
+                let is_of_mdev = matches!(
+                    class,
+                    class_id::KVM_BUSY | class_id::DEV_SET_LOCK | class_id::GROUP_LOCK
+                );
+                there
+                    && (is_of_guest && !known.contains(&info.object.get())
+                        || is_of_mdev && !mdevs.contains(&info.object.get()))
             })
             .map(|(_, slot)| slot)
             .collect();
-        for slot in ended {
+        // One look may be of a list that was just being changed.
+        let before = std::mem::replace(&mut self.missing, ended.clone());
+        for slot in ended.into_iter().filter(|slot| before.contains(slot)) {
             self.on_maps(|ebpf| object::end_instance(ebpf, slot, reader::monotonic_ns()));
         }
     }

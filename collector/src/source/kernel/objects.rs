@@ -20,8 +20,8 @@ const MOST_MDEVS: usize = 4096;
 const MOST_GUESTS: usize = 4096;
 /// vCPUs of a guest: `KVM_MAX_VCPUS` of s390 is 255 (arch/s390/include/asm/kvm_host.h).
 const MOST_VCPUS: u32 = 256;
-/// Levels of an xarray: 64 bits of index, at least 4 each (`XA_CHUNK_SHIFT`).
-const MOST_XARRAY_LEVELS: u32 = 16;
+/// Nodes of an xarray that are visited: a guest's vCPUs fit into a few.
+const MOST_XARRAY_NODES: u32 = 64;
 /// `XA_CHUNK_SIZE` (include/linux/xarray.h).
 const MOST_XARRAY_SLOTS: usize = 64;
 /// Longest name of a device.
@@ -168,7 +168,13 @@ pub fn guests_now(
                 number: 0,
                 wait_queue: mdev.wrapping_add(u64::from(queue)),
             };
-            found.push((lock, 0));
+            let guest = guest_of(memory, offsets, mdev);
+            let process = if guest == 0 {
+                0
+            } else {
+                process_of(memory, offsets, guest)
+            };
+            found.push((lock, process));
         }
         let around = around_device(memory, offsets, mdev);
         found.extend(around.into_iter().map(|lock| (lock, 0)));
@@ -213,7 +219,7 @@ pub fn guests_now(
     found
 }
 
-/// Numbers and addresses of a guest's vCPUs: from an array in `struct kvm` until v5.15, from an xarray since v5.16.
+/// Numbers and addresses of a guest's vCPUs: from an array in `struct kvm` until v5.15, from an xarray since v5.17.
 fn vcpus(memory: &impl Memory, offsets: &Offsets, kvm: u64) -> Vec<(u32, u64)> {
     let at = |object: u64, field| Some(object.wrapping_add(u64::from(offsets.get(field)?)));
     let online = at(kvm, Field::KvmOnlineVcpus)
@@ -231,7 +237,15 @@ fn vcpus(memory: &impl Memory, offsets: &Offsets, kvm: u64) -> Vec<(u32, u64)> {
             .and_then(pointer);
         let mut found = Vec::new();
         if let Some(head) = head {
-            entries(memory, offsets, head, 0, online as usize, &mut found);
+            let mut budget = MOST_XARRAY_NODES;
+            entries(
+                memory,
+                offsets,
+                head,
+                &mut budget,
+                online as usize,
+                &mut found,
+            );
         }
         found
     };
@@ -244,17 +258,17 @@ fn vcpus(memory: &impl Memory, offsets: &Offsets, kvm: u64) -> Vec<(u32, u64)> {
         .collect()
 }
 
-/// Entries below a node of an xarray (include/linux/xarray.h, v5.16 to v7.2): a pointer whose lowest bits are 10 is a node
+/// Entries below a node of an xarray (include/linux/xarray.h, v5.17 to v7.2): a pointer whose lowest bits are 10 is a node
 /// (`xa_is_node`), one whose lowest bits are 00 an entry.
 fn entries(
     memory: &impl Memory,
     offsets: &Offsets,
     entry: u64,
-    depth: u32,
+    budget: &mut u32,
     most: usize,
     found: &mut Vec<u64>,
 ) {
-    if found.len() >= most || depth > MOST_XARRAY_LEVELS {
+    if found.len() >= most {
         return;
     }
     match entry & 3 {
@@ -266,10 +280,15 @@ fn entries(
             ) else {
                 return;
             };
+            // A node that lies in memory which is somebody else's by now may lead to itself.
+            let Some(left) = budget.checked_sub(1) else {
+                return;
+            };
+            *budget = left;
             let node = entry - 2;
             for slot in (slots..end).step_by(8).take(MOST_XARRAY_SLOTS) {
                 if let Some(next) = memory.u64(node.wrapping_add(u64::from(slot))) {
-                    entries(memory, offsets, next, depth + 1, most, found);
+                    entries(memory, offsets, next, budget, most, found);
                 }
             }
         }

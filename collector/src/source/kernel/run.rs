@@ -18,7 +18,7 @@ use super::fixed::Given;
 use super::governor::{Drop as Dropped, Governor};
 use super::messages::Messages;
 use super::objects::Names;
-use super::verify::{Places, Verifier, Watched};
+use super::verify::{Asked, Places, Verifier, Watched};
 use super::words::Kernel;
 use crate::attach::generation::{Detected, Edge, Observed};
 use crate::attach::offsets::Offsets;
@@ -69,6 +69,10 @@ pub(in crate::source) struct KernelSource {
     pub(super) places: Option<Places>,
     /// Address of the driver's `struct ap_matrix_dev`.
     pub(super) matrix_dev: Option<u64>,
+    /// Slots whose object was not found in the last look, below level 1.
+    pub(super) missing: Vec<u32>,
+    /// It was said that there are too many locks.
+    pub(super) full: bool,
     /// Address of KVM's list of guests.
     pub(super) vm_list: Option<u64>,
     pub(super) verifier: Verifier,
@@ -178,6 +182,12 @@ impl KernelSource {
         }
         self.free_tasks();
         self.find_objects();
+        if let (Some(places), Ok(sched)) = (
+            &mut self.places,
+            std::fs::read_to_string("/proc/thread-self/sched"),
+        ) {
+            places.set_clock(&sched, reader::monotonic_ns());
+        }
         let unnamed = self.reader.unnamed_stacks();
         if unnamed != 0 {
             let text = format!("{unnamed} stacks were too many to be named");
@@ -384,16 +394,24 @@ impl KernelSource {
         self.name_subjects();
         let mut disagreements = 0;
         if let (Some(places), Some(live)) = (&self.places, &mut frame.live) {
-            let ended = |tid| self.tasks.has_ended(tid);
+            // Before anything is attached, there are few readings: each is of everything.
+            let all = self.meta.attaching;
+            let waited_for = self.snapshot.waited_for();
+            let asked = Asked {
+                ended: &|tid| self.tasks.has_ended(tid),
+                waited_for: &waited_for,
+                all,
+            };
             disagreements =
                 self.verifier
-                    .check(&self.memory, places, &self.watched, &ended, live, now);
+                    .check(&self.memory, places, &self.watched, &asked, live, now);
             let scene = Scene {
                 memory: &self.memory,
                 places,
                 watched: &self.watched,
                 generations: self.generation.candidates,
                 now_ns: now,
+                all,
             };
             let found = self.snapshot.look(&scene, live);
             frame.stacks.extend(found.stacks);

@@ -17,6 +17,9 @@ use crate::frame;
 const A_TICK: usize = 256;
 /// Bits of an owner word that are no part of the address (kernel/locking/mutex.c, rwsem.c).
 const OWNER_FLAGS: u64 = 7;
+/// `MUTEX_FLAG_PICKUP` (kernel/locking/mutex.h), `RWSEM_READER_OWNED` (kernel/locking/rwsem.c).
+const MUTEX_PICKUP: u64 = 4;
+const RWSEM_READER_OWNED: u64 = 1;
 /// `RWSEM_WRITER_LOCKED` (kernel/locking/rwsem.c).
 const RWSEM_WRITER: u64 = 1;
 const COMM_BYTES: usize = 16;
@@ -43,13 +46,12 @@ pub struct Watched {
 pub struct Verifier {
     /// Where the next tick begins.
     next: usize,
-    /// Owners known from the word alone: since when.
+    /// Owners known from the word alone: since when, and where that is not known to be exact, when they were first seen.
     owners: HashMap<u64, (u64, u64)>,
     /// By lock: the owner in its word, and that task's thread id as it was last read.
     read: HashMap<u64, (u64, u32)>,
     /// Holdings that a word has contradicted once: (thread, serial).
     doubted: HashMap<(u32, u64), u32>,
-    serial: u64,
 }
 
 /// Offsets that are needed.
@@ -61,6 +63,18 @@ pub struct Places {
     tgid: Option<u32>,
     comm: Option<u32>,
     exec_start: Option<u32>,
+    /// CLOCK_MONOTONIC less the scheduler's clock.
+    clock_ns: i64,
+}
+
+/// What a look is to look at.
+pub struct Asked<'a> {
+    /// Whether a thread is known to be gone.
+    pub ended: &'a dyn Fn(u32) -> bool,
+    /// Locks with waiters, by address.
+    pub waited_for: &'a HashSet<u64>,
+    /// All locks, and not those alone whose turn it is.
+    pub all: bool,
 }
 
 impl Places {
@@ -74,6 +88,7 @@ impl Places {
             tgid: Some(tgid),
             comm: None,
             exec_start: Some(exec_start),
+            clock_ns: 0,
         }
     }
 
@@ -88,6 +103,7 @@ impl Places {
             tgid: offsets.get(Field::TaskTgid),
             comm: offsets.get(Field::TaskComm),
             exec_start: offsets.get(Field::TaskExecStart),
+            clock_ns: 0,
         })
     }
 
@@ -100,6 +116,7 @@ impl Places {
             tgid: Some(layout.tgid),
             comm: Some(layout.comm),
             exec_start: Some(layout.since),
+            clock_ns: 0,
         }
     }
 
@@ -127,14 +144,38 @@ impl Places {
         }
     }
 
-    /// When a task that sleeps has run last (`update_curr`, kernel/sched/fair.c): what it waits for, it has waited for since
-    /// then at least. The scheduler's clock counts from the start of the machine, as CLOCK_MONOTONIC does, but for what
-    /// NTP adjusts. `now_ns` where that is not known.
+    /// When a task has run last, by the scheduler's clock (`update_curr`, kernel/sched/fair.c); it stays the same while the
+    /// task sleeps.
+    pub fn last_run(&self, memory: &impl Memory, task: u64) -> Option<u64> {
+        let offset = self.exec_start?;
+        memory.u64(task.wrapping_add(u64::from(offset)))
+    }
+
+    /// When a task that sleeps has run last, CLOCK_MONOTONIC: what it waits for, it has waited for since then at least.
+    /// `now_ns` where that is not known.
     pub fn blocked_since(&self, memory: &impl Memory, task: u64, now_ns: u64) -> u64 {
-        self.exec_start
-            .and_then(|offset| memory.u64(task.wrapping_add(u64::from(offset))))
-            .filter(|&at| at != 0 && at < now_ns)
-            .unwrap_or(now_ns)
+        self.last_run(memory, task)
+            .filter(|&at| at != 0)
+            .and_then(|at| at.checked_add_signed(self.clock_ns))
+            .map_or(now_ns, |at| at.min(now_ns))
+    }
+
+    /// Takes the difference between CLOCK_MONOTONIC and the scheduler's clock from this thread's own account, where the
+    /// kernel shows it (`/proc/thread-self/sched`, CONFIG_SCHED_DEBUG). The two run apart by what NTP adjusts.
+    pub fn set_clock(&mut self, sched: &str, now_ns: u64) {
+        let of = sched.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            (name.trim() == "se.exec_start").then_some(value.trim())
+        });
+        // Milliseconds, with six digits behind the point.
+        let Some((ms, ns)) = of.and_then(|value| value.split_once('.')) else {
+            return;
+        };
+        let (Ok(ms), Ok(ns)) = (ms.parse::<u64>(), ns.parse::<u64>()) else {
+            return;
+        };
+        let own = ms.saturating_mul(1_000_000).saturating_add(ns);
+        self.clock_ns = now_ns.cast_signed().wrapping_sub(own.cast_signed());
     }
 }
 
@@ -148,21 +189,29 @@ impl Verifier {
         memory: &impl Memory,
         places: &Places,
         locks: &[Watched],
-        ended: &dyn Fn(u32) -> bool,
+        asked: &Asked<'_>,
         live: &mut frame::Live,
         now_ns: u64,
     ) -> u64 {
         let mut contradicted = 0;
         let mut doubted = HashMap::new();
-        for n in 0..locks.len().min(A_TICK) {
-            let lock = &locks[(self.next + n) % locks.len()];
+        let a_tick = if asked.all { locks.len() } else { A_TICK };
+        for (n, lock) in locks.iter().enumerate() {
+            // Those whose turn it is, those that somebody waits for, and those with an owner on record from its word alone.
+            let turn = (n + locks.len() - self.next) % locks.len() < a_tick;
+            if !turn
+                && !asked.waited_for.contains(&lock.address)
+                && !self.owners.contains_key(&lock.address)
+            {
+                continue;
+            }
             let Some(owner) = owner_of(memory, places, lock) else {
                 continue;
             };
             let before = self.read.get(&lock.address).copied();
             let tid = match (owner, before) {
                 (0, _) => 0,
-                (task, Some((same, tid))) if task == same && ended(tid) => tid,
+                (task, Some((same, tid))) if task == same && (asked.ended)(tid) => tid,
                 (task, _) => match places.tid(memory, task) {
                     Some(tid) => tid,
                     None => continue,
@@ -195,7 +244,7 @@ impl Verifier {
             self.show_owner(memory, places, lock, owner, tid, live, now_ns);
         }
         if !locks.is_empty() {
-            self.next = (self.next + A_TICK.min(locks.len())) % locks.len();
+            self.next = (self.next + a_tick) % locks.len();
         }
         self.doubted = doubted;
         // Locks that have gone leave nothing behind.
@@ -231,24 +280,20 @@ impl Verifier {
         if known {
             return;
         }
-        let entry = self
-            .owners
-            .entry(lock.address)
-            .and_modify(|(of, since)| {
-                if *of != owner {
-                    (*of, *since) = (owner, now_ns);
-                }
-            })
-            .or_insert_with(|| (owner, places.blocked_since(memory, owner, now_ns)));
-        let since_ns = entry.1;
-        self.serial += 1;
+        let entry = self.owners.entry(lock.address).or_insert((owner, now_ns));
+        if entry.0 != owner {
+            *entry = (owner, now_ns);
+        }
+        // It has held the lock since it ran last, at least. Before that it may have released and taken it again.
+        let slept = places.last_run(memory, owner);
+        let since_ns = slept.map_or(entry.1, |_| places.blocked_since(memory, owner, now_ns));
         let holding = frame::Holding {
             series: u32::from(series(lock.class, Mode::Write)),
             instance: lock.slot,
             lock: lock.address,
             since_ns,
-            // The same owner since the same time is the same holding.
-            serial: since_ns ^ owner,
+            // The same owner that has not run since is the same holding.
+            serial: slept.unwrap_or(entry.1) ^ owner,
             adopted: true,
             evidence: "lock word".into(),
             ..frame::Holding::default()
@@ -269,7 +314,8 @@ fn owner_of(memory: &impl Memory, places: &Places, lock: &Watched) -> Option<u64
     match lock.kind {
         LockKind::Mutex => {
             let word = memory.u64(lock.address.wrapping_add(u64::from(places.mutex_owner)))?;
-            Some(word & !OWNER_FLAGS)
+            // Given to a task that has not picked it up yet.
+            (word & MUTEX_PICKUP == 0).then_some(word & !OWNER_FLAGS)
         }
         LockKind::Rwsem => {
             let (count, owner) = places.rwsem?;
@@ -278,7 +324,8 @@ fn owner_of(memory: &impl Memory, places: &Places, lock: &Watched) -> Option<u64
                 return Some(0);
             }
             let word = memory.u64(lock.address.wrapping_add(u64::from(owner)))?;
-            Some(word & !OWNER_FLAGS)
+            // The writer has not put its name there yet: it is the last reader's.
+            (word & RWSEM_READER_OWNED == 0).then_some(word & !OWNER_FLAGS)
         }
         LockKind::Flag | LockKind::Work => None,
     }
@@ -317,6 +364,7 @@ mod tests {
         tgid: None,
         comm: None,
         exec_start: None,
+        clock_ns: 0,
     };
 
     fn locks() -> [Watched; 1] {
@@ -345,6 +393,15 @@ mod tests {
         }
     }
 
+    fn asked(ended: &dyn Fn(u32) -> bool) -> Asked<'_> {
+        static NONE: std::sync::LazyLock<HashSet<u64>> = std::sync::LazyLock::new(HashSet::new);
+        Asked {
+            ended,
+            waited_for: &NONE,
+            all: false,
+        }
+    }
+
     fn nobody(_: u32) -> bool {
         false
     }
@@ -355,13 +412,13 @@ mod tests {
         let mut memory = Words(BTreeMap::from([(LOCK, TASK | 1), (TASK + 8, 42)]));
         let mut verifier = Verifier::default();
         let mut live = recorded(42);
-        verifier.check(&memory, &PLACES, &locks(), &nobody, &mut live, 5);
+        verifier.check(&memory, &PLACES, &locks(), &asked(&nobody), &mut live, 5);
         memory.0.insert(TASK + 8, 43);
         for now in 6..9 {
             let mut live = recorded(42);
             let ended = |tid| tid == 42;
             assert_eq!(
-                verifier.check(&memory, &PLACES, &locks(), &ended, &mut live, now),
+                verifier.check(&memory, &PLACES, &locks(), &asked(&ended), &mut live, now),
                 0
             );
             assert_eq!(live.tasks.len(), 1);
@@ -371,7 +428,14 @@ mod tests {
         memory.0.insert(LOCK, TASK * 2);
         memory.0.insert(TASK * 2 + 8, 44);
         let mut live = recorded(42);
-        verifier.check(&memory, &PLACES, &locks(), &|tid| tid == 42, &mut live, 9);
+        verifier.check(
+            &memory,
+            &PLACES,
+            &locks(),
+            &asked(&|tid| tid == 42),
+            &mut live,
+            9,
+        );
         assert_eq!(live.tasks[1].tid, 44);
     }
 
@@ -381,7 +445,7 @@ mod tests {
         let mut live = recorded(42);
         let mut verifier = Verifier::default();
         assert_eq!(
-            verifier.check(&memory, &PLACES, &locks(), &nobody, &mut live, 5),
+            verifier.check(&memory, &PLACES, &locks(), &asked(&nobody), &mut live, 5),
             0
         );
         assert_eq!(live.tasks[0].holds[0].evidence, "probe,lock word");
@@ -394,7 +458,7 @@ mod tests {
         let mut verifier = Verifier::default();
         for (now, since) in [(5, 5), (9, 5)] {
             let mut live = frame::Live::default();
-            verifier.check(&memory, &PLACES, &locks(), &nobody, &mut live, now);
+            verifier.check(&memory, &PLACES, &locks(), &asked(&nobody), &mut live, now);
             let holding = &live.tasks[0].holds[0];
             assert_eq!(holding.evidence, "lock word");
             assert!(holding.adopted);
@@ -408,13 +472,13 @@ mod tests {
         let mut verifier = Verifier::default();
         let mut live = recorded(42);
         assert_eq!(
-            verifier.check(&memory, &PLACES, &locks(), &nobody, &mut live, 5),
+            verifier.check(&memory, &PLACES, &locks(), &asked(&nobody), &mut live, 5),
             0
         );
         assert_eq!(live.tasks[0].holds.len(), 1);
         let mut live = recorded(42);
         assert_eq!(
-            verifier.check(&memory, &PLACES, &locks(), &nobody, &mut live, 6),
+            verifier.check(&memory, &PLACES, &locks(), &asked(&nobody), &mut live, 6),
             1
         );
         assert!(live.tasks[0].holds.is_empty());
@@ -427,10 +491,64 @@ mod tests {
         for _ in 0..3 {
             let mut live = recorded(42);
             assert_eq!(
-                verifier.check(&memory, &PLACES, &locks(), &nobody, &mut live, 5),
+                verifier.check(&memory, &PLACES, &locks(), &asked(&nobody), &mut live, 5),
                 0
             );
             assert_eq!(live.tasks[0].holds.len(), 1);
         }
+    }
+
+    /// A hold counts in two readings: who has been seen to own a lock is looked at in each.
+    #[test]
+    fn of_many_locks_owners_and_what_is_waited_for_are_read_in_every_tick() {
+        let many: Vec<Watched> = (0..A_TICK as u64 * 3)
+            .map(|n| Watched {
+                address: LOCK + n * 0x100,
+                ..locks()[0]
+            })
+            .collect();
+        let last = many[many.len() - 1].address;
+        let mut memory = Words(many.iter().map(|lock| (lock.address, 0)).collect());
+        memory.0.insert(last, TASK);
+        memory.0.insert(TASK + 8, 42);
+        let owners = |verifier: &mut Verifier, waited_for: &HashSet<u64>, now| {
+            let mut live = frame::Live::default();
+            let asked = Asked {
+                ended: &nobody,
+                waited_for,
+                all: false,
+            };
+            verifier.check(&memory, &PLACES, &many, &asked, &mut live, now);
+            live.tasks.len()
+        };
+        let mut verifier = Verifier::default();
+        let none = HashSet::new();
+        assert_eq!(owners(&mut verifier, &none, 1), 0, "not its turn");
+        assert_eq!(owners(&mut verifier, &HashSet::from([last]), 2), 1);
+        for now in 3..6 {
+            assert_eq!(owners(&mut verifier, &none, now), 1);
+        }
+    }
+
+    #[test]
+    fn the_clock_of_the_scheduler_is_set_by_the_own_account() {
+        let mut places = Places::for_tests(0, 4, 8);
+        let memory = Words(BTreeMap::from([(TASK + 8, 5_000_000_000)]));
+        assert_eq!(
+            places.blocked_since(&memory, TASK, 9_000_000_000),
+            5_000_000_000
+        );
+        places.set_clock("se.exec_start   :   8000.000000\n", 9_000_000_000);
+        assert_eq!(
+            places.blocked_since(&memory, TASK, 9_000_000_000),
+            6_000_000_000
+        );
+        // Later than now: it runs.
+        places.set_clock("se.exec_start : 1000.000000", 9_000_000_000);
+        assert_eq!(
+            places.blocked_since(&memory, TASK, 9_000_000_000),
+            9_000_000_000
+        );
+        places.set_clock("se.exec_start : x", 9_000_000_000);
     }
 }

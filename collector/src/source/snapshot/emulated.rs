@@ -5,18 +5,18 @@
 
 use std::collections::{HashMap, HashSet};
 
-use probe_ebpf::abi::{LockKind, Mode, series};
-use probe_ebpf::names::{CLASSES, ENTRY_POINTS, class_id, entry_id};
+use probe_ebpf::abi::{LockKind, Mode};
+use probe_ebpf::names::{CLASSES, ENTRY_POINTS};
 
 use super::queues::{Queue, Shapes, readers};
 use super::stacks::Slept;
-use super::{Scene, clear_flags, evidence, show_waiter, task_mut, unseen_readers};
+use super::{Scene, clear_flags, evidence, show_waiter, show_worker, unseen_readers};
 use crate::attach::generation::{Generation, Generations};
 use crate::diagnose::stacks::text::{self, Task};
 use crate::emulator::protocol::{Hello, TaskLayout};
 use crate::frame;
 use crate::source::instances::Instances;
-use crate::source::kernel::verify::{Places, Verifier, Watched};
+use crate::source::kernel::verify::{Asked, Places, Verifier, Watched};
 use crate::source::kernel::words::Memory;
 
 /// Tasks that are looked at.
@@ -109,12 +109,18 @@ impl Emulated {
             watched: &self.watched,
             generations: self.generations,
             now_ns,
+            all: true,
+        };
+        let asked = Asked {
+            ended: &|_| false,
+            waited_for: &HashSet::new(),
+            all: true,
         };
         self.verifier.check(
             scene.memory,
             scene.places,
             scene.watched,
-            &|_| false,
+            &asked,
             live,
             now_ns,
         );
@@ -132,10 +138,13 @@ impl Emulated {
         }
         let queues = self.queues();
         for lock in scene.watched.iter().filter(|w| w.kind == LockKind::Work) {
-            self.show_worker(&scene, lock, live);
+            let worker = self.process.u64(lock.address.wrapping_add(WORKER));
+            if let Some(worker) = worker.filter(|worker| *worker != 0) {
+                show_worker(&scene, lock, worker, now_ns, live);
+            }
         }
         for seen in tasks.iter().filter(|seen| !seen.inside.is_empty()) {
-            let slept = self.slept(seen, &locks);
+            let slept = self.slept(seen, &locks, now_ns);
             evidence::add(&scene, &Shapes::emulated(), &queues, &slept, live);
         }
         live.unseen_readers = unseen_readers(&self.watched, &queues, live);
@@ -205,38 +214,8 @@ impl Emulated {
         self.watched.iter().filter_map(queue).collect()
     }
 
-    /// Who executes a work item.
-    fn show_worker(&self, scene: &Scene<'_, Process>, lock: &Watched, live: &mut frame::Live) {
-        let worker = self.process.u64(lock.address.wrapping_add(WORKER));
-        let Some(worker) = worker.filter(|worker| *worker != 0) else {
-            return;
-        };
-        let waits = live.tasks.iter().flat_map(|task| &task.waits);
-        let of_work = waits.filter(|wait| wait.lock == lock.address);
-        let since_ns = of_work
-            .map(|wait| wait.since_ns)
-            .fold(scene.now_ns, u64::min);
-        let Some(task) = task_mut(scene, worker, live) else {
-            return;
-        };
-        if task.holds.iter().any(|hold| hold.lock == lock.address) {
-            return;
-        }
-        task.holds.push(frame::Holding {
-            series: u32::from(series(class_id::RESET_WORK, Mode::Exclusive)),
-            instance: lock.slot,
-            lock: lock.address,
-            since_ns,
-            serial: lock.address,
-            entry: u32::from(entry_id::NONE),
-            adopted: true,
-            evidence: "lock word".into(),
-            ..frame::Holding::default()
-        });
-    }
-
     /// What a task is in, as the kernel's stacks have it: primitives are left out, as `in_sched_functions` does.
-    fn slept(&self, seen: &Seen, locks: &HashMap<u64, &Watched>) -> Slept {
+    fn slept(&self, seen: &Seen, locks: &HashMap<u64, &Watched>, now_ns: u64) -> Slept {
         let frame = |symbol: &str, module: &str| text::Frame {
             symbol: symbol.into(),
             offset: None,
@@ -254,6 +233,7 @@ impl Emulated {
         Slept {
             pid: self.process.0,
             switches: 0,
+            since_ns: now_ns,
             task: Task {
                 tid: seen.tid,
                 state: Some(if seen.blocker == 0 { 'S' } else { 'D' }),

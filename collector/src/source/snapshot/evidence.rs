@@ -68,7 +68,9 @@ pub fn add(
     if is_probed(task) {
         return true;
     }
-    let since_ns = since(task, scene.now_ns);
+    // Since it ran last: since its wait began, or since its stack was first seen as it is.
+    let waits = task.waits.last().map(|wait| wait.since_ns);
+    let since_ns = waits.unwrap_or(scene.now_ns).min(slept.since_ns);
     task.inside = implied
         .inside
         .iter()
@@ -86,13 +88,6 @@ pub fn add(
         hold(scene, queues, lock, guest, entry, since_ns, task);
     }
     true
-}
-
-/// Since when the task has not gone on: what is on record has lasted at least since then.
-fn since(task: &frame::TaskState, now_ns: u64) -> u64 {
-    let waits = task.waits.iter().map(|wait| wait.since_ns);
-    let holds = task.holds.iter().map(|hold| hold.since_ns);
-    waits.chain(holds).min().unwrap_or(now_ns)
 }
 
 /// Settles which of the awaited locks it is; returns what is held then.
@@ -117,7 +112,8 @@ fn wait(
                 name(&mut wait.evidence, "stack");
                 chosen.holds.clone()
             }
-            None => implied.holds.clone(),
+            // The stack is of another moment than the queue.
+            None => Vec::new(),
         };
     }
     // No queue has it. Where the queue can be read, the task was on its way into it or out of it.
@@ -138,10 +134,11 @@ fn wait(
                 evidence: "stack".into(),
                 ..frame::Waiting::default()
             });
+            return only.holds.clone();
         }
-        return only.holds.clone();
     }
-    implied.holds.clone()
+    // A queue that can be read does not have it.
+    Vec::new()
 }
 
 /// The process of the guest that a task works for: that of the locks on its record, else its own.
@@ -200,12 +197,9 @@ fn hold(
     if recorded {
         return;
     }
-    let flags = || {
-        let mut set = scene.watched.iter().filter(|lock| {
-            lock.class == class && queues.get(&lock.address).is_some_and(|queue| queue.set)
-        });
-        let first = set.next()?;
-        set.next().is_none().then_some(first)
+    let flag = || {
+        own(scene.watched, class, guest)
+            .filter(|lock| queues.get(&lock.address).is_some_and(|queue| queue.set))
     };
     let known = CLASSES.get(usize::from(class)).map(|class| class.kind);
     let (lock, evidence) = match (known, mode) {
@@ -218,7 +212,7 @@ fn hold(
             });
             (lock, "stack")
         }
-        (Some(LockKind::Flag), _) => (flags(), "lock word,stack"),
+        (Some(LockKind::Flag), _) => (flag(), "lock word,stack"),
         // Its word would name the task.
         _ => return,
     };
@@ -247,6 +241,13 @@ pub fn stack(slept: &Slept, live: &frame::Live) -> Option<frame::Stack> {
         Some((hold.series, hold.instance, hold.since_ns))
     };
     let (series, instance, since_ns) = record.or_else(held)?;
+    // A vCPU that is in KVM_RUN is nothing to show.
+    let usual = CLASSES
+        .get((series >> 1) as usize)
+        .is_some_and(|class| class.long_hold_is_normal);
+    if wait.is_none() && usual {
+        return None;
+    }
     let frames = slept.task.frames.iter().take(FRAMES);
     Some(frame::Stack {
         tid: task.tid,

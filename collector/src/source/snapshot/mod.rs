@@ -44,11 +44,11 @@ pub struct Snapshot {
     polls: Option<Polls>,
     next: usize,
     queues: HashMap<u64, Queue>,
-    /// When workers were looked for last, and whether there were any.
+    /// When workers were looked for last, and those that were found.
     looked_ns: u64,
-    polling: bool,
-    /// Stacks that were given, by thread id: after how many switches.
-    given: HashMap<u32, u64>,
+    polling: Vec<works::Polling>,
+    /// By thread id: after how many switches a stack was seen, and whether it was given.
+    given: HashMap<u32, (u64, bool)>,
 }
 
 /// What is needed to find the workers that wait for a queue's reset.
@@ -58,6 +58,8 @@ pub struct Polls {
     pub init_task: u64,
     /// Address of the function `apq_reset_check`.
     pub function: u64,
+    /// Address of the function of the barriers that a flush waits behind.
+    pub barrier: Option<u64>,
     /// Offset of the work item in a queue.
     pub work: u32,
 }
@@ -85,6 +87,8 @@ pub struct Scene<'a, M> {
     pub generations: Generations,
     /// CLOCK_MONOTONIC, nanoseconds.
     pub now_ns: u64,
+    /// All locks are looked at, and not those alone whose turn it is.
+    pub all: bool,
 }
 
 impl Snapshot {
@@ -99,6 +103,7 @@ impl Snapshot {
             Some(Polls {
                 init_task: symbol(None, "init_task")?,
                 function: symbol(Some("vfio_ap"), "apq_reset_check")?,
+                barrier: symbol(None, "wq_barrier_func"),
                 work: offsets.get(Field::QueueResetWork)?,
             })
         };
@@ -110,7 +115,7 @@ impl Snapshot {
             next: 0,
             queues: HashMap::new(),
             looked_ns: 0,
-            polling: false,
+            polling: Vec::new(),
             given: HashMap::new(),
         }
     }
@@ -118,6 +123,15 @@ impl Snapshot {
     /// Queues of mutexes and rwsems can be read: a task that waits for one is seen, also where nothing is attached.
     pub const fn sees_waits(&self) -> bool {
         self.shapes.knows(LockKind::Mutex) && self.shapes.knows(LockKind::Rwsem)
+    }
+
+    /// Locks that somebody waits for, as of the last look.
+    pub fn waited_for(&self) -> HashSet<u64> {
+        let queues = self.queues.iter();
+        queues
+            .filter(|(_, queue)| !queue.waiters.is_empty())
+            .map(|(address, _)| *address)
+            .collect()
     }
 
     /// Adds to live state.
@@ -129,6 +143,9 @@ impl Snapshot {
             };
             for waiter in &queue.waiters {
                 show_waiter(scene, lock, waiter.task, waiter.mode, live);
+            }
+            if let Some(first) = queue.waiters.first() {
+                held_since(scene, lock, first.task, live);
             }
         }
         let mut found = Found::default();
@@ -150,11 +167,18 @@ impl Snapshot {
         let mut queues = HashMap::with_capacity(self.queues.len());
         for lock in scene.watched {
             let before = self.queues.remove(&lock.address);
-            let busy = before
-                .as_ref()
-                .is_some_and(|queue| !queue.waiters.is_empty() || queue.set);
-            let queue = if busy || turn.contains(&lock.address) {
-                self.shapes.read(scene.memory, lock.kind, lock.address)
+            let busy = lock.kind == LockKind::Flag
+                || before
+                    .as_ref()
+                    .is_some_and(|queue| !queue.waiters.is_empty());
+            let queue = if busy || scene.all || turn.contains(&lock.address) {
+                let mut queue = self.shapes.read(scene.memory, lock.kind, lock.address);
+                // Of a queue that was changed meanwhile, those count that were in it before.
+                if let Some(queue) = queue.as_mut().filter(|queue| !queue.whole) {
+                    let before = before.map_or_else(Vec::new, |before| before.waiters);
+                    queue.waiters.retain(|waiter| before.contains(waiter));
+                }
+                queue
             } else {
                 before
             };
@@ -173,14 +197,26 @@ impl Snapshot {
         let (Some(works), Some(polls)) = (&self.works, self.polls) else {
             return;
         };
-        if !self.polling && scene.now_ns.saturating_sub(self.looked_ns) < LOOK_FOR_WORKERS_NS {
-            return;
-        }
-        self.looked_ns = scene.now_ns;
-        let executing = works.executing(scene.memory, polls.init_task, polls.function);
-        self.polling = !executing.is_empty();
-        for one in executing {
-            found.works.extend(show_work(scene, polls.work, &one, live));
+        let search = scene.now_ns.saturating_sub(self.looked_ns) >= LOOK_FOR_WORKERS_NS;
+        let executing = if search {
+            self.looked_ns = scene.now_ns;
+            works.executing(scene.memory, &polls)
+        } else {
+            works.again(scene.memory, &self.polling, &polls)
+        };
+        self.polling = executing
+            .iter()
+            .map(|one| {
+                let known = self.polling.iter().find(|known| known.is(one));
+                let since_ns = known.map_or(scene.now_ns, |known| known.since_ns);
+                one.polling(since_ns)
+            })
+            .collect();
+        for (one, polling) in executing.iter().zip(&self.polling) {
+            let since_ns = polling.since_ns;
+            found
+                .works
+                .extend(show_work(scene, polls.work, one, since_ns, live));
         }
     }
 
@@ -211,9 +247,18 @@ impl Snapshot {
         for tid in tids {
             let slept = &slept[&tid];
             let known = evidence::add(scene, &self.shapes, &self.queues, slept, live);
-            if known && self.given.insert(tid, slept.switches) != Some(slept.switches) {
-                found.stacks.extend(evidence::stack(slept, live));
-            }
+            // Given once, in the second look that finds it as it was.
+            let before = self.given.get(&tid).copied();
+            let given = match before {
+                Some((switches, given)) if switches == slept.switches => {
+                    if known && !given {
+                        found.stacks.extend(evidence::stack(slept, live));
+                    }
+                    true
+                }
+                _ => false,
+            };
+            self.given.insert(tid, (slept.switches, given));
         }
         self.given.retain(|tid, _| slept.contains_key(tid));
     }
@@ -224,6 +269,7 @@ fn show_work(
     scene: &Scene<'_, impl Memory>,
     offset: u32,
     executing: &works::Executing,
+    since_ns: u64,
     live: &mut frame::Live,
 ) -> Option<Adopted> {
     let Some(lock) = scene
@@ -243,13 +289,26 @@ fn show_work(
     for &flusher in &executing.flushers {
         show_waiter(scene, lock, flusher, Mode::Exclusive, live);
     }
-    // The poll has lasted at least as long as the first has waited for its end.
-    let mut since_ns = scene.now_ns;
+    show_worker(scene, lock, executing.task, since_ns, live);
+    None
+}
+
+/// Who executes a work item.
+fn show_worker(
+    scene: &Scene<'_, impl Memory>,
+    lock: &Watched,
+    worker: u64,
+    seen_ns: u64,
+    live: &mut frame::Live,
+) -> Option<()> {
+    // It has lasted at least as long as somebody has waited for its end.
+    let mut since_ns = seen_ns;
     for waits in live.tasks.iter().map(|task| &task.waits) {
         let of_work = waits.iter().filter(|wait| wait.lock == lock.address);
         since_ns = of_work.map(|wait| wait.since_ns).fold(since_ns, u64::min);
     }
-    let worker = task_mut(scene, executing.task, live)?;
+    let task = worker;
+    let worker = task_mut(scene, worker, live)?;
     match worker
         .holds
         .iter_mut()
@@ -261,7 +320,8 @@ fn show_work(
             instance: lock.slot,
             lock: lock.address,
             since_ns,
-            serial: executing.work ^ since_ns,
+            // The same worker at the same work item.
+            serial: lock.address ^ task,
             entry: u32::from(entry_id::NONE),
             adopted: true,
             evidence: "lock word".into(),
@@ -316,11 +376,31 @@ fn show_waiter(
         lock: lock.address,
         since_ns,
         // A task that goes on waiting for the same lock has not run meanwhile.
-        serial: lock.address ^ since_ns,
+        serial: lock.address
+            ^ scene
+                .places
+                .last_run(scene.memory, task)
+                .unwrap_or(since_ns),
         entry: u32::from(entry_id::NONE),
         evidence: "lock word".into(),
         ..frame::Waiting::default()
     });
+}
+
+/// An owner that is known from the lock's word has held it for as long as the first in the queue has not run: a release
+/// wakes that one (`__mutex_unlock_slowpath`, `rwsem_mark_wake`, kernel/locking, v5.10 to v7.2).
+fn held_since(scene: &Scene<'_, impl Memory>, lock: &Watched, first: u64, live: &mut frame::Live) {
+    let since_ns = scene
+        .places
+        .blocked_since(scene.memory, first, scene.now_ns);
+    let key = scene.places.last_run(scene.memory, first);
+    let holds = live.tasks.iter_mut().flat_map(|task| &mut task.holds);
+    for hold in holds.filter(|hold| hold.lock == lock.address && hold.evidence == "lock word") {
+        if since_ns < hold.since_ns {
+            hold.since_ns = since_ns;
+            hold.serial = lock.address ^ key.unwrap_or(since_ns);
+        }
+    }
 }
 
 /// Rwsems that more readers hold than are on record.

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use crate::diagnose::stacks::text::{self, Task};
+use crate::source::reader::monotonic_ns;
 use crate::source::tasks::{Said, status};
 
 /// Bytes of a stack that are read.
@@ -20,6 +21,8 @@ const STACK_BYTES: u64 = 16 * 1024;
 const MOST: usize = 1024;
 /// Threads that are looked at to find those that sleep.
 const MOST_THREADS: usize = 100_000;
+/// Least time between two looks: frames come more often when the ring fills.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(90);
 /// How long a look is waited for. What comes later is used in the next tick.
 const PATIENCE: Duration = Duration::from_millis(40);
 /// From then on the thread is stuck itself.
@@ -34,6 +37,8 @@ pub struct Slept {
     pub pid: u32,
     /// Context switches up to then.
     pub switches: u64,
+    /// When its stack was first seen as it is, CLOCK_MONOTONIC nanoseconds.
+    pub since_ns: u64,
     /// Its stack.
     pub task: Task,
 }
@@ -57,6 +62,8 @@ pub struct Stacks {
     last: Answer,
     asked: Option<Instant>,
     searched: Option<Instant>,
+    /// When something was asked last.
+    question_at: Option<Instant>,
     said: bool,
 }
 
@@ -87,6 +94,7 @@ impl Stacks {
             last: Answer::new(),
             asked: None,
             searched: None,
+            question_at: None,
             said: false,
         })
     }
@@ -100,9 +108,15 @@ impl Stacks {
     ) -> (&Answer, Option<String>) {
         let now = Instant::now();
         while let Ok(answer) = self.answers.try_recv() {
-            (self.last, self.asked) = (answer, None);
+            // What comes so late is of another moment.
+            let late = self.asked.is_some_and(|at| now.duration_since(at) >= STUCK);
+            self.last = if late { Answer::new() } else { answer };
+            (self.asked, self.said) = (None, false);
         }
-        if self.asked.is_none() {
+        let due = self
+            .question_at
+            .is_none_or(|at| now.duration_since(at) >= BETWEEN_LOOKS);
+        if self.asked.is_none() && due {
             let search = self
                 .searched
                 .is_none_or(|at| now.duration_since(at) >= SEARCH);
@@ -115,7 +129,7 @@ impl Stacks {
                 search,
             };
             if self.questions.send(question).is_ok() {
-                self.asked = Some(now);
+                (self.asked, self.question_at) = (Some(now), Some(now));
             }
             if let Ok(answer) = self.answers.recv_timeout(PATIENCE) {
                 (self.last, self.asked, self.said) = (answer, None, false);
@@ -201,6 +215,7 @@ fn look(proc: &Path, question: &Question, mut known: Answer) -> Answer {
             let slept = Slept {
                 pid,
                 switches,
+                since_ns: monotonic_ns(),
                 task,
             };
             found.insert(tid, slept);
@@ -209,18 +224,14 @@ fn look(proc: &Path, question: &Question, mut known: Answer) -> Answer {
     for &(tid, pid) in &question.wanted {
         take(tid, if pid == 0 { tid } else { pid }, false);
     }
-    for &pid in &question.processes {
-        for tid in ids(&proc.join(pid.to_string()).join("task")) {
-            take(tid, pid, false);
-        }
-    }
+    // Those that sleep and cannot be interrupted come before all that sleeps in guests' processes.
     if question.search {
         let mut threads = 0;
-        for pid in ids(proc) {
+        'all: for pid in ids(proc) {
             for tid in ids(&proc.join(pid.to_string()).join("task")) {
                 threads += 1;
                 if threads > MOST_THREADS {
-                    return found;
+                    break 'all;
                 }
                 take(tid, pid, true);
             }
@@ -228,6 +239,11 @@ fn look(proc: &Path, question: &Question, mut known: Answer) -> Answer {
     } else {
         for (tid, pid) in before {
             take(tid, pid, true);
+        }
+    }
+    for &pid in &question.processes {
+        for tid in ids(&proc.join(pid.to_string()).join("task")) {
+            take(tid, pid, false);
         }
     }
     found
@@ -285,10 +301,12 @@ mod tests {
         assert_eq!(slept.task.comm, "worker");
         assert_eq!(slept.task.frames[1].symbol, "assign_adapter_store");
         assert_eq!(slept.task.frames[1].module.as_deref(), Some("vfio_ap"));
+        std::thread::sleep(BETWEEN_LOOKS);
         let (found, _) = stacks.look(Vec::new(), vec![9]);
         assert!(found.contains_key(&10) && found.contains_key(&9));
         // It goes on: its stack is not what it was.
         thread(dir.path(), 9, 9, 'R', 2, STACK);
+        std::thread::sleep(BETWEEN_LOOKS);
         let (found, _) = stacks.look(Vec::new(), Vec::new());
         assert!(!found.contains_key(&9));
     }

@@ -91,7 +91,7 @@ fn snapshot() -> Snapshot {
         next: 0,
         queues: HashMap::new(),
         looked_ns: 0,
-        polling: false,
+        polling: Vec::new(),
         given: HashMap::new(),
     }
 }
@@ -103,6 +103,7 @@ fn scene<'a>(words: &'a Words, places: &'a Places, watched: &'a [Watched]) -> Sc
         watched,
         generations: Generations::of(&[Generation::V5_10]),
         now_ns: NOW,
+        all: false,
     }
 }
 
@@ -113,6 +114,7 @@ fn slept(tid: u32, frames: &str) -> Slept {
     Slept {
         pid: QEMU,
         switches: 7,
+        since_ns: NOW,
         task,
     }
 }
@@ -247,4 +249,51 @@ fn a_reader_is_taken_from_its_stack_while_the_count_has_readers() {
         let unseen: Vec<u64> = unseen.iter().map(|unseen| unseen.readers).collect();
         assert_eq!(unseen, if readers == 2 { vec![1] } else { vec![] });
     }
+}
+
+/// The queue has the task at another lock than its stack: the stack is of another moment, and its reader's hold with it.
+#[test]
+fn a_stack_of_another_moment_makes_no_reader() {
+    let (mut words, places, watched) = (hang(), places(), watched());
+    words.put(HOOK, 1 << 8);
+    mutex(&mut words, MATRIX_DEV, STOP_TASK, None);
+    mutex(&mut words, KVM_LOCK, PV_TASK, Some(VCPU_TASK));
+    let scene = Scene {
+        generations: Generations::of(&[Generation::V5_15]),
+        ..scene(&words, &places, &watched)
+    };
+    let mut snapshot = snapshot();
+    let mut live = frame::Live::default();
+    snapshot.look(&scene, &mut live);
+    let stack = slept(51, IN_PQAP);
+    evidence::add(
+        &scene,
+        &snapshot.shapes,
+        &snapshot.queues,
+        &stack,
+        &mut live,
+    );
+    let task = live.tasks.iter().find(|task| task.tid == 51).unwrap();
+    assert_eq!(task.waits[0].lock, KVM_LOCK);
+    assert_eq!(task.waits[0].evidence, "lock word");
+    assert!(task.holds.is_empty(), "{:?}", task.holds);
+}
+
+/// A mutex whose first waiter has not been woken has not been released since.
+#[test]
+fn an_owner_holds_for_as_long_as_the_first_in_the_queue_sleeps() {
+    let (words, places, watched) = (hang(), places(), watched());
+    let mut live = frame::Live::default();
+    live.tasks.push(frame::TaskState {
+        tid: 53,
+        holds: vec![frame::Holding {
+            lock: MATRIX_DEV,
+            since_ns: NOW - 1,
+            evidence: "lock word".into(),
+            ..frame::Holding::default()
+        }],
+        ..frame::TaskState::default()
+    });
+    snapshot().look(&scene(&words, &places, &watched), &mut live);
+    assert_eq!(live.tasks[0].holds[0].since_ns, NOW - 5_000_000_000);
 }

@@ -4,7 +4,7 @@
 //! `__flush_work` queues a `struct wq_barrier` behind the work item, on the worker's own list (`insert_wq_barrier`,
 //! kernel/workqueue.c, v5.10 to v7.2), and sleeps until the worker comes to it. Does not know what the work item is for.
 
-use super::lists;
+use super::{Polls, lists};
 use crate::attach::offsets::{Field, Offsets};
 use crate::source::kernel::words::Memory;
 
@@ -24,6 +24,7 @@ pub struct Shapes {
     worker_task: u32,
     entry: u32,
     barrier_task: u32,
+    work_func: u32,
     tasks: u32,
 }
 
@@ -34,8 +35,35 @@ pub struct Executing {
     pub task: u64,
     /// Address of the `work_struct`.
     pub work: u64,
-    /// Addresses of the `task_struct`s of those who wait for its end, the first one first.
+    /// Addresses of the `task_struct`s of those who wait for its end.
     pub flushers: Vec<u64>,
+}
+
+/// A worker that was found at a work item.
+#[derive(Debug, Clone, Copy)]
+pub struct Polling {
+    task: u64,
+    work: u64,
+    /// When it was found first, CLOCK_MONOTONIC nanoseconds.
+    pub since_ns: u64,
+}
+
+impl Polling {
+    /// Still the same worker at the same work item.
+    pub const fn is(&self, now: &Executing) -> bool {
+        self.task == now.task && self.work == now.work
+    }
+}
+
+impl Executing {
+    /// To be remembered.
+    pub const fn polling(&self, since_ns: u64) -> Polling {
+        Polling {
+            task: self.task,
+            work: self.work,
+            since_ns,
+        }
+    }
 }
 
 impl Shapes {
@@ -51,26 +79,34 @@ impl Shapes {
             worker_task: at(Field::WorkerTask)?,
             entry: at(Field::WorkEntry)?,
             barrier_task: at(Field::BarrierTask)?,
+            work_func: at(Field::WorkFunc)?,
             tasks: at(Field::TaskTasks)?,
         })
     }
 
-    /// Workers that execute this function, with what they execute. `init_task`: the head of the list of all processes and
-    /// threads of the kernel.
-    pub fn executing(&self, memory: &impl Memory, init_task: u64, function: u64) -> Vec<Executing> {
+    /// Workers that poll, with what they execute, from the list of all processes and threads of the kernel.
+    pub fn executing(&self, memory: &impl Memory, polls: &Polls) -> Vec<Executing> {
         let link = u64::from(self.tasks);
-        let head = init_task.wrapping_add(link);
+        let head = polls.init_task.wrapping_add(link);
         let tasks = lists::headed(memory, head, MOST_PROCESSES)
             .links
             .into_iter();
         let tasks = tasks.map(|at| at.wrapping_sub(link));
         tasks
-            .filter_map(|task| self.read(memory, task, function))
+            .filter_map(|task| self.read(memory, task, polls))
+            .collect()
+    }
+
+    /// Those of them that were found before.
+    pub fn again(&self, memory: &impl Memory, known: &[Polling], polls: &Polls) -> Vec<Executing> {
+        let known = known.iter();
+        known
+            .filter_map(|known| self.read(memory, known.task, polls))
             .collect()
     }
 
     /// What the worker with this `task_struct` executes; `None` where it is no worker, or is at something else.
-    fn read(&self, memory: &impl Memory, task: u64, function: u64) -> Option<Executing> {
+    fn read(&self, memory: &impl Memory, task: u64, polls: &Polls) -> Option<Executing> {
         let at = |object: u64, offset: u32| object.wrapping_add(u64::from(offset));
         let pointer = |object, offset| memory.u64(at(object, offset)).filter(|p| *p != 0);
         let kthread = pointer(task, self.worker)?;
@@ -79,7 +115,7 @@ impl Shapes {
         if pointer(worker, self.worker_task)? != task {
             return None;
         }
-        if pointer(worker, self.current_func)? != function {
+        if pointer(worker, self.current_func)? != polls.function {
             return None;
         }
         let work = pointer(worker, self.current_work)?;
@@ -87,6 +123,9 @@ impl Shapes {
         let flushers = scheduled.links.iter().filter_map(|link| {
             // `work` is the first member of `struct wq_barrier`.
             let barrier = link.wrapping_sub(u64::from(self.entry));
+            // The same work item, queued again, may be there too, and with a rescuer others.
+            let function = pointer(barrier, self.work_func)?;
+            (Some(function) == polls.barrier).then_some(())?;
             pointer(barrier, self.barrier_task)
         });
         let flushers = flushers.collect();
@@ -113,7 +152,14 @@ mod tests {
         worker_task: 40,
         entry: 8,
         barrier_task: 64,
+        work_func: 24,
         tasks: 16,
+    };
+    const POLLS: Polls = Polls {
+        init_task: INIT,
+        function: FUNCTION,
+        barrier: Some(0x9900),
+        work: 0,
     };
     const INIT: u64 = 0x800;
     const TASK: u64 = 0x1000;
@@ -142,13 +188,14 @@ mod tests {
         words.put(WORKER + 48, FUNCTION);
         // One barrier, at 0x6000.
         link(&mut words, WORKER + 24, 0x6008);
+        words.put(0x6018, 0x9900);
         words.put(0x6040, 0x7000);
         words
     }
 
     #[test]
     fn a_worker_has_its_work_and_those_who_flush_it() {
-        let executing = SHAPES.executing(&words(), INIT, FUNCTION);
+        let executing = SHAPES.executing(&words(), &POLLS);
         assert_eq!(
             executing,
             [Executing {
@@ -157,22 +204,30 @@ mod tests {
                 flushers: vec![0x7000]
             }]
         );
-        assert!(SHAPES.executing(&words(), INIT, FUNCTION + 8).is_empty());
+        let other = Polls {
+            function: FUNCTION + 8,
+            ..POLLS
+        };
+        assert!(SHAPES.executing(&words(), &other).is_empty());
+        // The same work item queued again is nobody who waits.
+        let mut words = words();
+        words.put(0x6018, FUNCTION);
+        assert!(SHAPES.executing(&words, &POLLS)[0].flushers.is_empty());
     }
 
     #[test]
     fn another_thread_of_the_kernel_is_no_worker() {
         let mut words = words();
         words.put(WORKER + 40, TASK + 8);
-        assert!(SHAPES.executing(&words, INIT, FUNCTION).is_empty());
+        assert!(SHAPES.executing(&words, &POLLS).is_empty());
         words.put(TASK, 0);
-        assert!(SHAPES.executing(&words, INIT, FUNCTION).is_empty());
+        assert!(SHAPES.executing(&words, &POLLS).is_empty());
     }
 
     #[test]
     fn an_idle_worker_executes_nothing() {
         let mut words = words();
         words.put(WORKER + 16, 0);
-        assert!(SHAPES.executing(&words, INIT, FUNCTION).is_empty());
+        assert!(SHAPES.executing(&words, &POLLS).is_empty());
     }
 }
