@@ -206,6 +206,17 @@ fn printed(text: &str, name: &str) -> u64 {
         .unwrap_or_else(|| panic!("no @{name} in {text}"))
 }
 
+/// The first frames come from the kernel's memory alone.
+fn until_attached(session: &mut Session, model: &mut Model) {
+    while let Some(frame) = session.frames.blocking_recv() {
+        model.apply(&frame);
+        if frame.meta.as_ref().is_some_and(|meta| !meta.attaching) {
+            return;
+        }
+    }
+    panic!("nothing was attached: {:?}", session.ended().failed);
+}
+
 #[test]
 fn waits_for_a_kernel_lock_agree_with_bpftrace() {
     let Some(_permit) = bpf::permitted() else {
@@ -241,12 +252,13 @@ fn waits_for_a_kernel_lock_agree_with_bpftrace() {
         ..RunOptions::default()
     };
     let mut session = Session::start(&options).expect("measures");
+    let mut model = Model::default();
+    let mut stacks = Vec::new();
+    until_attached(&mut session, &mut model);
     // Everything is attached now, on both sides.
     contend(&file, WRITES);
     std::thread::sleep(Duration::from_millis(300));
     session.stop();
-    let mut model = Model::default();
-    let mut stacks = Vec::new();
     while let Some(frame) = session.frames.blocking_recv() {
         stacks.extend(frame.stacks.clone());
         model.apply(&frame);
@@ -335,12 +347,13 @@ fn a_mutex_whose_address_alone_is_given_is_shown_as_a_mutex() {
         ..RunOptions::default()
     };
     let mut session = Session::start(&options).expect("measures");
+    let mut model = Model::default();
+    until_attached(&mut session, &mut model);
     for _ in 0..10 {
         contend_for_a_pipe(&reader, &writer);
     }
     std::thread::sleep(Duration::from_millis(300));
     session.stop();
-    let mut model = Model::default();
     while let Some(frame) = session.frames.blocking_recv() {
         model.apply(&frame);
     }

@@ -385,9 +385,9 @@ fn a_signal_ends_it_in_order() {
             .unwrap()
             .success()
     );
-    let screen = tmux.wait_for("left rc=0");
+    let screen = tmux.wait_for("icanon");
     assert!(
-        screen.contains("icanon") && !screen.contains("-icanon"),
+        screen.contains("left rc=0") && !screen.contains("-icanon"),
         "{screen}"
     );
     fs::remove_file(&file).unwrap();
