@@ -140,6 +140,7 @@ fn live(args: &DiagnoseArgs, globals: &Globals, mut case: Case) -> Result<ExitCo
         Err(error) => return from_this_machine(args, globals, case, &options, error.into()),
     };
     let limit_ns = duration.map(|d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
+    let interval_ns = u64::try_from(options.interval.as_nanos()).unwrap_or(u64::MAX);
     let early = globals.duration.is_none() && !args.watch;
     let mut first_ns = None;
     let mut received = 0_u64;
@@ -167,7 +168,8 @@ fn live(args: &DiagnoseArgs, globals: &Globals, mut case: Case) -> Result<ExitCo
             }
         }
         // Two ticks before the end: by then nobody has been told to stop.
-        let tick = case.model.last.length_ns.saturating_mul(2);
+        // (Attaching takes longer than a tick, once.)
+        let tick = case.model.last.length_ns.min(interval_ns).saturating_mul(2);
         let over = limit_ns.is_some_and(|limit| elapsed.saturating_add(tick) >= limit);
         let clear = early
             && report
