@@ -130,8 +130,10 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     object::add_locks(&mut ebpf, &fixed::table(&fixed, &instances))
         .map_err(|e| probe_failed(&e))?;
     let symbol = |module: Option<&str>, name: &str| {
-        let found = symbols?.exact(module, name)?;
-        Some(found.symbol.address)
+        let symbols = symbols?;
+        let function = symbols.exact(module, name).map(|found| found.symbol);
+        let found = function.or_else(|| symbols.data(module, name))?;
+        Some(found.address)
     };
     let vm_list = symbol(Some("kvm"), "vm_list");
     if let Some(matrix_dev) = matrix_dev {
