@@ -8,8 +8,8 @@ gone 60 >$O/kill.left
 
 # Guests end in the middle of PQAP, their mdev is removed after them.
 measure exit record -o $O/exit.apscope
-kill -9 $busy $(pidof workload)
-until_true 60 sh -c '! pidof workload'
+kill -9 $busy
+wait $busy
 workload cleanup
 sleep 1
 finish exit INT
