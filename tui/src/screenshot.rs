@@ -72,6 +72,10 @@ pub const PICTURES: &[Picture] = &[
         size: (100, 28),
         ..picture("overview", "se-start-v5.13", u64::MAX, "1")
     },
+    Picture {
+        size: (100, 28),
+        ..picture("genuine-deadlock", "lab-5.10-deadlock", u64::MAX, "1")
+    },
     picture("overview-steady", "steady-v5.13", 2_500, "1"),
     picture("overview-hardware", "stuck-reset-v6.6", u64::MAX, "1"),
     picture("locks", "steady-v5.13", 2_500, "2"),

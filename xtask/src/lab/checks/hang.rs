@@ -52,6 +52,7 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         return Ok(());
     };
     named(deadlock, &tasks, findings);
+    functions(deadlock, findings);
     #[expect(clippy::cast_possible_wrap, reason = "times since boot")]
     let after_ms = (number(deadlock, "found_at_ns") as i64 - hung_ns as i64) / 1_000_000;
     findings.add(
@@ -74,7 +75,7 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
     afterwards(evidence, &tasks, findings)
 }
 
-/// Exactly these tasks, locks and functions.
+/// Exactly these tasks and locks.
 fn named(deadlock: &Value, tasks: &BTreeSet<u64>, findings: &mut Findings) {
     let named: BTreeSet<u64> = items(deadlock, "tasks").map(|t| number(t, "tid")).collect();
     findings.add(
@@ -92,6 +93,10 @@ fn named(deadlock: &Value, tasks: &BTreeSet<u64>, findings: &mut Findings) {
         locks.len() == 3 && locks.iter().copied().collect::<BTreeSet<_>>() == expected,
         locks.join(", "),
     );
+}
+
+/// And these functions: which probes see, and stacks only as far as the compiler has left them.
+fn functions(deadlock: &Value, findings: &mut Findings) {
     let steps = steps(deadlock);
     let expected: BTreeSet<_> = CYCLE
         .iter()
