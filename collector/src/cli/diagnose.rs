@@ -91,12 +91,8 @@ pub(super) fn run(args: &DiagnoseArgs, globals: &Globals) -> Result<ExitCode, Fa
         case.diagnosis.ask(guest);
     }
     if let Some(path) = &args.from {
-        for assumed in from_text(path, globals, &mut case)? {
-            // The text has them; JSON has no place for them.
-            if args.json && !globals.quiet {
-                note(&format!("note: {assumed}"));
-            }
-        }
+        let assumed = from_text(path, globals, &mut case)?;
+        tell_assumed(args, globals, &assumed);
         return answer(args, &case, &case.report(), Origin::Recording);
     }
     if let Some(path) = &args.file {
@@ -154,7 +150,7 @@ fn live(args: &DiagnoseArgs, globals: &Globals, mut case: Case) -> Result<ExitCo
         case.apply(frame);
         received += 1;
         let at_ns = case.model.last.at_ns;
-        let attaching = case.model.meta.as_ref().is_some_and(|meta| meta.attaching);
+        let attaching = is_attaching(&case);
         // The time to watch begins when everything is attached.
         let elapsed = if attaching {
             0
@@ -186,8 +182,8 @@ fn live(args: &DiagnoseArgs, globals: &Globals, mut case: Case) -> Result<ExitCo
     });
     match finished {
         Ok(finished) => finished.check()?,
-        // What the kernel's memory has said stands, also where nothing could be attached.
-        Err(error) if received >= 2 && !args.watch => {
+        // What the kernel's memory has said stands, also where nothing could be attached. A finding needs two readings.
+        Err(error) if received >= 2 && is_attaching(&case) && !args.watch => {
             note(&format!(
                 "warning: {}; this is what the kernel's memory says",
                 error.line()
@@ -200,6 +196,11 @@ fn live(args: &DiagnoseArgs, globals: &Globals, mut case: Case) -> Result<ExitCo
         return Ok(exit_code(args, &report));
     }
     answer(args, &case, &report, Origin::Live)
+}
+
+/// All that was read so far is from the kernel's memory.
+fn is_attaching(case: &Case) -> bool {
+    case.model.meta.as_ref().is_some_and(|meta| meta.attaching)
 }
 
 /// A circle of tasks that wait for each other.
@@ -235,13 +236,18 @@ fn from_this_machine(
         "warning: {}; this is what the stacks of sleeping tasks say",
         error.line()
     ));
-    let notes = apply_stacks(&parsed, globals.generation.as_deref(), &mut case);
+    let assumed = apply_stacks(&parsed, globals.generation.as_deref(), &mut case);
+    tell_assumed(args, globals, &assumed);
+    answer(args, &case, &case.report(), Origin::Live)
+}
+
+/// What was assumed of stacks. The text has it; JSON has no place for it.
+fn tell_assumed(args: &DiagnoseArgs, globals: &Globals, assumed: &[String]) {
     if args.json && !globals.quiet {
-        for text in &notes {
+        for text in assumed {
             note(&format!("note: {text}"));
         }
     }
-    answer(args, &case, &case.report(), Origin::Live)
 }
 
 fn from_text(path: &Path, globals: &Globals, case: &mut Case) -> Result<Vec<String>, Failure> {

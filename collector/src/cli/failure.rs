@@ -47,9 +47,7 @@ impl Failure {
             Self::OutputClosed => ExitCode::SUCCESS,
         }
     }
-}
 
-impl Failure {
     /// What failed and why, in one line.
     pub fn line(&self) -> String {
         match self {

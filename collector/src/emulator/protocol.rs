@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Name, in the abstract namespace, of the socket on which an emulator that runs alone accepts collectors.
 pub fn abstract_name(pid: u32) -> String {
@@ -74,6 +74,10 @@ pub struct TaskLayout {
     pub depth: u32,
     /// u32 each: their ids, outermost first.
     pub inside: u32,
+    /// Of how many there are ids at most; a number, not an offset.
+    pub deepest: u32,
+    /// In a work item, u64: address of the task that executes it.
+    pub worker: u32,
 }
 
 /// A probe point: the entry of an `extern "C"` function.

@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use super::{RawSpinLock, futex, raw_spin_lock};
+use super::{RawSpinLock, WorkStruct, futex, raw_spin_lock};
 use crate::emulator::protocol::TaskLayout;
 
 /// Runnable.
@@ -55,7 +55,7 @@ pub struct TaskStruct {
 }
 
 /// Nested entry points that are kept.
-pub const DEEPEST: usize = 16;
+const DEEPEST: usize = 16;
 
 /// Address of the task that was made last: the head of the list of all.
 static NEWEST: AtomicU64 = AtomicU64::new(0);
@@ -75,6 +75,8 @@ pub fn layout() -> TaskLayout {
         reads: at(std::mem::offset_of!(TaskStruct, reads)),
         depth: at(std::mem::offset_of!(TaskStruct, depth)),
         inside: at(std::mem::offset_of!(TaskStruct, inside)),
+        deepest: DEEPEST as u32,
+        worker: at(WorkStruct::WORKER),
     }
 }
 

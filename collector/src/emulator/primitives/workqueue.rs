@@ -44,6 +44,9 @@ pub struct WorkStruct {
 }
 
 impl WorkStruct {
+    /// Offset of the task that executes it, for who reads this process's memory.
+    pub(super) const WORKER: usize = std::mem::offset_of!(Self, worker);
+
     /// `INIT_WORK`. The kernel's function finds its object by `container_of`, here by `data`.
     pub fn new(function: WorkFunction, data: u64) -> Self {
         Self {

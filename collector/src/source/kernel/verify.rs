@@ -41,6 +41,52 @@ pub struct Watched {
     pub tgid: u32,
 }
 
+impl Watched {
+    /// Instance id of a mode: an rwsem's readers come behind its writers.
+    const fn instance(&self, mode: Mode) -> u32 {
+        self.slot + (matches!(self.kind, LockKind::Rwsem) && matches!(mode, Mode::Read)) as u32
+    }
+
+    /// A hold of it that no probe has seen begin, in no function that is known.
+    pub fn holding(
+        &self,
+        mode: Mode,
+        since_ns: u64,
+        serial: u64,
+        evidence: &str,
+    ) -> frame::Holding {
+        frame::Holding {
+            series: u32::from(series(self.class, mode)),
+            instance: self.instance(mode),
+            lock: self.address,
+            since_ns,
+            serial,
+            adopted: true,
+            evidence: evidence.into(),
+            ..frame::Holding::default()
+        }
+    }
+
+    /// A wait for it that no probe has seen begin, in no function that is known.
+    pub fn waiting(
+        &self,
+        mode: Mode,
+        since_ns: u64,
+        serial: u64,
+        evidence: &str,
+    ) -> frame::Waiting {
+        frame::Waiting {
+            series: u32::from(series(self.class, mode)),
+            instance: self.instance(mode),
+            lock: self.address,
+            since_ns,
+            serial,
+            evidence: evidence.into(),
+            ..frame::Waiting::default()
+        }
+    }
+}
+
 /// What was seen in earlier ticks.
 #[derive(Debug, Default)]
 pub struct Verifier {
@@ -142,6 +188,22 @@ impl Places {
                 .unwrap_or_default(),
             ..frame::TaskState::default()
         }
+    }
+
+    /// The live record of a task, made if there is none.
+    pub fn record<'l>(
+        &self,
+        memory: &impl Memory,
+        task: u64,
+        tid: u32,
+        live: &'l mut frame::Live,
+    ) -> &'l mut frame::TaskState {
+        let place = live.tasks.iter().position(|task| task.tid == tid);
+        let place = place.unwrap_or_else(|| {
+            live.tasks.push(self.describe(memory, task, tid));
+            live.tasks.len() - 1
+        });
+        &mut live.tasks[place]
     }
 
     /// When a task has run last, by the scheduler's clock (`update_curr`, kernel/sched/fair.c); it stays the same while the
@@ -251,6 +313,7 @@ impl Verifier {
         if self.read.len() > locks.len() * 2 {
             let known: HashSet<u64> = locks.iter().map(|lock| lock.address).collect();
             self.read.retain(|address, _| known.contains(address));
+            self.owners.retain(|address, _| known.contains(address));
         }
         contradicted
     }
@@ -287,25 +350,10 @@ impl Verifier {
         // It has held the lock since it ran last, at least. Before that it may have released and taken it again.
         let slept = places.last_run(memory, owner);
         let since_ns = slept.map_or(entry.1, |_| places.blocked_since(memory, owner, now_ns));
-        let holding = frame::Holding {
-            series: u32::from(series(lock.class, Mode::Write)),
-            instance: lock.slot,
-            lock: lock.address,
-            since_ns,
-            // The same owner that has not run since is the same holding.
-            serial: slept.unwrap_or(entry.1) ^ owner,
-            adopted: true,
-            evidence: "lock word".into(),
-            ..frame::Holding::default()
-        };
-        if let Some(task) = live.tasks.iter_mut().find(|task| task.tid == tid) {
-            task.holds.push(holding);
-            return;
-        }
-        live.tasks.push(frame::TaskState {
-            holds: vec![holding],
-            ..places.describe(memory, owner, tid)
-        });
+        // The same owner that has not run since is the same holding.
+        let serial = slept.unwrap_or(entry.1) ^ owner;
+        let holding = lock.holding(Mode::Write, since_ns, serial, "lock word");
+        places.record(memory, owner, tid, live).holds.push(holding);
     }
 }
 

@@ -21,10 +21,6 @@ use crate::source::kernel::words::Memory;
 
 /// Tasks that are looked at.
 const MOST_TASKS: usize = 65_536;
-/// Entry points of a task that are looked at.
-const MOST_INSIDE: u32 = 16;
-/// Offset of the worker in the emulator's `WorkStruct`, behind function and data.
-const WORKER: u64 = 16;
 
 /// Memory of another process.
 pub struct Process(pub u32);
@@ -138,7 +134,9 @@ impl Emulated {
         }
         let queues = self.queues();
         for lock in scene.watched.iter().filter(|w| w.kind == LockKind::Work) {
-            let worker = self.process.u64(lock.address.wrapping_add(WORKER));
+            let worker = self
+                .process
+                .u64(lock.address.wrapping_add(u64::from(self.layout.worker)));
             if let Some(worker) = worker.filter(|worker| *worker != 0) {
                 show_worker(&scene, lock, worker, now_ns, live);
             }
@@ -171,8 +169,8 @@ impl Emulated {
             ) else {
                 break;
             };
-            let inside = (0..depth.min(MOST_INSIDE))
-                .filter_map(|n| u32_at(self.layout.inside + 4 * n))
+            let inside = (0..depth.min(self.layout.deepest))
+                .map_while(|n| u32_at(self.layout.inside + 4 * n))
                 .filter_map(|entry| u8::try_from(entry).ok())
                 .filter(|entry| usize::from(*entry) < ENTRY_POINTS.len());
             let seen = Seen {

@@ -123,16 +123,9 @@ fn wait(
         if kind.is_some_and(|kind| kind != LockKind::Work && !shapes.knows(kind))
             && let Some(lock) = own(scene.watched, class, guest)
         {
-            let read = u32::from(lock.kind == LockKind::Rwsem && mode == Mode::Read);
             task.waits.push(frame::Waiting {
-                series: u32::from(series(class, mode)),
-                instance: lock.slot + read,
-                lock: lock.address,
-                since_ns,
-                serial: lock.address ^ since_ns,
                 entry,
-                evidence: "stack".into(),
-                ..frame::Waiting::default()
+                ..lock.waiting(mode, since_ns, lock.address ^ since_ns, "stack")
             });
             return only.holds.clone();
         }
@@ -217,17 +210,9 @@ fn hold(
         _ => return,
     };
     let Some(lock) = lock else { return };
-    let read = u32::from(lock.kind == LockKind::Rwsem && mode == Mode::Read);
     task.holds.push(frame::Holding {
-        series: wanted,
-        instance: lock.slot + read,
-        lock: lock.address,
-        since_ns,
-        serial: lock.address ^ since_ns,
         entry,
-        adopted: true,
-        evidence: evidence.into(),
-        ..frame::Holding::default()
+        ..lock.holding(mode, since_ns, lock.address ^ since_ns, evidence)
     });
 }
 

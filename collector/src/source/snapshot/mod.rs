@@ -19,7 +19,7 @@ mod works;
 use std::collections::{HashMap, HashSet};
 
 use probe_ebpf::abi::{Adopted, LockKind, Mode, series};
-use probe_ebpf::names::{class_id, entry_id};
+use probe_ebpf::names::class_id;
 
 use super::kernel::verify::{Places, Watched};
 use super::kernel::words::Memory;
@@ -254,7 +254,7 @@ impl Snapshot {
                     if known && !given {
                         found.stacks.extend(evidence::stack(slept, live));
                     }
-                    true
+                    given || known
                 }
                 _ => false,
             };
@@ -300,35 +300,26 @@ fn show_worker(
     worker: u64,
     seen_ns: u64,
     live: &mut frame::Live,
-) -> Option<()> {
+) {
     // It has lasted at least as long as somebody has waited for its end.
     let mut since_ns = seen_ns;
     for waits in live.tasks.iter().map(|task| &task.waits) {
         let of_work = waits.iter().filter(|wait| wait.lock == lock.address);
         since_ns = of_work.map(|wait| wait.since_ns).fold(since_ns, u64::min);
     }
-    let task = worker;
-    let worker = task_mut(scene, worker, live)?;
-    match worker
-        .holds
-        .iter_mut()
-        .find(|hold| hold.lock == lock.address)
-    {
+    let Some(task) = task_mut(scene, worker, live) else {
+        return;
+    };
+    match task.holds.iter_mut().find(|hold| hold.lock == lock.address) {
         Some(hold) => evidence::name(&mut hold.evidence, "lock word"),
-        None => worker.holds.push(frame::Holding {
-            series: u32::from(series(lock.class, Mode::Exclusive)),
-            instance: lock.slot,
-            lock: lock.address,
+        None => task.holds.push(lock.holding(
+            Mode::Exclusive,
             since_ns,
             // The same worker at the same work item.
-            serial: lock.address ^ task,
-            entry: u32::from(entry_id::NONE),
-            adopted: true,
-            evidence: "lock word".into(),
-            ..frame::Holding::default()
-        }),
+            lock.address ^ worker,
+            "lock word",
+        )),
     }
-    None
 }
 
 /// The record of a task, made if there is none.
@@ -338,15 +329,7 @@ fn task_mut<'l>(
     live: &'l mut frame::Live,
 ) -> Option<&'l mut frame::TaskState> {
     let tid = scene.places.tid(scene.memory, task)?;
-    let place = live.tasks.iter().position(|task| task.tid == tid);
-    let place = if let Some(place) = place {
-        place
-    } else {
-        live.tasks
-            .push(scene.places.describe(scene.memory, task, tid));
-        live.tasks.len() - 1
-    };
-    live.tasks.get_mut(place)
+    Some(scene.places.record(scene.memory, task, tid, live))
 }
 
 /// Puts a wait on record, unless it is there.
@@ -369,22 +352,11 @@ fn show_waiter(
         evidence::name(&mut wait.evidence, "lock word");
         return;
     }
-    let read = u32::from(lock.kind == LockKind::Rwsem && mode == Mode::Read);
-    state.waits.push(frame::Waiting {
-        series: u32::from(series(lock.class, mode)),
-        instance: lock.slot + read,
-        lock: lock.address,
-        since_ns,
-        // A task that goes on waiting for the same lock has not run meanwhile.
-        serial: lock.address
-            ^ scene
-                .places
-                .last_run(scene.memory, task)
-                .unwrap_or(since_ns),
-        entry: u32::from(entry_id::NONE),
-        evidence: "lock word".into(),
-        ..frame::Waiting::default()
-    });
+    // A task that goes on waiting for the same lock has not run meanwhile.
+    let last_run = scene.places.last_run(scene.memory, task);
+    let serial = lock.address ^ last_run.unwrap_or(since_ns);
+    let wait = lock.waiting(mode, since_ns, serial, "lock word");
+    state.waits.push(wait);
 }
 
 /// An owner that is known from the lock's word has held it for as long as the first in the queue has not run: a release

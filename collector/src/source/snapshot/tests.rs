@@ -1,6 +1,7 @@
 //! A look at constructed memory and stacks: what goes on record, and what does not.
 
 use probe_ebpf::abi::series;
+use probe_ebpf::names::entry_id;
 
 use super::evidence;
 use super::fake::Words;
