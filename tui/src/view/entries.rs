@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::widgets::Paragraph;
 
-use super::table::{self, Rows, Spec};
+use super::table::{self, Rows, Spec, spec};
 use crate::format;
 use crate::state::App;
 use crate::state::rows::{EntryColumn, EntryRow};
@@ -24,27 +24,12 @@ const COLUMNS: [Spec<EntryColumn>; 10] = [
     spec(None, "", "activity", (8, 120), 8),
 ];
 
-const fn spec(
-    sort: Option<EntryColumn>,
-    over: &'static str,
-    title: &'static str,
-    width: (usize, usize),
-    rank: u8,
-) -> Spec<EntryColumn> {
-    Spec {
-        sort,
-        over,
-        title,
-        width,
-        rank,
-        left: false,
-    }
-}
-
 /// Draws the table.
 pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     app.page = table::room(area);
     app.entries.scroll_to(app.page);
+    let targets = table::targets(area, app.entries.offset, app.entry_rows().len());
+    app.targets.extend(targets);
     let rows = app.entry_rows();
     if rows.is_empty() {
         frame.render_widget(Paragraph::new(super::empty(app)), area);

@@ -9,34 +9,18 @@ use ratatui::widgets::Paragraph;
 use apscope_collector::diagnose::{Finding, upstream};
 
 use super::overview::sign;
-use super::table::{self, Rows, Spec, cut};
+use super::table::{self, Rows, Spec, cut, spec};
 use super::words::{self, labelled};
 use crate::format;
+use crate::state::App;
 use crate::state::findings::{FindingColumn, FindingRow};
-use crate::state::{App, Target};
 
 const COLUMNS: [Spec<FindingColumn>; 4] = [
-    spec(Some(FindingColumn::Id), "id", (7, 7), 0),
-    spec(Some(FindingColumn::Severity), "severity", (10, 10), 1).to_the_left(),
-    spec(Some(FindingColumn::Since), "stood", (8, 8), 2),
-    spec(None, "finding", (20, 400), 3),
+    spec(Some(FindingColumn::Id), "", "id", (7, 7), 0),
+    spec(Some(FindingColumn::Severity), "", "severity", (10, 10), 1).to_the_left(),
+    spec(Some(FindingColumn::Since), "", "stood", (8, 8), 2),
+    spec(None, "", "finding", (20, 400), 3),
 ];
-
-const fn spec(
-    sort: Option<FindingColumn>,
-    title: &'static str,
-    width: (usize, usize),
-    rank: u8,
-) -> Spec<FindingColumn> {
-    Spec {
-        sort,
-        over: "",
-        title,
-        width,
-        rank,
-        left: false,
-    }
-}
 
 /// Draws list and explanation.
 pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
@@ -68,15 +52,7 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     app.page = table::room(list_area);
     app.findings.scroll_to(app.page);
     let first = app.findings.offset;
-    for row in first..count.min(first + app.page) {
-        let line = (row - first) as u16 + list_area.height - app.page as u16;
-        let target = Rect {
-            y: list_area.y + line,
-            height: 1,
-            ..list_area
-        };
-        app.targets.push((target, Target::Row(row)));
-    }
+    app.targets.extend(table::targets(list_area, first, count));
     let theme = app.theme;
     let rows = &app.rows().findings;
     let columns = table::columns(&COLUMNS, 7, &app.findings);

@@ -6,38 +6,22 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::table::{self, Rows, Spec, cut, pad};
+use super::table::{self, Rows, Spec, cut, pad, spec};
 use super::words;
 use crate::format;
+use crate::state::App;
 use crate::state::guests::{GuestColumn, GuestRow, Queue, QueueState, State};
-use crate::state::{App, Target};
 use crate::theme::Theme;
 
 const COLUMNS: [Spec<GuestColumn>; 7] = [
-    spec(Some(GuestColumn::Name), "guest", (8, 8), 0),
-    spec(None, "state", (17, 17), 1),
-    spec(None, "in KVM_RUN", (12, 12), 4),
-    spec(Some(GuestColumn::Waiting), "waiting", (7, 7), 3),
-    spec(Some(GuestColumn::Wait), "longest", (7, 7), 2),
-    spec(None, "for", (23, 30), 5),
-    spec(None, "blocked by", (28, 60), 3),
+    spec(Some(GuestColumn::Name), "", "guest", (8, 8), 0),
+    spec(None, "", "state", (17, 17), 1),
+    spec(None, "", "in KVM_RUN", (12, 12), 4),
+    spec(Some(GuestColumn::Waiting), "", "waiting", (7, 7), 3),
+    spec(Some(GuestColumn::Wait), "", "longest", (7, 7), 2),
+    spec(None, "", "for", (23, 30), 5),
+    spec(None, "", "blocked by", (28, 60), 3),
 ];
-
-const fn spec(
-    sort: Option<GuestColumn>,
-    title: &'static str,
-    width: (usize, usize),
-    rank: u8,
-) -> Spec<GuestColumn> {
-    Spec {
-        sort,
-        over: "",
-        title,
-        width,
-        rank,
-        left: false,
-    }
-}
 
 /// Draws table and matrix.
 pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
@@ -57,17 +41,7 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     app.page = table::room(list_area);
     app.guests.scroll_to(app.page);
     let first = app.guests.offset;
-    for row in first..count.min(first + app.page) {
-        let line = (row - first) as u16 + list_area.height - app.page as u16;
-        app.targets.push((
-            Rect {
-                y: list_area.y + line,
-                height: 1,
-                ..list_area
-            },
-            Target::Row(row),
-        ));
-    }
+    app.targets.extend(table::targets(list_area, first, count));
     let rows = &app.rows().guests;
     let longest = rows
         .iter()

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::widgets::Paragraph;
 
-use super::table::{self, Rows, Spec};
+use super::table::{self, Rows, Spec, spec};
 use crate::format;
 use crate::state::App;
 use crate::state::rows::{LockColumn, LockRow};
@@ -27,27 +27,12 @@ const COLUMNS: [Spec<LockColumn>; 13] = [
     spec(None, "", "activity", (8, 120), 12),
 ];
 
-const fn spec(
-    sort: Option<LockColumn>,
-    over: &'static str,
-    title: &'static str,
-    width: (usize, usize),
-    rank: u8,
-) -> Spec<LockColumn> {
-    Spec {
-        sort,
-        over,
-        title,
-        width,
-        rank,
-        left: false,
-    }
-}
-
 /// Draws the table.
 pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     app.page = table::room(area);
     app.locks.scroll_to(app.page);
+    let targets = table::targets(area, app.locks.offset, app.lock_rows().len());
+    app.targets.extend(targets);
     let rows = app.lock_rows();
     if rows.is_empty() {
         frame.render_widget(Paragraph::new(super::empty(app)), area);

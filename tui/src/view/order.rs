@@ -9,38 +9,29 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::table::{self, Rows, Spec, cut, pad};
+use super::table::{self, Rows, Spec, cut, pad, spec};
 use super::words;
 use crate::format;
+use crate::state::App;
 use crate::state::detail::EdgeDetail;
 use crate::state::order::{EdgeColumn, EdgeRow, Graph, class_name};
-use crate::state::{App, Target};
 use crate::theme::Theme;
 
 const COLUMNS: [Spec<EdgeColumn>; 6] = [
-    spec(Some(EdgeColumn::Held), "held", (23, 23), 0),
-    spec(Some(EdgeColumn::Acquired), "taken meanwhile", (23, 23), 0).to_the_left(),
-    spec(Some(EdgeColumn::Count), "count", (8, 8), 1),
-    spec(Some(EdgeColumn::Cycle), "cycle", (6, 6), 1),
-    spec(None, "lockdep", (8, 8), 2),
-    spec(None, "functions", (20, 70), 3),
+    spec(Some(EdgeColumn::Held), "", "held", (23, 23), 0),
+    spec(
+        Some(EdgeColumn::Acquired),
+        "",
+        "taken meanwhile",
+        (23, 23),
+        0,
+    )
+    .to_the_left(),
+    spec(Some(EdgeColumn::Count), "", "count", (8, 8), 1),
+    spec(Some(EdgeColumn::Cycle), "", "cycle", (6, 6), 1),
+    spec(None, "", "lockdep", (8, 8), 2),
+    spec(None, "", "functions", (20, 70), 3),
 ];
-
-const fn spec(
-    sort: Option<EdgeColumn>,
-    title: &'static str,
-    width: (usize, usize),
-    rank: u8,
-) -> Spec<EdgeColumn> {
-    Spec {
-        sort,
-        over: "",
-        title,
-        width,
-        rank,
-        left: false,
-    }
-}
 
 /// Draws graph and edges.
 pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
@@ -87,17 +78,7 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     app.page = table::room(list_area);
     app.edges.scroll_to(app.page);
     let first = app.edges.offset;
-    for row in first..count.min(first + app.page) {
-        let line = (row - first) as u16 + list_area.height - app.page as u16;
-        app.targets.push((
-            Rect {
-                y: list_area.y + line,
-                height: 1,
-                ..list_area
-            },
-            Target::Row(row),
-        ));
-    }
+    app.targets.extend(table::targets(list_area, first, count));
     let rows = &app.rows().edges;
     if rows.is_empty() {
         frame.render_widget(Paragraph::new(super::empty(app)), list_area);

@@ -10,6 +10,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
+use crate::state::Target;
 use crate::state::table::{self as state, TableState};
 use crate::theme::Theme;
 
@@ -28,6 +29,25 @@ pub struct Spec<C: 'static> {
     pub rank: u8,
     /// Text, which stands to the left although it can be sorted by.
     pub left: bool,
+}
+
+/// A column. `over` and `title` are the two lines of its header.
+#[must_use]
+pub const fn spec<C: Copy>(
+    sort: Option<C>,
+    over: &'static str,
+    title: &'static str,
+    width: (usize, usize),
+    rank: u8,
+) -> Spec<C> {
+    Spec {
+        sort,
+        over,
+        title,
+        width,
+        rank,
+        left: false,
+    }
 }
 
 impl<C> Spec<C> {
@@ -164,6 +184,20 @@ pub struct Rows {
     pub count: usize,
     /// The selected one.
     pub selected: Option<usize>,
+}
+
+/// Where the rows of a table stand, for the mouse.
+pub fn targets(area: Rect, first: usize, count: usize) -> impl Iterator<Item = (Rect, Target)> {
+    let room = room(area);
+    let top = area.y + area.height - room as u16;
+    (first..count).take(room).zip(top..).map(move |(row, y)| {
+        let line = Rect {
+            y,
+            height: 1,
+            ..area
+        };
+        (line, Target::Row(row))
+    })
 }
 
 /// Rows that fit below the header.

@@ -140,6 +140,34 @@ fn the_first_run_says_what_it_is_until_a_key_is_pressed() {
 }
 
 #[test]
+fn each_row_of_a_table_can_be_hit_where_its_name_stands() {
+    use crate::state::Target;
+    let mut app = app(Theme::COLOUR);
+    for view in [View::Locks, View::Entries, View::Guests] {
+        app.show(view);
+        let text = lines(&drawn(&mut app, 120, 40));
+        let names: Vec<String> = match view {
+            View::Locks => app.lock_rows().iter().map(|row| row.name.clone()).collect(),
+            View::Entries => {
+                let rows = app.entry_rows().iter();
+                rows.map(|row| row.facts.name.to_owned()).collect()
+            }
+            _ => {
+                let rows = app.rows().guests.iter();
+                rows.map(|row| row.name.clone()).collect()
+            }
+        };
+        assert!(!names.is_empty(), "{view:?}");
+        for (row, name) in names.iter().enumerate() {
+            let hit = app.targets.iter().find(|(_, t)| *t == Target::Row(row));
+            let (area, _) = hit.unwrap_or_else(|| panic!("{view:?}: nothing to hit at {name}"));
+            let line = text.lines().nth(usize::from(area.y)).unwrap();
+            assert!(line.contains(name.as_str()), "{name}: {line}");
+        }
+    }
+}
+
+#[test]
 fn what_the_mouse_can_hit_is_where_it_is_drawn() {
     use crate::state::Target;
     let mut app = app(Theme::COLOUR);
