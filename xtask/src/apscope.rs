@@ -31,6 +31,25 @@ pub fn binary(root: &Path, given: Option<PathBuf>) -> Result<PathBuf, Failure> {
     Ok(root.join("target/release/apscope"))
 }
 
+/// Records the emulated driver, measured in process, into a file. With so many guests, for so long.
+pub fn record(
+    binary: &Path,
+    options: &[&str],
+    (guests, duration): (&str, &str),
+    file: &Path,
+) -> Result<(), Failure> {
+    process::run(
+        Command::new(binary)
+            .args(["record", "-q", "--source", "emulator"])
+            .args(["--probe", "in-process"])
+            .args(options)
+            .args(["--guests", guests, "--duration", duration])
+            .arg("-o")
+            .arg(file),
+        &format!("recording {}", file.display()),
+    )
+}
+
 /// One run of the emulated driver.
 #[derive(Debug, Clone)]
 pub struct Export {

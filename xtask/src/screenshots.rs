@@ -67,21 +67,11 @@ fn record(binary: &Path, folder: &Path) -> Result<(), Failure> {
     fs::create_dir_all(folder).map_err(|e| Failure::file("creating", folder, &e))?;
     for (scenario, generation, guests, duration) in RECORDINGS {
         let file = folder.join(format!("{scenario}-{generation}.apscope"));
-        process::run(
-            Command::new(binary)
-                .args([
-                    "record",
-                    "-q",
-                    "--source",
-                    "emulator",
-                    "--probe",
-                    "in-process",
-                ])
-                .args(["--scenario", scenario, "--generation", generation])
-                .args(["--guests", &guests.to_string(), "--duration", duration])
-                .arg("-o")
-                .arg(&file),
-            &format!("recording {}", file.display()),
+        apscope::record(
+            binary,
+            &["--scenario", scenario, "--generation", generation],
+            (&guests.to_string(), duration),
+            &file,
         )?;
     }
     Ok(())

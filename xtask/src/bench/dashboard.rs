@@ -4,9 +4,6 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use serde_json::Value;
 
 use super::process;
 use crate::apscope::{self, Scratch};
@@ -45,34 +42,14 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
     let binary = apscope::binary(root, options.binary.clone())?;
     let scratch = Scratch::new()?;
     let recording = scratch.path().join("guests.apscope");
-    process::run(
-        Command::new(&binary)
-            .args([
-                "record",
-                "-q",
-                "--source",
-                "emulator",
-                "--probe",
-                "in-process",
-            ])
-            .args(["--generation", "v6.0", "--vcpus", "1"])
-            .args(["--guests", &options.guests.to_string()])
-            .args(["--duration", &options.duration])
-            .arg("-o")
-            .arg(&recording),
-        "recording",
+    let guests = options.guests.to_string();
+    apscope::record(
+        &binary,
+        &["--generation", "v6.0", "--vcpus", "1"],
+        (&guests, &options.duration),
+        &recording,
     )?;
-    let output = Command::new("cargo")
-        .current_dir(root)
-        .args(["run", "--quiet", "--release", "--package", "apscope-tui"])
-        .args(["--example", "bench_dashboard", "--"])
-        .arg(&recording)
-        .output()
-        .map_err(|e| Failure::new("running the example").cause(e.to_string()))?;
-    if !output.status.success() {
-        return Err(Failure::new("the example failed")
-            .cause(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
-    }
+    let measured = super::example(root, "apscope-tui", "bench_dashboard", Some(&recording))?;
     let mut text = format!(
         "# Cost of the dashboard\n\n\
          A recording of {} guests of the emulated driver, ten frames a second, each folded, diagnosed and drawn at 200 by\n\
@@ -85,15 +62,11 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
         process::provenance(),
     );
     let mut slow = None;
-    let mut views = 0;
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let row: Value = serde_json::from_str(line)
-            .map_err(|e| Failure::new(format!("not JSON: {line}")).cause(e.to_string()))?;
+    for row in &measured {
         let view = row["view"].as_str().unwrap_or("?");
         let share =
             count(&row["busy_ns"]) as f64 * 100.0 / count(&row["recorded_ns"]).max(1) as f64;
         let p99 = count(&row["draw_p99_ns"]);
-        views += 1;
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
@@ -112,9 +85,6 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
                 p99 / 1_000
             ));
         }
-    }
-    if views == 0 {
-        return Err(Failure::new("the example measured nothing"));
     }
     let table = root.join(&options.output);
     fs::write(&table, text).map_err(|e| Failure::file("writing", &table, &e))?;

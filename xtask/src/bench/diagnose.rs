@@ -3,9 +3,6 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use serde_json::Value;
 
 use super::process;
 use crate::compare::count;
@@ -29,21 +26,7 @@ const MUST_REACH_NS: u64 = 2_000_000;
 
 /// Runs the example and writes the table.
 pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
-    let output = Command::new("cargo")
-        .current_dir(root)
-        .args(["run", "--quiet", "--release"])
-        .args([
-            "--package",
-            "apscope-collector",
-            "--example",
-            "bench_diagnose",
-        ])
-        .output()
-        .map_err(|e| Failure::new("running the example").cause(e.to_string()))?;
-    if !output.status.success() {
-        return Err(Failure::new("the example failed")
-            .cause(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
-    }
+    let measured = super::example(root, "apscope-collector", "bench_diagnose", None)?;
     let mut text = format!(
         "# Time of the diagnosis\n\n\
          `Diagnosis::observe` in the release build, one thread, {} µs a tick at most in the median. The time of folding\n\
@@ -54,13 +37,9 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
         process::provenance(),
     );
     let mut slow = None;
-    let mut cases = 0;
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let case: Value = serde_json::from_str(line)
-            .map_err(|e| Failure::new(format!("not JSON: {line}")).cause(e.to_string()))?;
+    for case in &measured {
         let name = case["case"].as_str().unwrap_or("?");
         let median = count(&case["median_ns"]);
-        cases += 1;
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
@@ -81,9 +60,6 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
         if median > MUST_REACH_NS {
             slow = Some(format!("{name}: {} us in the median", median / 1_000));
         }
-    }
-    if cases == 0 {
-        return Err(Failure::new("the example measured nothing"));
     }
     let table = root.join(&options.output);
     fs::write(&table, text).map_err(|e| Failure::file("writing", &table, &e))?;

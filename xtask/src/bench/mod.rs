@@ -11,6 +11,7 @@ mod throughput;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -52,6 +53,39 @@ pub struct Options {
     /// Use this apscope instead of building one
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+}
+
+/// Runs an example of a crate in the release build; gives the JSON objects that it prints, one a line, of which there must
+/// be one at least.
+fn example(
+    root: &Path,
+    package: &str,
+    name: &str,
+    argument: Option<&Path>,
+) -> Result<Vec<Value>, Failure> {
+    let output = Command::new("cargo")
+        .current_dir(root)
+        .args(["run", "--quiet", "--release", "--package", package])
+        .args(["--example", name, "--"])
+        .args(argument)
+        .output()
+        .map_err(|e| Failure::new("running the example").cause(e.to_string()))?;
+    if !output.status.success() {
+        return Err(Failure::new("the example failed")
+            .cause(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let measured: Vec<Value> = printed
+        .lines()
+        .map(|line| {
+            serde_json::from_str(line)
+                .map_err(|e| Failure::new(format!("not JSON: {line}")).cause(e.to_string()))
+        })
+        .collect::<Result<_, _>>()?;
+    if measured.is_empty() {
+        return Err(Failure::new("the example measured nothing"));
+    }
+    Ok(measured)
 }
 
 /// One thread takes and releases one mutex, back to back.
