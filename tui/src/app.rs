@@ -12,8 +12,8 @@ use std::time::Duration;
 use apscope_collector::cli::Failure;
 use apscope_collector::frame::Frame;
 use apscope_collector::options::RunOptions;
-use apscope_collector::source::Session;
 use apscope_collector::source::leave::detach_in_background;
+use apscope_collector::source::{Session, SourceError};
 use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{Event, EventStream};
 use crossterm::execute;
@@ -97,8 +97,12 @@ fn watch(mut app: App, mut feed: Feed, limits: Limits) -> Result<(), Failure> {
         drive(&mut app, &mut feed, &mut guard, limits).await
     });
     // Not told to stop: an emulator that others watch too goes on, and our own one ends with the connection.
+    let failure = failure(&feed);
     drop(feed);
     result?;
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
     match app.ending {
         Some(Ending::Died(detail)) if app.replay.is_none() => Err(Failure::new(
             "the source ended unexpectedly",
@@ -106,6 +110,14 @@ fn watch(mut app: App, mut feed: Feed, limits: Limits) -> Result<(), Failure> {
             "again; `apscope record` keeps what is measured up to such a moment",
         )),
         _ => Ok(()),
+    }
+}
+
+/// Why a kernel could not be measured, after its memory had been read.
+fn failure(feed: &Feed) -> Option<SourceError> {
+    match feed {
+        Feed::Live(session) => session.ended().failed,
+        Feed::Tape(_) => None,
     }
 }
 
@@ -146,6 +158,9 @@ async fn drive(
                     app.apply(&frame);
                 } else {
                     open = false;
+                    if let Some(error) = failure(feed) {
+                        app.ending = Some(Ending::Died(error.to_string()));
+                    }
                     app.closed();
                     if app.ending == Some(Ending::InOrder) {
                         return Ok(());

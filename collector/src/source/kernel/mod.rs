@@ -1,8 +1,8 @@
 //! The kernel as a source: the real driver, or any lock that a person names.
 //!
-//! [`start`] finds out what the machine has and allows, makes the attach plan, loads the programs that it needs, adopts
-//! the locks that are there and attaches; [`run`] then reads a frame a tick, like the emulator's source. Nothing is
-//! pinned, and everything goes with the process.
+//! [`start`] finds out what the machine has and allows, makes the attach plan, loads what reads memory, and adopts the locks
+//! that are there; [`run`] reads some frames of memory alone, attaches (`attaching.rs`), and then reads a frame a tick, like
+//! the emulator's source. Nothing is pinned, and everything goes with the process.
 
 mod adopted;
 mod attaching;
