@@ -12,6 +12,7 @@ mod doctor;
 mod explain;
 mod export;
 mod failure;
+mod folder;
 mod globals;
 mod live;
 mod output;
@@ -20,6 +21,7 @@ pub mod program;
 mod record;
 pub mod usage;
 pub mod values;
+mod writing;
 
 use std::process::ExitCode;
 
