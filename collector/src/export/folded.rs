@@ -36,7 +36,7 @@ impl Folded {
     /// Takes the stacks of a frame: those of waits and holds that have ended, since others are in no sum yet.
     pub fn frame(&mut self, frame: &Frame) {
         for stack in frame.stacks.iter().filter(|stack| stack.ended) {
-            let functions: Vec<_> = stack.frames.iter().rev().map(|f| part(f)).collect();
+            let functions: Vec<_> = stack.frames.iter().rev().map(|f| function(f)).collect();
             let (Ok(series), Ok(entry)) = (u8::try_from(stack.series), u8::try_from(stack.entry))
             else {
                 continue;
@@ -136,7 +136,36 @@ impl Folded {
     }
 }
 
+/// A function without the offset in it, so that all of its places are one; with the module's name, but not with the path of
+/// a program.
+fn function(frame: &str) -> String {
+    let name = frame.split_once("+0x").map_or(frame, |(name, _)| name);
+    let module = frame.split_once(" [").map(|(_, module)| module);
+    match module.filter(|module| !module.contains('/') && !name.contains('[')) {
+        Some(module) => part(&format!("{name} [{module}")),
+        None => part(name.trim_end()),
+    }
+}
+
 /// A frame of a line: what separates frames and lines is not in it.
 fn part(text: &str) -> String {
     text.replace([';', '\n', '\r'], "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_named_without_their_offsets() {
+        for (frame, name) in [
+            ("kvm_s390_handle_pv+0x1f2 [kvm]", "kvm_s390_handle_pv [kvm]"),
+            ("schedule+0x3c", "schedule"),
+            ("main+0x10 [/usr/bin/a b]", "main"),
+            ("0x7f8944e2f1f5", "0x7f8944e2f1f5"),
+            ("a;b+0x1", "a_b"),
+        ] {
+            assert_eq!(function(frame), name);
+        }
+    }
 }

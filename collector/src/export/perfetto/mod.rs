@@ -9,9 +9,10 @@ pub mod proto;
 mod releases;
 mod tracks;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
+use probe_ebpf::abi::Span;
 use prost::Message;
 
 use super::driver;
@@ -23,7 +24,7 @@ use proto::{
     SLICE_BEGIN, SLICE_END, STATE_CLEARED, TracePacket, TracePacketDefaults, TrackDescriptor,
     TrackEvent,
 };
-use releases::{Release, Releases};
+use releases::{Lock, Release, Releases};
 use tracks::{Place, Tracks};
 
 /// The one sequence of packets.
@@ -49,6 +50,8 @@ pub struct Trace<W: Write> {
     begun: bool,
     tracks: Tracks,
     releases: Releases,
+    /// Classes of locks whose instances are told apart.
+    classes: BTreeSet<u8>,
     counts: Counts,
     packet: Vec<u8>,
 }
@@ -61,6 +64,7 @@ impl<W: Write> Trace<W> {
             begun: false,
             tracks: Tracks::default(),
             releases: Releases::default(),
+            classes: BTreeSet::new(),
             counts: Counts::default(),
             packet: Vec::new(),
         }
@@ -80,6 +84,10 @@ impl<W: Write> Trace<W> {
         if !self.begun && model.meta.is_some() {
             self.begun = true;
             self.begin(model)?;
+        }
+        if frame.meta.is_some() {
+            let all = model.instances.values();
+            self.classes = all.map(|instance| (instance.series >> 1) as u8).collect();
         }
         for row in rows(model, frame) {
             if row.is_lock() {
@@ -188,9 +196,7 @@ impl<W: Write> Trace<W> {
         event
             .debug_annotations
             .extend(row.mode().map(|mode| text("mode", mode)));
-        let address = model.instances.get(&raw.instance).map(|i| i.address);
-        if let Some(address) = address {
-            let lock = (raw.what >> 1, address);
+        if let Some(lock) = self.identity(model, &raw) {
             if let Some(release) = self.releases.that_let_in(lock, &raw) {
                 self.counts.arrows += 1;
                 let flow = self.counts.arrows;
@@ -214,6 +220,16 @@ impl<W: Write> Trace<W> {
         }
         self.counts.holds += 1;
         self.slice(track, raw.start_ns, raw.duration_ns, event)
+    }
+
+    /// Which lock a span is of: by its address, both modes of an rwsem being one; by its class where there is only one of
+    /// it; `None` where it is not known which.
+    fn identity(&self, model: &Model, raw: &Span) -> Option<Lock> {
+        let class = raw.what >> 1;
+        match model.instances.get(&raw.instance) {
+            Some(instance) => Some((class, instance.address)),
+            None => (!self.classes.contains(&class)).then_some((class, 0)),
+        }
     }
 
     /// Tasks that wait for each lock class, and records lost so far.

@@ -37,9 +37,10 @@ pub fn distribution(histogram: &Histogram, class: &str) -> Option<Markup> {
     Some(html! {
         svg.distribution viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label="distribution" {
             @for power in (from as u32..=to as u32).step_by(every) {
-                @let x = at(x(1 << power.min(63)));
-                line.grid x1=(x) x2=(x) y1=(TOP) y2=(floor) {}
-                text.tick x=(x) y=(HEIGHT - 7.0) text-anchor="middle" { (tick(1 << power.min(63))) }
+                @let x = x(1 << power.min(63));
+                @let anchor = if x < 24.0 { "start" } else if x > WIDTH - 24.0 { "end" } else { "middle" };
+                line.grid x1=(at(x)) x2=(at(x)) y1=(TOP) y2=(floor) {}
+                text.tick x=(at(x)) y=(HEIGHT - 7.0) text-anchor=(anchor) { (tick(1 << power.min(63))) }
             }
             @for bar in &bars {
                 @let (left, right) = (x(bar.lower_ns), x(bar.upper_ns + 1));
@@ -59,7 +60,7 @@ pub fn distribution(histogram: &Histogram, class: &str) -> Option<Markup> {
                     line.mark x1=(at(line)) x2=(at(line)) y1=(TOP - 12.0 + 10.0 * n as f64) y2=(floor) {}
                     text.label x=(at(if end { line - 4.0 } else { line + 4.0 })) y=(TOP - 9.0 + 11.0 * n as f64)
                         text-anchor=(if end { "end" } else { "start" }) {
-                        (name) " " (duration(ns))
+                        (name) " " (duration(ns).replace("us", "µs"))
                     }
                 }
             }

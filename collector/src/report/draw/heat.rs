@@ -22,7 +22,7 @@ pub fn heat(map: &Map, column_ns: u64, elapsed_ns: u64, class: &str) -> Option<M
     let floor = f64::from(high - low + 1) * ROW + 4.0;
     let height = floor + BOTTOM;
     let step = steps(columns * column_ns);
-    let every = ((high - low) as usize / 8).max(1);
+    let every = ((high - low) as usize).div_ceil(8).max(2);
     Some(html! {
         svg.heat viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-label="distribution over time" {
             @for power in (low..=high).step_by(every) {

@@ -23,7 +23,7 @@ pub(in crate::report) fn section(known: &Known<'_>) -> Markup {
             h2 { "Entry points" }
             (table(&["function", "calls", "in flight", "p50", "p99", "max", "returned"], &rows))
             @if rows.len() < entries.len() {
-                p.facts { (entries.len() - rows.len()) " more were not called." }
+                p.facts { "Not called: " (entries.len() - rows.len()) " more." }
             }
             div.figures {
                 @for (id, entry) in called {
@@ -42,9 +42,10 @@ pub(in crate::report) fn section(known: &Known<'_>) -> Markup {
 }
 
 fn row(entry: &EntryPoint) -> Vec<Cell> {
-    let returned: Vec<_> = entry
-        .returns
-        .iter()
+    let mut returns: Vec<_> = entry.returns.iter().collect();
+    returns.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    let returned: Vec<_> = returns
+        .into_iter()
         .map(|(returned, count)| format!("{returned} {}", grouped(*count)))
         .collect();
     vec![

@@ -24,6 +24,8 @@ pub(in crate::report) fn section(known: &Known<'_>) -> Markup {
         .overhead
         .programs
         .iter()
+        // Where the kernel does not count them, there is nothing to say.
+        .filter(|program| program.runs > 0)
         .map(|program| {
             vec![
                 Cell::code(&program.name),

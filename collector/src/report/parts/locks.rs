@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{Cell, Known, figure, grouped, percent, table};
+use super::{Cell, Known, figure, grouped, table};
 use crate::export::json::Lock;
 use crate::model::histogram::Histogram;
 use crate::model::{Series, query};
@@ -29,7 +29,7 @@ pub(in crate::report) fn section(known: &Known<'_>) -> Markup {
                     "hold p99", "hold max"],
                 &rows,
             ))
-            @if unused > 0 { p.facts { (unused) " more were not used." } }
+            @if unused > 0 { p.facts { "Not used: " (unused) " more." } }
             @for (id, series) in used { (pictures(known, id, series)) }
         }
     }
@@ -51,7 +51,7 @@ fn row(lock: &Lock) -> Vec<Cell> {
         Cell::text(kind),
         Cell::Count(lock.acquisitions),
         Cell::Count(lock.contended),
-        Cell::text(percent(lock.contended, lock.acquisitions)),
+        Cell::Share(lock.contended, lock.acquisitions),
         Cell::Time(lock.wait.p50_ns),
         Cell::Time(lock.wait.p99_ns),
         Cell::Time(lock.wait.max_ns),

@@ -33,6 +33,8 @@ enum Cell {
     /// In a fixed-width font.
     Code(String),
     Count(u64),
+    /// A part of a whole, as a percentage.
+    Share(u64, u64),
     /// Nanoseconds; nothing where there is no value.
     Time(Option<u64>),
 }
@@ -51,6 +53,9 @@ impl Cell {
             Self::Text(text) => html! { td { (text) } },
             Self::Code(text) => html! { td { code { (text) } } },
             Self::Count(count) => html! { td.number data-v=(count) { (grouped(*count)) } },
+            Self::Share(part, whole) => {
+                html! { td.number data-v=(*part as f64 / (*whole).max(1) as f64) { (percent(*part, *whole)) } }
+            }
             Self::Time(None) => html! { td.number data-v="-1" { "–" } },
             Self::Time(Some(ns)) => {
                 html! { td.number data-v=(ns) { (duration(*ns).replace("us", "µs")) } }
@@ -59,7 +64,7 @@ impl Cell {
     }
 
     const fn is_number(&self) -> bool {
-        matches!(self, Self::Count(_) | Self::Time(_))
+        matches!(self, Self::Count(_) | Self::Share(..) | Self::Time(_))
     }
 }
 
