@@ -312,19 +312,37 @@ fn a_trace_has_a_slice_for_each_span() {
 
 #[test]
 fn arrows_go_from_a_release_to_who_waited() {
-    let frames = recorded("--scenario pqap-storm --duration 1s");
+    let frames = recorded("--scenario steady --duration 2s");
     let (_, files) = exports(&frames, Origin::Live);
     let packets = trace(&files);
     no_slices_overlap(&packets);
-    let (waits, arrows) = (
-        in_category(&packets, "wait"),
-        in_category(&packets, "release"),
-    );
-    assert!(waits > 20, "{waits}");
-    assert!(
-        arrows * 10 >= waits * 9,
-        "{arrows} arrows for {waits} waits"
-    );
+    // Releases of each lock: when, and by whom.
+    let mut releases: BTreeMap<String, Vec<(u64, String)>> = BTreeMap::new();
+    let spans = table(&files, "spans");
+    let locks = || spans.iter().filter(|span| span["kind"] == "lock");
+    let number =
+        |span: &BTreeMap<String, String>, column: &str| span[column].parse::<u64>().unwrap();
+    for span in locks() {
+        let at = number(span, "start_ns") + number(span, "duration_ns");
+        let of = releases.entry(span["name"].clone()).or_default();
+        of.push((at, span["tid"].clone()));
+    }
+    for of in releases.values_mut() {
+        of.sort();
+    }
+    let let_in = locks().filter(|span| {
+        let (until, wait) = (number(span, "start_ns"), number(span, "wait_ns"));
+        let of = &releases[&span["name"]];
+        let first = of.partition_point(|release| release.0 < until - wait);
+        let meanwhile = of[first..].iter().take_while(|release| release.0 <= until);
+        wait > 0
+            && meanwhile
+                .into_iter()
+                .any(|release| release.1 != span["tid"])
+    });
+    let (expected, found) = (let_in.count(), in_category(&packets, "release"));
+    assert!(expected > 20, "{expected}");
+    assert_eq!(found, expected);
 }
 
 #[cfg(target_endian = "little")]
