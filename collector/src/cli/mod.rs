@@ -12,14 +12,17 @@ mod doctor;
 mod explain;
 mod export;
 mod failure;
+mod folder;
 mod globals;
 mod live;
 mod output;
 pub mod plain;
 pub mod program;
 mod record;
+mod report;
 pub mod usage;
 pub mod values;
+mod writing;
 
 use std::process::ExitCode;
 
@@ -36,12 +39,17 @@ pub use export::{ExportArgs, Format, fold_recording};
 pub use failure::{EXIT_FAILED, Failure};
 pub use globals::{Color, Globals, run_options};
 pub use record::RecordArgs;
+pub use report::ReportArgs;
 
 /// The commands that need no terminal.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Command {
     /// Write what was measured, from a recording or live, in a format that other tools read
     Export(ExportArgs),
+    /// Write one page of HTML about what was measured: findings, distributions, the order of locks, the environment
+    ///
+    /// It needs no network and no scripts, follows the light or dark colours of whoever reads it, and prints well.
+    Report(ReportArgs),
     /// Record everything that is measured into a file; ctrl-c ends it cleanly
     Record(RecordArgs),
     /// Say what is the matter: who waits for whom, why, what can help, and what upstream did about it
@@ -68,6 +76,7 @@ pub enum Command {
 pub fn run(command: &Command, globals: &Globals) -> Result<ExitCode, Failure> {
     match command {
         Command::Export(args) => export::run(args, globals),
+        Command::Report(args) => report::run(args, globals),
         Command::Record(args) => record::run(args, globals),
         Command::Diagnose(args) => diagnose::run(args, globals),
         Command::Compare(args) => compare::run(args, globals),

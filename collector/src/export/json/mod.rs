@@ -18,6 +18,7 @@ use crate::model::histogram::{Coarse, Histogram};
 use crate::model::query;
 use crate::model::{EdgeId, Entry, Model, return_name};
 
+pub use super::Origin;
 pub use findings::{Finding, Keeps, Link, Root, Waits};
 pub use live::{Holder, Live, OnBehalfOf, Stack, Waiter, Write};
 pub use locks::{Instance, Lock, PerEntry};
@@ -26,15 +27,6 @@ pub use run::{AttachPoint, Events, Interval, Overhead, Program, ProgramEvents, S
 
 /// Number of this schema.
 pub const SCHEMA: u32 = 1;
-
-/// Where the frames came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// A running source.
-    Live,
-    /// A recording.
-    Recording,
-}
 
 /// The whole document.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -292,7 +284,7 @@ impl Document {
             writes: Write::all(model),
             objects: Object::all(model),
             stacks: Stack::all(model),
-            exact: model.loss.exact() && model.ignored == 0 && !query::counts_nothing(model),
+            exact: super::exact(model),
             missed: model.loss.missed,
             events: Events::of(&model.loss),
             overhead: Overhead::of(&model.overhead),
