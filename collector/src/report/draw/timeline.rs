@@ -34,7 +34,8 @@ pub fn timeline(excerpt: &Excerpt) -> Option<Markup> {
             @for n in 0..=(length / step) {
                 @let line = x(excerpt.from_ns + n * step);
                 line.grid x1=(at(line)) x2=(at(line)) y1=(TOP) y2=(at(floor)) {}
-                text.tick x=(at(line)) y=(at(height - 6.0)) text-anchor=(if n == 0 { "start" } else { "middle" }) {
+                @let anchor = if n == 0 { "start" } else if line > WIDTH - 30.0 { "end" } else { "middle" };
+                text.tick x=(at(line)) y=(at(height - 6.0)) text-anchor=(anchor) {
                     (moment(n * step))
                 }
             }
