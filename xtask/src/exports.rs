@@ -34,6 +34,9 @@ pub struct Options {
     keep: Option<PathBuf>,
 }
 
+/// Exports, has it read, and gives the result in one line.
+type Run = Box<dyn Fn(&Files) -> Result<String, Failure>>;
+
 /// One reader of one format.
 struct Proof {
     format: &'static str,
@@ -42,7 +45,7 @@ struct Proof {
     version: Vec<String>,
     /// Where it comes from.
     from: &'static str,
-    run: Box<dyn Fn(&Files) -> Result<String, Failure>>,
+    run: Run,
 }
 
 /// Where exports are.
