@@ -60,7 +60,7 @@ fn each_format_is_written_and_nothing_else() {
     }
     place.run("report run.apscope -o report.html");
     assert!(fs::metadata(place.path("report.html")).unwrap().len() > 10_000);
-    assert_eq!(names(&place, "out.csv").len(), 19);
+    assert_eq!(names(&place, "out.csv").len(), 20);
     assert_eq!(
         names(&place, "out.parquet"),
         ["histograms.parquet", "spans.parquet"]

@@ -60,6 +60,7 @@ fn the_page_is_whole_and_loads_nothing() {
             "locks",
             "entries",
             "order",
+            "objects",
             "environment",
         ] {
             assert_eq!(page.matches(&format!("id=\"{id}\"")).count(), 1, "{id}");

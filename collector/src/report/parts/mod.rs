@@ -5,6 +5,7 @@ pub mod environment;
 pub mod findings;
 pub mod live;
 pub mod locks;
+pub mod objects;
 pub mod order;
 
 use maud::{Markup, html};
