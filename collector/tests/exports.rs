@@ -104,7 +104,7 @@ fn everything_says_what_was_measured() {
     let (_, files) = exports(&frames(), Origin::Live);
     for (name, bytes) in &files {
         let text = String::from_utf8_lossy(bytes);
-        if name.ends_with(".csv") && text.lines().count() < 2 {
+        if name.strip_suffix(".csv").is_some() && text.lines().count() < 2 {
             continue;
         }
         assert!(
