@@ -66,7 +66,7 @@ impl Tape {
     ///
     /// # Errors
     ///
-    /// It is no recording, or holds no frame. A file that is damaged ends at the damage.
+    /// It is no recording, or holds no frame. Of a file that is damaged, what can be read is shown.
     pub fn open(path: &Path, thresholds: &Thresholds) -> Result<(Self, Replay), Failure> {
         let mut case = Case {
             model: Model::default(),
@@ -81,7 +81,7 @@ impl Tape {
                     ends.push(clock.time(&frame));
                     case.apply(&frame);
                 }
-                Err(error) => damaged = Some(error.to_string()),
+                Err(error) => damaged = damaged.or(Some(error.to_string())),
             }
         }
         if ends.is_empty() {
@@ -139,14 +139,11 @@ impl Tape {
         }
         loop {
             if self.next.is_none() && !self.ended {
-                // Damage was found when it was opened: what comes before it is all there is.
-                self.next = match self.reader.next() {
-                    Some(Ok(frame)) => {
-                        let at = self.clock.time(&frame);
-                        Some((frame, at))
-                    }
-                    Some(Err(_)) | None => None,
-                };
+                // Damage was told when it was opened.
+                self.next = self.reader.by_ref().flatten().next().map(|frame| {
+                    let at = self.clock.time(&frame);
+                    (frame, at)
+                });
                 self.ended = self.next.is_none();
             }
             match self.next.take() {

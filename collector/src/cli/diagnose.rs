@@ -73,7 +73,7 @@ pub enum FailOn {
 }
 
 impl FailOn {
-    const fn severity(self) -> Severity {
+    pub(super) const fn severity(self) -> Severity {
         match self {
             Self::Critical => Severity::Critical,
             Self::Warning => Severity::Warning,

@@ -158,15 +158,20 @@ pub fn fold_recording_with(
                 case.apply(&frame);
                 each(case, &frame)?;
             }
-            Err(error) => {
-                whole = Err(Failure::new(
-                    format!("{name} is not whole"),
-                    error.to_string(),
-                    "what was recorded before that point is used; record again for the rest",
-                ));
-            }
+            // The first is told.
+            Err(error) => whole = whole.and(Err(error)),
         }
     }
+    let whole = whole.map_err(|error| {
+        Failure::new(
+            format!(
+                "{name} is not whole: {} bytes were skipped",
+                reader.skipped()
+            ),
+            error.to_string(),
+            "what can be read is used; record again for the rest",
+        )
+    });
     if reader.frames() == 0 {
         whole?;
         return Err(Failure::new(

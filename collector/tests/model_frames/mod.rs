@@ -5,6 +5,7 @@
 )]
 
 use apscope_collector::frame::{
+    Base,
     About, ActedOn, AttachPoint, CoarseDelta, Edge, End, EntryDelta, Frame, Hist, Holding, Inside,
     Instance, Live, LogLine, Loss, Matrix, Meta, Object, Overhead, ProgramCost, ProgramLoss,
     SeriesDelta, Spans, Stack, TaskState, UnseenReaders, Waiting, Writer,
@@ -780,6 +781,11 @@ impl<'a> Wild<'a> {
                 since_ns: w.u64(),
                 duration_ns: w.u64(),
                 frames: w.list(Self::text),
+            }),
+            base: self.maybe(|w| Base {
+                series: w.list(Self::series),
+                entries: w.list(Self::entry),
+                ..Base::default()
             }),
         }
     }
