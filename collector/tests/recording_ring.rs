@@ -135,7 +135,7 @@ fn each_file_of_several_is_exact_and_together_they_are_one() {
 
 #[test]
 fn totals_are_repeated_and_make_counts_right_behind_a_hole() {
-    let frames = run(600);
+    let frames = run(3000);
     let whole = export(&frames);
     let mut packer = Packer::new().unwrap();
     let flushes: Vec<Flush> = frames

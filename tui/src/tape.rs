@@ -3,12 +3,11 @@
 //! A frame holds increments, so what was before a moment must be folded to show it. Nothing but the frame that comes
 //! next is kept in memory.
 
-use std::fs::File;
-use std::io::BufReader;
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use apscope_collector::cli::Failure;
+use apscope_collector::cli::{Failure, open_recording};
 use apscope_collector::diagnose::{Case, Diagnosis, Thresholds};
 use apscope_collector::frame::Frame;
 use apscope_collector::model::Model;
@@ -23,7 +22,7 @@ const SLICE: Duration = Duration::from_millis(40);
 /// An open recording.
 pub struct Tape {
     path: PathBuf,
-    reader: Reader<BufReader<File>>,
+    reader: Reader<Box<dyn BufRead>>,
     clock: Clock,
     next: Option<(Frame, u64)>,
     /// The moment that is shown, by [`Clock`]; `None` before the first frame.
@@ -75,7 +74,7 @@ impl Tape {
         let mut clock = Clock::default();
         let mut ends = Vec::new();
         let mut damaged = None;
-        for frame in Reader::open(path).map_err(|error| unreadable(path, &error))? {
+        for frame in open_recording(path)? {
             match frame {
                 Ok(frame) => {
                     ends.push(clock.time(&frame));
@@ -96,7 +95,7 @@ impl Tape {
         replay.damaged = damaged;
         let tape = Self {
             path: path.to_owned(),
-            reader: Reader::open(path).map_err(|error| unreadable(path, &error))?,
+            reader: open_recording(path)?,
             clock: Clock::default(),
             next: None,
             shown: None,
@@ -130,7 +129,7 @@ impl Tape {
         let target = replay.at_ns();
         if self.shown.is_some_and(|shown| shown > target) {
             self.reader =
-                Reader::open(&self.path).map_err(|error| unreadable(&self.path, &error))?;
+                open_recording(&self.path)?;
             self.clock = Clock::default();
             self.next = None;
             self.shown = None;

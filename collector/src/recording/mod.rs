@@ -14,6 +14,8 @@
 
 mod content;
 mod flushes;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod packer;
 mod reader;
 mod ring;

@@ -63,7 +63,7 @@ pub struct Reader<R> {
     ended: bool,
 }
 
-impl Reader<BufReader<File>> {
+impl Reader<Box<dyn BufRead>> {
     /// Opens a file.
     ///
     /// # Errors
@@ -76,7 +76,7 @@ impl Reader<BufReader<File>> {
                 why: "it is a directory",
             });
         }
-        Self::new(BufReader::with_capacity(256 << 10, file))
+        Self::new(Box::new(BufReader::with_capacity(256 << 10, file)))
     }
 }
 

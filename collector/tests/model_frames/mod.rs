@@ -5,9 +5,8 @@
 )]
 
 use apscope_collector::frame::{
-    Base,
-    About, ActedOn, AttachPoint, CoarseDelta, Edge, End, EntryDelta, Frame, Hist, Holding, Inside,
-    Instance, Live, LogLine, Loss, Matrix, Meta, Object, Overhead, ProgramCost, ProgramLoss,
+    About, ActedOn, AttachPoint, Base, CoarseDelta, Edge, End, EntryDelta, Frame, Hist, Holding,
+    Inside, Instance, Live, LogLine, Loss, Matrix, Meta, Object, Overhead, ProgramCost, ProgramLoss,
     SeriesDelta, Spans, Stack, TaskState, UnseenReaders, Waiting, Writer,
 };
 use probe_ebpf::abi::{self, NO_INSTANCE};
