@@ -76,10 +76,19 @@ fn without_room_the_file_holds_what_came_before() {
         .output()
         .unwrap();
     let back = fs::copy(disk.join("full.apscope"), place.path("copy.apscope"));
-    assert!(Command::new("umount").arg(&disk).status().unwrap().success());
+    assert!(
+        Command::new("umount")
+            .arg(&disk)
+            .status()
+            .unwrap()
+            .success()
+    );
     back.unwrap();
     let [what, cause, hint] = failure(&output);
-    assert!(what.contains("disk/full.apscope could not be written"), "{what}");
+    assert!(
+        what.contains("disk/full.apscope could not be written"),
+        "{what}"
+    );
     assert!(cause.contains("No space left"), "{cause}");
     assert!(hint.contains("make room"), "{hint}");
     assert!(!frames(&place.path("copy.apscope")).is_empty());
@@ -130,10 +139,16 @@ fn the_oldest_files_make_room() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", told(&output));
-    assert!(told(&output).contains("oldest were removed"), "{}", told(&output));
+    assert!(
+        told(&output).contains("oldest were removed"),
+        "{}",
+        told(&output)
+    );
     assert!(!place.path("run.0001.apscope").exists());
     let sizes = fs::read_dir(place.path(".")).unwrap();
-    let bytes: u64 = sizes.map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    let bytes: u64 = sizes
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
     assert!(bytes <= 256 << 10, "{bytes}");
 }
 
@@ -147,7 +162,11 @@ fn a_recording_ends_before_it_is_too_large() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", told(&output));
-    assert!(told(&output).contains("as large as it may be"), "{}", told(&output));
+    assert!(
+        told(&output).contains("as large as it may be"),
+        "{}",
+        told(&output)
+    );
     let file = place.path("run.apscope");
     assert!(fs::metadata(&file).unwrap().len() <= 128 << 10);
     assert!(!frames(&file).is_empty());
@@ -161,7 +180,10 @@ fn a_ring_is_written_at_the_end() {
     ));
     let all = frames(&place.path("run.apscope"));
     let covered = all.last().unwrap().at_ns - all[0].at_ns;
-    assert!((1_000_000_000..2_500_000_000).contains(&covered), "{covered}");
+    assert!(
+        (1_000_000_000..2_500_000_000).contains(&covered),
+        "{covered}"
+    );
     let export = export(&place, "run.apscope");
     let differences = support::truth::differences(&export, &place.json("truth.json"));
     assert!(differences.is_empty(), "{differences:?}");
@@ -178,7 +200,10 @@ fn a_flight_recorder_writes_when_something_is_found() {
         .unwrap();
     assert!(output.status.success(), "{}", told(&output));
     assert!(told(&output).contains("found: "), "{}", told(&output));
-    let output = place.command("diagnose hang.0001.apscope").output().unwrap();
+    let output = place
+        .command("diagnose hang.0001.apscope")
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
     // Nothing is found: nothing is written.
     let output = place

@@ -83,7 +83,10 @@ fn a_flipped_bit_costs_the_flush_that_it_is_in() {
         assert!(!errors.is_empty() || real == frames.len(), "{what}");
         assert!(errors.is_empty() == (skipped == 0), "{what}");
         for error in errors {
-            assert!(matches!(error, ReadError::Damaged { .. }), "{what}: {error}");
+            assert!(
+                matches!(error, ReadError::Damaged { .. }),
+                "{what}: {error}"
+            );
         }
         // The model says what is missing.
         let mut model = Model::default();
@@ -118,7 +121,9 @@ fn a_hole_costs_the_flushes_that_it_touches() {
         assert!(skipped <= bytes.len() as u64, "{what}");
         assert!(back.len() == frames.len() || length > 0, "{what}");
         assert!(
-            errors.iter().all(|e| matches!(e, ReadError::Damaged { .. })),
+            errors
+                .iter()
+                .all(|e| matches!(e, ReadError::Damaged { .. })),
             "{what}: {errors:?}"
         );
     }

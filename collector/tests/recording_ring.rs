@@ -39,7 +39,13 @@ fn export(frames: &[Frame]) -> Value {
 /// Everything that is counted.
 fn assert_equal(found: &Value, whole: &Value) {
     for member in [
-        "locks", "entry_points", "order", "events", "exact", "missed", "live",
+        "locks",
+        "entry_points",
+        "order",
+        "events",
+        "exact",
+        "missed",
+        "live",
     ] {
         assert_eq!(found[member], whole[member], "{member}");
     }
@@ -60,7 +66,10 @@ fn a_ring_has_the_totals_of_what_it_has_forgotten() {
         }
     }
     let covered = ring.covers_ns();
-    assert!((2_000_000_000..3_000_000_000).contains(&covered), "{covered}");
+    assert!(
+        (2_000_000_000..3_000_000_000).contains(&covered),
+        "{covered}"
+    );
     assert!(!ring.is_short());
     let back = read(&file(&ring.take(&mut packer).unwrap()));
     assert!(back.len() < 30);
@@ -128,7 +137,11 @@ fn each_file_of_several_is_exact_and_together_they_are_one() {
     }
     let all: Vec<u8> = files.iter().flat_map(|flushes| file(flushes)).collect();
     let back = read(&all);
-    assert_eq!(back.len(), frames.len(), "totals of what was read are left out");
+    assert_eq!(
+        back.len(),
+        frames.len(),
+        "totals of what was read are left out"
+    );
     assert_equal(&export(&back), &whole);
     assert!(export(&back)["interval"]["detail_start"].is_null());
 }
@@ -154,5 +167,11 @@ fn totals_are_repeated_and_make_counts_right_behind_a_hole() {
     let found = export(&read(&file(&holed)));
     assert_eq!(found["interval"]["missing_frames"], 5);
     assert_eq!(found["exact"], false);
-    assert!(found["verdict"].as_str().unwrap().starts_with("CANNOT TELL") || !found["findings"].as_array().unwrap().is_empty());
+    assert!(
+        found["verdict"]
+            .as_str()
+            .unwrap()
+            .starts_with("CANNOT TELL")
+            || !found["findings"].as_array().unwrap().is_empty()
+    );
 }

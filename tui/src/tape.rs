@@ -128,8 +128,7 @@ impl Tape {
         };
         let target = replay.at_ns();
         if self.shown.is_some_and(|shown| shown > target) {
-            self.reader =
-                open_recording(&self.path)?;
+            self.reader = open_recording(&self.path)?;
             self.clock = Clock::default();
             self.next = None;
             self.shown = None;

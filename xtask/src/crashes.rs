@@ -55,7 +55,12 @@ pub fn run(root: &Path, binary: &Path, output: &Path) -> Result<(), Failure> {
         state ^= state >> 7;
         state ^= state << 17;
         let after = Duration::from_millis(state % LATEST_MS);
-        let row = kill(binary, &scratch.path().join("killed.apscope"), after, number)?;
+        let row = kill(
+            binary,
+            &scratch.path().join("killed.apscope"),
+            after,
+            number,
+        )?;
         println!(
             "run {number}: killed after {} ms, {} ms lost",
             row.after.as_millis(),
@@ -98,7 +103,10 @@ fn kill(binary: &Path, file: &Path, after: Duration, seed: u32) -> Result<Row, F
     }
     let begun = SystemTime::now();
     std::thread::sleep(after);
-    child.0.kill().map_err(|e| Failure::file("killing", binary, &e))?;
+    child
+        .0
+        .kill()
+        .map_err(|e| Failure::file("killing", binary, &e))?;
     let killed = SystemTime::now();
     drop(child);
     let bytes = fs::metadata(file).map_or(0, |m| m.len());
@@ -112,8 +120,11 @@ fn kill(binary: &Path, file: &Path, after: Duration, seed: u32) -> Result<Row, F
         .map_err(|e| Failure::file("running", binary, &e))?;
     let said = String::from_utf8_lossy(&exported.stderr).into_owned();
     let broken = |why: &str| {
-        Failure::found(format!("run {seed}, killed after {} ms: {why}", after.as_millis()))
-            .cause(said.trim().to_owned())
+        Failure::found(format!(
+            "run {seed}, killed after {} ms: {why}",
+            after.as_millis()
+        ))
+        .cause(said.trim().to_owned())
     };
     let Ok(json) = fs::read_to_string(&out) else {
         // Nothing was flushed yet.
@@ -130,8 +141,7 @@ fn kill(binary: &Path, file: &Path, after: Duration, seed: u32) -> Result<Row, F
             cut,
         });
     };
-    let export: Value =
-        serde_json::from_str(&json).map_err(|_| broken("its export is no JSON"))?;
+    let export: Value = serde_json::from_str(&json).map_err(|_| broken("its export is no JSON"))?;
     if export["exact"] != true {
         return Err(broken("its counts are not exact"));
     }

@@ -70,17 +70,15 @@ pub struct Options {
 
 impl Options {
     fn output(&self) -> &Path {
-        self.output
-            .as_deref()
-            .unwrap_or(Path::new(if self.crash {
-                "docs/results/recording.md"
-            } else if self.findings {
-                "docs/results/findings.md"
-            } else if self.saturation {
-                "docs/results/saturation.md"
-            } else {
-                "docs/results/exactness.md"
-            }))
+        self.output.as_deref().unwrap_or(Path::new(if self.crash {
+            "docs/results/recording.md"
+        } else if self.findings {
+            "docs/results/findings.md"
+        } else if self.saturation {
+            "docs/results/saturation.md"
+        } else {
+            "docs/results/exactness.md"
+        }))
     }
 }
 

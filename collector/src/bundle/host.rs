@@ -61,7 +61,15 @@ const SYSCTLS: [&str; 24] = [
 
 /// Modules whose build ids are taken, besides the kernel.
 const MODULES: [&str; 9] = [
-    "ap", "kvm", "mdev", "pkey", "vfio", "vfio_ap", "vfio_iommu_type1", "vfio_mdev", "zcrypt",
+    "ap",
+    "kvm",
+    "mdev",
+    "pkey",
+    "vfio",
+    "vfio_ap",
+    "vfio_iommu_type1",
+    "vfio_mdev",
+    "zcrypt",
 ];
 
 /// Reads all clocks, one after the other.
@@ -240,7 +248,11 @@ impl Reports {
             return;
         }
         self.left -= 1;
-        let at_us: u64 = head.split(',').nth(2).and_then(|t| t.parse().ok()).unwrap_or(0);
+        let at_us: u64 = head
+            .split(',')
+            .nth(2)
+            .and_then(|t| t.parse().ok())
+            .unwrap_or(0);
         // Writing to a String cannot fail.
         let _ = writeln!(
             self.text,
@@ -259,9 +271,17 @@ impl Reports {
 /// Lines of a report: the task, its stack, and whom the kernel blames. Registers are none of them, whatever is in them.
 fn belongs(text: &str) -> bool {
     let line = text.trim_start();
-    ["INFO: task", "task:", "Call Trace", "Workqueue:", "Not tainted", "Tainted:", "\"echo 0"]
-        .iter()
-        .any(|start| line.starts_with(start))
+    [
+        "INFO: task",
+        "task:",
+        "Call Trace",
+        "Workqueue:",
+        "Not tainted",
+        "Tainted:",
+        "\"echo 0",
+    ]
+    .iter()
+    .any(|start| line.starts_with(start))
         || (line.contains("+0x") && line.contains("/0x") && !line.starts_with("RIP"))
         || line.contains("is blocked on a")
 }
@@ -303,14 +323,21 @@ mod tests {
             reports.add(record);
         }
         assert_eq!(reports.text.lines().count(), 5, "{}", reports.text);
-        assert!(reports.text.starts_with("[    2.000000] INFO: task qemu:72 blocked"));
+        assert!(
+            reports
+                .text
+                .starts_with("[    2.000000] INFO: task qemu:72 blocked")
+        );
         assert!(!reports.text.contains("RAX") && !reports.text.contains("eth0"));
     }
 
     #[test]
     fn a_build_id_is_found_among_notes() {
         let mut notes = Vec::new();
-        for (name, kind, content) in [(*b"Xen\0", 6_u32, &[1_u8, 2][..]), (*b"GNU\0", 3, &[0xab; 20])] {
+        for (name, kind, content) in [
+            (*b"Xen\0", 6_u32, &[1_u8, 2][..]),
+            (*b"GNU\0", 3, &[0xab; 20]),
+        ] {
             for word in [4, content.len() as u32, kind] {
                 notes.extend(word.to_ne_bytes());
             }

@@ -78,7 +78,13 @@ mod tests {
         let panics: Job<()> = Job::start(Duration::from_secs(30), || panic!("on purpose"));
         assert_eq!(quick.wait().result, Ok(7));
         assert!(hangs.wait().result.unwrap_err().contains("given up"));
-        assert!(panics.wait().result.unwrap_err().contains("without an answer"));
+        assert!(
+            panics
+                .wait()
+                .result
+                .unwrap_err()
+                .contains("without an answer")
+        );
         assert!(begun.elapsed() < Duration::from_secs(20));
     }
 }

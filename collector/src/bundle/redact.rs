@@ -228,6 +228,9 @@ mod tests {
     fn a_short_name_is_replaced_where_it_stands_alone() {
         let mut names = Names::new().unwrap();
         let a = names.name(Of::Thread, "a");
-        assert_eq!(names.text("a task, a_b, (a)"), format!("{a} task, a_b, ({a})"));
+        assert_eq!(
+            names.text("a task, a_b, (a)"),
+            format!("{a} task, a_b, ({a})")
+        );
     }
 }

@@ -125,8 +125,18 @@ pub(super) fn run(args: &BundleArgs, globals: &Globals) -> Result<ExitCode, Fail
         items: Vec::new(),
     };
     let measured = taken.took;
-    files.add(names::DIAGNOSIS, measured, taken.diagnosis().map(&labelled), false);
-    files.add(names::DIAGNOSIS_JSON, measured, taken.diagnosis_json(), false);
+    files.add(
+        names::DIAGNOSIS,
+        measured,
+        taken.diagnosis().map(&labelled),
+        false,
+    );
+    files.add(
+        names::DIAGNOSIS_JSON,
+        measured,
+        taken.diagnosis_json(),
+        false,
+    );
     files.add(names::DOCTOR, doctor.took, doctor_text.map(&labelled), true);
     files.add(names::DOCTOR_JSON, doctor.took, doctor_json, true);
     files.add(names::FRAMES, measured, taken.recording(), false);
@@ -135,7 +145,12 @@ pub(super) fn run(args: &BundleArgs, globals: &Globals) -> Result<ExitCode, Fail
     }
     let text = stacks.result.map(String::into_bytes);
     files.add(names::STACKS, stacks.took, text.map(&labelled), true);
-    files.add(names::HUNG_TASKS, hung.took, hung.result.map(&labelled), true);
+    files.add(
+        names::HUNG_TASKS,
+        hung.took,
+        hung.result.map(&labelled),
+        true,
+    );
     let Done { result, took } = builds.wait();
     files.add(names::BUILD_IDS, took, result, true);
     let Done { result, took } = sysctls.wait();
@@ -285,7 +300,9 @@ fn take(options: &RunOptions, duration: Duration, until: Instant) -> Taken {
                 if !attached && frame.meta.is_some() && !attaching {
                     attached = true;
                     // A duration that no clock can reach is no limit.
-                    end = Instant::now().checked_add(duration).map_or(until, |d| d.min(until));
+                    end = Instant::now()
+                        .checked_add(duration)
+                        .map_or(until, |d| d.min(until));
                 }
                 let ended = frame.end.is_some();
                 taken.add(&frame);
@@ -312,11 +329,7 @@ fn next(received: &Receiver<Arc<Frame>>, end: Instant) -> Result<Arc<Frame>, Rec
     received.recv_timeout(end.saturating_duration_since(Instant::now()))
 }
 
-fn follow(
-    options: &RunOptions,
-    stoppers: &Sender<Begun>,
-    frames: &Sender<Arc<Frame>>,
-) {
+fn follow(options: &RunOptions, stoppers: &Sender<Begun>, frames: &Sender<Arc<Frame>>) {
     let mut session = match Session::start(options) {
         Ok(session) => session,
         Err(error) => {
@@ -433,7 +446,10 @@ impl Taken {
         if self.frames == frames {
             Ok(())
         } else {
-            Err(format!("{} of {frames} frames could be read again", self.frames))
+            Err(format!(
+                "{} of {frames} frames could be read again",
+                self.frames
+            ))
         }
     }
 }

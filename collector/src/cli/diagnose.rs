@@ -258,7 +258,9 @@ fn tell_assumed(args: &DiagnoseArgs, globals: &Globals, assumed: &[String]) {
 
 /// The stacks in a support bundle that has no frames.
 fn stacks_alone(path: &Path) -> Option<Vec<u8>> {
-    let contents = is_bundle(path).then(|| Contents::open(path).ok()).flatten()?;
+    let contents = is_bundle(path)
+        .then(|| Contents::open(path).ok())
+        .flatten()?;
     let text = contents.stacks();
     (contents.file(names::FRAMES).is_none() && !text.is_empty()).then_some(text)
 }

@@ -46,11 +46,6 @@ impl Content {
         self.bytes.len()
     }
 
-    /// No frame was read yet.
-    pub fn is_fresh(&self) -> bool {
-        self.used == 0
-    }
-
     /// Leaves out what is left.
     pub fn leave(&mut self) {
         self.used = self.bytes.len();

@@ -129,7 +129,10 @@ impl Packer {
         self.frames += 1;
         self.totals.fold(frame);
         // Also where the next frame would come too late.
-        let spans_ns = frame.at_ns.saturating_sub(self.from_ns).saturating_add(tick);
+        let spans_ns = frame
+            .at_ns
+            .saturating_sub(self.from_ns)
+            .saturating_add(tick);
         let complete = spans_ns >= FLUSH_NS || self.pending.len() >= FLUSH_BYTES;
         if complete || frame.end.is_some() {
             return self.take();

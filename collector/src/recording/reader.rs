@@ -32,7 +32,9 @@ pub enum ReadError {
         found: u32,
     },
     /// A part of the file is damaged, or it ends early. The frames before were handed out, and those behind it follow.
-    #[error("damaged at byte {offset}, after {frames} whole frames: {why}; {skipped} bytes were skipped")]
+    #[error(
+        "damaged at byte {offset}, after {frames} whole frames: {why}; {skipped} bytes were skipped"
+    )]
     Damaged {
         /// Start of what could not be read, in bytes from the start of the file.
         offset: u64,
@@ -55,12 +57,21 @@ pub struct Reader<R> {
     /// Where it is in the file, and its length.
     offset: u64,
     length: u64,
-    /// The run and the number of the last frame that was handed out.
-    last: Option<((u64, u64, u32), u64)>,
+    last: Option<Last>,
     frames: u64,
     skipped: u64,
     effort: usize,
     ended: bool,
+}
+
+/// The last frame that was handed out.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    run: (u64, u64, u32),
+    /// Its number; `None` before the first one of the run.
+    number: Option<u64>,
+    /// Every frame of the run was handed out, or totals for those that were not.
+    whole: bool,
 }
 
 impl Reader<Box<dyn BufRead>> {
@@ -144,21 +155,15 @@ impl<R: BufRead> Reader<R> {
     /// The next frame, `None` at the end of the file.
     fn next_frame(&mut self) -> Result<Option<Frame>, ReadError> {
         loop {
-            let fresh = self.content.is_fresh();
             match self.content.next() {
                 Some(Ok(frame)) => {
-                    if fresh && let Some(meta) = &frame.meta {
+                    if let Some(meta) = &frame.meta {
                         self.enter(run(meta));
                     }
                     if self.is_known(&frame) {
                         continue;
                     }
-                    if let Some(meta) = &frame.meta {
-                        self.enter(run(meta));
-                    }
-                    if let Some((_, number)) = &mut self.last {
-                        *number = frame.number;
-                    }
+                    self.follow(&frame);
                     self.frames += 1;
                     return Ok(Some(frame));
                 }
@@ -174,15 +179,28 @@ impl<R: BufRead> Reader<R> {
 
     /// From here on frames are of this run.
     fn enter(&mut self, run: (u64, u64, u32)) {
-        if self.last.is_none_or(|(known, _)| known != run) {
-            // No frame has this number.
-            self.last = Some((run, u64::MAX));
+        if self.last.is_none_or(|last| last.run != run) {
+            self.last = Some(Last {
+                run,
+                number: None,
+                whole: true,
+            });
         }
     }
 
-    /// Totals of what was handed out.
+    /// Totals of what was handed out, all of it.
     fn is_known(&self, frame: &Frame) -> bool {
-        frame.base.is_some() && self.last.is_some_and(|(_, number)| number == frame.number)
+        let known = |last: Last| last.whole && last.number == Some(frame.number);
+        frame.base.is_some() && self.last.is_some_and(known)
+    }
+
+    /// Notes that a frame is handed out.
+    fn follow(&mut self, frame: &Frame) {
+        if let Some(last) = &mut self.last {
+            let next = last.number.map_or(0, |number| number.saturating_add(1));
+            last.whole = frame.base.is_some() || last.whole && frame.number <= next;
+            last.number = Some(frame.number);
+        }
     }
 
     /// Decompresses the next flush that can be read; false at the end of the file.

@@ -70,7 +70,10 @@ impl Totals {
     /// Adds a frame. One that has totals itself takes their place.
     pub fn fold(&mut self, frame: &Frame) {
         if let Some(meta) = &frame.meta {
-            let other = self.meta.as_ref().is_some_and(|known| run(known) != run(meta));
+            let other = self
+                .meta
+                .as_ref()
+                .is_some_and(|known| run(known) != run(meta));
             if other {
                 *self = Self::default();
             }
@@ -99,21 +102,25 @@ impl Totals {
     pub fn frame(&self) -> Option<Frame> {
         let (last, meta) = (self.last.as_ref()?, self.meta.as_ref()?);
         let mut loss = self.loss.clone();
-        let programs = self.lost.iter().map(|((name, cpu), (emitted, dropped))| {
-            ProgramLoss {
+        let programs = self
+            .lost
+            .iter()
+            .map(|((name, cpu), (emitted, dropped))| ProgramLoss {
                 name: name.clone(),
                 cpu: *cpu,
                 emitted: *emitted,
                 dropped: *dropped,
-            }
-        });
+            });
         loss.programs = programs.collect();
         let mut overhead = self.overhead.clone();
-        let programs = self.costs.iter().map(|(name, (runs, run_time_ns))| ProgramCost {
-            name: name.clone(),
-            runs: *runs,
-            run_time_ns: *run_time_ns,
-        });
+        let programs = self
+            .costs
+            .iter()
+            .map(|(name, (runs, run_time_ns))| ProgramCost {
+                name: name.clone(),
+                runs: *runs,
+                run_time_ns: *run_time_ns,
+            });
         overhead.programs = programs.collect();
         Some(Frame {
             number: last.number,
@@ -138,7 +145,10 @@ impl Totals {
             grow(&mut of.whole.counts.acquisitions, delta.acquisitions);
             grow(&mut of.whole.counts.contended, delta.contended);
             grow(&mut of.whole.counts.attempts_failed, delta.attempts_failed);
-            grow(&mut of.whole.counts.unmatched_releases, delta.unmatched_releases);
+            grow(
+                &mut of.whole.counts.unmatched_releases,
+                delta.unmatched_releases,
+            );
             grow(&mut of.whole.counts.releases, delta.releases);
             of.whole.wait.add(delta.wait.as_ref());
             of.whole.hold.add(delta.hold.as_ref());

@@ -275,7 +275,10 @@ impl Recorder {
             Sink::Rotated(files, piece, _) => {
                 let bytes = files.bytes() + piece.as_ref().map_or(0, Piece::bytes);
                 let open = u64::from(piece.is_some());
-                format!("{counted}, {bytes} bytes in {} files", files.count().0 + open)
+                format!(
+                    "{counted}, {bytes} bytes in {} files",
+                    files.count().0 + open
+                )
             }
             Sink::Ring(of, _) => format!("{counted}; {}", ring(of)),
             Sink::Flight(flight) => {
@@ -299,7 +302,11 @@ impl Recorder {
                 format!("{frames} frames came, and nothing was written: {detail}")
             }
             Sink::One(piece, _) => {
-                let full = if self.full { "; it is as large as it may be" } else { "" };
+                let full = if self.full {
+                    "; it is as large as it may be"
+                } else {
+                    ""
+                };
                 let bytes = piece.bytes();
                 format!("recorded {frames} frames, {bytes} bytes in {name}: {detail}{full}")
             }
@@ -333,7 +340,8 @@ impl Flight {
             return Ok(());
         };
         let over = flush.to_ns >= *until_ns;
-        self.files.make_room(piece.bytes() + flush.bytes.len() as u64)?;
+        self.files
+            .make_room(piece.bytes() + flush.bytes.len() as u64)?;
         piece.write(&flush)?;
         // A frame is in one file only.
         self.ring.pass(flush);
