@@ -7,6 +7,7 @@ mod bpf;
 mod combinations;
 mod compare;
 mod complexity;
+mod crashes;
 mod deadlocks;
 mod diagnoses;
 mod dist;

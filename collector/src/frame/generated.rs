@@ -39,6 +39,24 @@ pub struct Frame {
     /// Stacks of long waits and holds, where they were asked for.
     #[prost(message, repeated, tag = "14")]
     pub stacks: ::prost::alloc::vec::Vec<Stack>,
+    /// What had been counted at `at_ns`, since the start of the run. Such a frame is no tick: it has the number and the live
+    /// state of the frame it stands behind, no increments, and goes before frames whose predecessors are elsewhere.
+    #[prost(message, optional, tag = "15")]
+    pub base: ::core::option::Option<Base>,
+}
+/// Totals since the start of the run, in the messages of increments.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Base {
+    #[prost(message, repeated, tag = "1")]
+    pub series: ::prost::alloc::vec::Vec<SeriesDelta>,
+    #[prost(message, repeated, tag = "2")]
+    pub entries: ::prost::alloc::vec::Vec<EntryDelta>,
+    #[prost(message, repeated, tag = "3")]
+    pub edges: ::prost::alloc::vec::Vec<Edge>,
+    #[prost(message, optional, tag = "4")]
+    pub loss: ::core::option::Option<Loss>,
+    #[prost(message, optional, tag = "5")]
+    pub overhead: ::core::option::Option<Overhead>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Meta {

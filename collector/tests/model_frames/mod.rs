@@ -5,9 +5,9 @@
 )]
 
 use apscope_collector::frame::{
-    About, ActedOn, AttachPoint, CoarseDelta, Edge, End, EntryDelta, Frame, Hist, Holding, Inside,
-    Instance, Live, LogLine, Loss, Matrix, Meta, Object, Overhead, ProgramCost, ProgramLoss,
-    SeriesDelta, Spans, Stack, TaskState, UnseenReaders, Waiting, Writer,
+    About, ActedOn, AttachPoint, Base, CoarseDelta, Edge, End, EntryDelta, Frame, Hist, Holding,
+    Inside, Instance, Live, LogLine, Loss, Matrix, Meta, Object, Overhead, ProgramCost,
+    ProgramLoss, SeriesDelta, Spans, Stack, TaskState, UnseenReaders, Waiting, Writer,
 };
 use probe_ebpf::abi::{self, NO_INSTANCE};
 use probe_ebpf::h2;
@@ -780,6 +780,11 @@ impl<'a> Wild<'a> {
                 since_ns: w.u64(),
                 duration_ns: w.u64(),
                 frames: w.list(Self::text),
+            }),
+            base: self.maybe(|w| Base {
+                series: w.list(Self::series),
+                entries: w.list(Self::entry),
+                ..Base::default()
             }),
         }
     }
