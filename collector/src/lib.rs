@@ -18,5 +18,6 @@ pub mod model;
 pub mod options;
 mod page;
 pub mod recording;
+pub mod service;
 pub mod source;
 pub mod survey;

@@ -39,6 +39,35 @@ pub struct Frame {
     /// Stacks of long waits and holds, where they were asked for.
     #[prost(message, repeated, tag = "14")]
     pub stacks: ::prost::alloc::vec::Vec<Stack>,
+    /// What was counted of details that no frame of this stretch carries: in the first frame of somebody who comes late.
+    #[prost(message, optional, tag = "15")]
+    pub uncarried: ::core::option::Option<Uncarried>,
+}
+/// Details that came before, and are only counted; increments.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Uncarried {
+    #[prost(uint64, tag = "1")]
+    pub spans: u64,
+    #[prost(uint64, tag = "2")]
+    pub log_lines: u64,
+    #[prost(uint64, tag = "3")]
+    pub stacks: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub calls_on: ::prost::alloc::vec::Vec<CallsOn>,
+}
+/// Calls of an entry point on an object, as far as their spans had arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CallsOn {
+    /// Id of the object in Meta.
+    #[prost(uint32, tag = "1")]
+    pub object: u32,
+    #[prost(uint32, tag = "2")]
+    pub entry: u32,
+    /// Calls that have returned, and those of them that returned an errno.
+    #[prost(uint64, tag = "3")]
+    pub spans: u64,
+    #[prost(uint64, tag = "4")]
+    pub failed: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Meta {

@@ -6,6 +6,7 @@
 pub mod budget;
 mod child;
 mod choose;
+pub mod confine;
 pub mod ebpf;
 pub mod instances;
 pub mod kernel;
