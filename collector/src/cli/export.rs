@@ -10,6 +10,7 @@ use super::output::Replaced;
 use super::{Failure, Globals, run_options};
 use crate::diagnose::Case;
 use crate::export::json::{Document, Origin};
+use crate::export::openmetrics::{self, Dialect};
 use crate::recording::Reader;
 use crate::source::Session;
 
@@ -27,6 +28,10 @@ pub struct ExportArgs {
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
 
+    /// Of each lock class, so many instances have metrics of their own (`openmetrics`, `prometheus`)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub instances: usize,
+
     /// Also write what the emulated driver counted in its own code, as JSON
     #[arg(long, value_name = "FILE", conflicts_with = "file")]
     pub truth: Option<PathBuf>,
@@ -37,6 +42,11 @@ pub struct ExportArgs {
 pub enum Format {
     /// One JSON object, described in docs/json.md
     Json,
+    /// Metrics as OpenMetrics 1.0 text, listed in docs/metrics.md
+    #[value(name = "openmetrics")]
+    OpenMetrics,
+    /// The same in the older text format of Prometheus, for text files of node_exporter
+    Prometheus,
 }
 
 pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Failure> {
@@ -47,7 +57,7 @@ pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Fail
         let output = Replaced::open(&args.output)?;
         let mut case = Case::default();
         let whole = fold_recording(file, &mut case)?;
-        write(&case, Origin::Recording, args.format, output)?;
+        write(&case, Origin::Recording, args, output)?;
         return whole.map(|()| ExitCode::SUCCESS);
     }
     let Some(duration) = globals.duration else {
@@ -65,17 +75,27 @@ pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Fail
         case.apply(frame);
         Ok(())
     })?;
-    write(&case, Origin::Live, args.format, output)?;
+    write(&case, Origin::Live, args, output)?;
     finish(globals, &finished, truth)
 }
 
-fn write(case: &Case, origin: Origin, format: Format, output: Replaced) -> Result<(), Failure> {
-    match format {
-        Format::Json => {
-            let document = Document::of(&case.model, origin, &case.report());
-            output.write(|out| document.write(out))
+fn write(case: &Case, origin: Origin, args: &ExportArgs, output: Replaced) -> Result<(), Failure> {
+    let report = case.report();
+    let metrics = |dialect| openmetrics::Options {
+        dialect,
+        instances: args.instances,
+    };
+    output.write(|out| match args.format {
+        Format::Json => Document::of(&case.model, origin, &report).write(out),
+        Format::OpenMetrics => {
+            let options = metrics(Dialect::OpenMetrics);
+            openmetrics::write(&case.model, &report, options, out)
         }
-    }
+        Format::Prometheus => {
+            let options = metrics(Dialect::Prometheus);
+            openmetrics::write(&case.model, &report, options, out)
+        }
+    })
 }
 
 /// The last steps of a command that followed a run: the ground truth, and what is to be said about its end.

@@ -34,6 +34,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Deadlock,
+        Self::Hardware,
+        Self::Slow,
+        Self::NotHere,
+        Self::CannotTell,
+    ];
+
     /// The word.
     pub const fn name(self) -> &'static str {
         match self {

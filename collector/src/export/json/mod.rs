@@ -292,7 +292,7 @@ impl Document {
             writes: Write::all(model),
             objects: Object::all(model),
             stacks: Stack::all(model),
-            exact: model.loss.exact() && model.ignored == 0 && !query::counts_nothing(model),
+            exact: super::exact(model),
             missed: model.loss.missed,
             events: Events::of(&model.loss),
             overhead: Overhead::of(&model.overhead),
