@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Failure, Globals};
 use crate::emulator::protocol::Truth;
 use crate::frame::{End, Frame};
-use crate::source::Session;
+use crate::source::{Link, Session};
 
 /// How a run ended.
 #[derive(Debug, Default)]
@@ -111,6 +112,12 @@ async fn follow_frames(
                     session.stop();
                 }
             }
+            link = link_changed(&mut session.link) => match link {
+                Link::Down(reason) if warnings == Warnings::Told && !globals.quiet => {
+                    note(&format!("warning: the link is down, and tried again: {reason}"));
+                }
+                _ => {}
+            },
             () = signals.next() => {
                 if stopping {
                     return failed.and(Err(Failure::new(
@@ -131,6 +138,16 @@ async fn follow_frames(
         Some(error) => Err(error.into()),
         None => Ok(finished),
     }
+}
+
+/// Waits until the link to a collector elsewhere is another than it was; without one, forever.
+async fn link_changed(link: &mut Option<watch::Receiver<Link>>) -> Link {
+    if let Some(receiver) = link
+        && receiver.changed().await.is_ok()
+    {
+        return receiver.borrow_and_update().clone();
+    }
+    std::future::pending().await
 }
 
 fn cannot_follow(error: &io::Error) -> Failure {
@@ -176,7 +193,7 @@ pub enum Warnings {
 }
 
 /// Prints a frame's messages to the standard error, as far as they are asked for.
-fn tell(globals: &Globals, warnings: Warnings, frame: &Frame) {
+pub fn tell(globals: &Globals, warnings: Warnings, frame: &Frame) {
     for line in &frame.log {
         let wanted = match line.level.as_str() {
             "error" => warnings == Warnings::Told,

@@ -13,11 +13,12 @@ mod explain;
 mod export;
 mod failure;
 mod globals;
-mod live;
+pub(crate) mod live;
 mod output;
 pub mod plain;
 pub mod program;
 mod record;
+mod serve;
 pub mod usage;
 pub mod values;
 
@@ -36,6 +37,7 @@ pub use export::{ExportArgs, Format, fold_recording};
 pub use failure::{EXIT_FAILED, Failure};
 pub use globals::{Color, Globals, run_options};
 pub use record::RecordArgs;
+pub use serve::{Metrics, ServeArgs};
 
 /// The commands that need no terminal.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
@@ -44,6 +46,10 @@ pub enum Command {
     Export(ExportArgs),
     /// Record everything that is measured into a file; ctrl-c ends it cleanly
     Record(RecordArgs),
+    /// Measure for others: frames over a socket, /metrics for Prometheus; docs/serve.md
+    ///
+    /// Runs until the source ends, or SIGINT or SIGTERM comes. SIGHUP reads --config again.
+    Serve(ServeArgs),
     /// Say what is the matter: who waits for whom, why, what can help, and what upstream did about it
     ///
     /// Exit code 0: nothing found; 1: findings; 2: it could not run. docs/findings.md describes every finding.
@@ -69,6 +75,7 @@ pub fn run(command: &Command, globals: &Globals) -> Result<ExitCode, Failure> {
     match command {
         Command::Export(args) => export::run(args, globals),
         Command::Record(args) => record::run(args, globals),
+        Command::Serve(args) => serve::run(args, globals),
         Command::Diagnose(args) => diagnose::run(args, globals),
         Command::Compare(args) => compare::run(args, globals),
         Command::Explain(args) => explain::run(args),

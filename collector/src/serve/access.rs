@@ -103,13 +103,21 @@ mod tests {
             uid: 500,
             gid: Some(7),
         };
-        for allowed in [peer(0, 0, &[]), peer(500, 1, &[]), peer(9, 7, &[]), peer(9, 1, &[3, 7])] {
+        for allowed in [
+            peer(0, 0, &[]),
+            peer(500, 1, &[]),
+            peer(9, 7, &[]),
+            peer(9, 1, &[3, 7]),
+        ] {
             assert!(access.allows(&allowed), "{allowed:?}");
         }
         for refused in [peer(9, 1, &[]), peer(9, 500, &[0, 1])] {
             assert!(!access.allows(&refused), "{refused:?}");
         }
-        let closed = Access { gid: None, ..access };
+        let closed = Access {
+            gid: None,
+            ..access
+        };
         assert!(!closed.allows(&peer(9, 7, &[7])));
     }
 

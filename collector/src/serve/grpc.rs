@@ -85,7 +85,9 @@ pub async fn serve(listener: UnixListener, serving: Serving) {
         };
         serving.counts.connected.fetch_add(1, Ordering::Relaxed);
         let peer = Peer::of(&stream).ok();
-        let permitted = peer.as_ref().is_some_and(|peer| serving.access.allows(peer));
+        let permitted = peer
+            .as_ref()
+            .is_some_and(|peer| serving.access.allows(peer));
         let (permit, refusal) = if permitted {
             match Arc::clone(&served).try_acquire_owned() {
                 Ok(permit) => (Some(permit), None),
@@ -140,7 +142,12 @@ impl Client {
         let server = CollectorServer::new(self);
         let service = service_fn(move |request| {
             let mut server = server.clone();
-            async move { server.call(request).await.map_err(|never: Infallible| never) }
+            async move {
+                server
+                    .call(request)
+                    .await
+                    .map_err(|never: Infallible| never)
+            }
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -171,9 +178,17 @@ impl Client {
     }
 
     fn name(&self, version: &str) -> String {
-        let version: String = version.chars().filter(|c| c.is_ascii_graphic()).take(32).collect();
+        let version: String = version
+            .chars()
+            .filter(|c| c.is_ascii_graphic())
+            .take(32)
+            .collect();
         match &self.peer {
-            Some(Peer { pid: Some(pid), uid, .. }) => {
+            Some(Peer {
+                pid: Some(pid),
+                uid,
+                ..
+            }) => {
                 format!("client {version} (pid {pid}, uid {uid})")
             }
             _ => format!("client {version}"),

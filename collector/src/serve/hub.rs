@@ -88,9 +88,7 @@ impl Hub {
         state.case.apply(frame);
         state.frames.push_back((shared, bytes));
         state.bytes += bytes;
-        while state.frames.len() > MAX_FRAMES
-            || state.bytes > MAX_BYTES && state.frames.len() > 1
-        {
+        while state.frames.len() > MAX_FRAMES || state.bytes > MAX_BYTES && state.frames.len() > 1 {
             let gone = state.frames.pop_front();
             state.bytes -= gone.map_or(0, |(_, bytes)| bytes);
         }
@@ -120,7 +118,11 @@ impl Hub {
         let first = state.published - state.frames.len() as u64;
         match place.0 {
             Some(at) if at >= state.published => {
-                return if state.ended { Next::End } else { Next::Nothing };
+                return if state.ended {
+                    Next::End
+                } else {
+                    Next::Nothing
+                };
             }
             Some(at) if at >= first => {
                 let (frame, _) = &state.frames[(at - first) as usize];
@@ -128,7 +130,11 @@ impl Hub {
                 return Next::Frame(frame.clone());
             }
             _ if state.published == 0 => {
-                return if state.ended { Next::End } else { Next::Nothing };
+                return if state.ended {
+                    Next::End
+                } else {
+                    Next::Nothing
+                };
             }
             _ => {}
         }

@@ -36,7 +36,10 @@ impl Socket {
         let folder_hint = "a path in a folder that exists and that you may write to";
         match fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
-                return Err(failed("there is a file that is no socket".into(), "another path"));
+                return Err(failed(
+                    "there is a file that is no socket".into(),
+                    "another path",
+                ));
             }
             Ok(_) if UnixStream::connect(path).is_ok() => {
                 return Err(failed(
@@ -77,7 +80,11 @@ impl Socket {
             _ => {}
         }
         let listener = UnixListener::bind(path)?;
-        let mode = if gid.is_some() { MODE_GROUP } else { MODE_OWNER };
+        let mode = if gid.is_some() {
+            MODE_GROUP
+        } else {
+            MODE_OWNER
+        };
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         if gid.is_some() {
             chown(path, None, gid)?;

@@ -14,7 +14,12 @@ enum Kind {
 }
 
 /// Content type and text, as the client accepts it.
-pub fn render(hub: &Hub, counts: &Counts, accept: &str, instances: usize) -> (&'static str, String) {
+pub fn render(
+    hub: &Hub,
+    counts: &Counts,
+    accept: &str,
+    instances: usize,
+) -> (&'static str, String) {
     let dialect = Dialect::accepted(accept);
     let mut text = Vec::new();
     let options = Options { dialect, instances };

@@ -13,11 +13,7 @@ use crate::machine::Capability;
 /// What attaching needs.
 pub const ATTACHING: [Capability; 8] = Capability::ALL;
 /// What reading the maps of the emulated driver's probes needs, and its threads' state.
-pub const EMULATOR: [Capability; 3] = [
-    Capability::Bpf,
-    Capability::Perfmon,
-    Capability::SysPtrace,
-];
+pub const EMULATOR: [Capability; 3] = [Capability::Bpf, Capability::Perfmon, Capability::SysPtrace];
 /// What measuring a kernel needs: maps and memory, stacks and state of tasks, the kernel's log, tracefs; and attaching, where
 /// a lock comes late.
 pub const KERNEL: [Capability; 6] = [
