@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::{Failure, Globals};
 use crate::emulator::protocol::Truth;
 use crate::frame::{End, Frame};
-use crate::source::{Link, Session};
+use crate::source::{Link, Session, link_changed};
 
 /// How a run ended.
 #[derive(Debug, Default)]
@@ -138,16 +137,6 @@ async fn follow_frames(
         Some(error) => Err(error.into()),
         None => Ok(finished),
     }
-}
-
-/// Waits until the link to a collector elsewhere is another than it was; without one, forever.
-async fn link_changed(link: &mut Option<watch::Receiver<Link>>) -> Link {
-    if let Some(receiver) = link
-        && receiver.changed().await.is_ok()
-    {
-        return receiver.borrow_and_update().clone();
-    }
-    std::future::pending().await
 }
 
 fn cannot_follow(error: &io::Error) -> Failure {

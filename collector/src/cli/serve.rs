@@ -10,6 +10,7 @@ use nix::unistd::Group;
 
 use super::values::{BadValue, endpoint, metrics_address};
 use super::{Failure, Globals, run_options};
+use crate::serve::otlp::Target;
 use crate::serve::{self, Settings};
 
 /// Arguments of `serve`.
@@ -28,6 +29,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDR:PORT", value_parser = metrics_address, default_value = "127.0.0.1:9929")]
     pub metrics: Metrics,
 
+    /// Send metrics, and a log record for each finding, to this backend over OTLP: http://HOST[:PORT], 4318 where no port
+    /// is given
+    #[arg(long, value_name = "URL", value_parser = target)]
+    pub otlp: Option<Target>,
+
     /// Configuration of the daemon, read again at SIGHUP: interval, thresholds, instances; docs/serve.md
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -40,6 +46,13 @@ pub enum Metrics {
     Off,
     /// There.
     At(SocketAddr),
+}
+
+fn target(text: &str) -> Result<Target, BadValue> {
+    Target::parse(text).map_err(|cause| BadValue {
+        cause,
+        hint: "--otlp http://localhost:4318, where a collector of OpenTelemetry listens".into(),
+    })
 }
 
 fn socket(text: &str) -> Result<PathBuf, BadValue> {
@@ -57,6 +70,7 @@ pub(super) fn run(args: &ServeArgs, globals: &Globals) -> Result<ExitCode, Failu
             Metrics::Off => None,
             Metrics::At(at) => Some(at),
         },
+        otlp: args.otlp.clone(),
         config: args.config.clone(),
     };
     serve::run(&settings, globals, &options).map(|()| ExitCode::SUCCESS)

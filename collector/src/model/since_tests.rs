@@ -58,7 +58,13 @@ fn frame(
         kind: SPAN_ENTRY,
         start_ns: number,
         duration_ns: 1,
-        ..abi::Span::default()
+        extra: 0,
+        tid: 1,
+        instance: abi::NO_INSTANCE,
+        result: 0,
+        what: 0,
+        inside: 0,
+        flags: 0,
     };
     let about = frame::About {
         on: frame::ActedOn {

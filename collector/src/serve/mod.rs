@@ -11,6 +11,7 @@ pub mod http;
 pub mod hub;
 pub mod listen;
 pub mod metrics;
+pub mod otlp;
 pub mod privileges;
 mod systemd;
 
@@ -35,6 +36,7 @@ use grpc::{Counts, Serving};
 use http::Pages;
 use hub::Hub;
 use listen::Socket;
+use otlp::{Exporter, Target};
 use systemd::Manager;
 
 /// The last frame may be so old for the daemon to be well, or three intervals if that is longer.
@@ -49,6 +51,8 @@ pub struct Settings {
     pub gid: Option<u32>,
     /// Where `/metrics` and `/healthz` are.
     pub metrics: Option<SocketAddr>,
+    /// Where metrics and findings go over OTLP.
+    pub otlp: Option<Target>,
     /// Configuration file.
     pub config: Option<PathBuf>,
 }
@@ -80,6 +84,7 @@ pub fn run(settings: &Settings, globals: &Globals, options: &RunOptions) -> Resu
         stopping: watch::Sender::new(false),
         patience: watch::Sender::new(patience(options.interval)),
         instances: watch::Sender::new(config.instances),
+        otlp_interval: watch::Sender::new(config.otlp_interval),
     };
     daemon.hub.set_thresholds(config.thresholds.clone());
     let access = Access {
@@ -88,6 +93,11 @@ pub fn run(settings: &Settings, globals: &Globals, options: &RunOptions) -> Resu
     };
     let server = daemon.server(&socket, access, pages)?;
     privileges::give_up().map_err(privileges)?;
+    let exporter = settings
+        .otlp
+        .clone()
+        .map(|target| daemon.exporter(target))
+        .transpose()?;
     daemon.say(&format!(
         "listening at unix:{}{}",
         socket.path.display(),
@@ -105,6 +115,9 @@ pub fn run(settings: &Settings, globals: &Globals, options: &RunOptions) -> Resu
     daemon.stopping.send_replace(true);
     // A panic there has been reported by the thread itself.
     let _ = server.join();
+    if let Some(exporter) = exporter {
+        let _ = exporter.join();
+    }
     drop(socket);
     detach_in_background();
     followed?.check()
@@ -141,6 +154,7 @@ struct Daemon<'a> {
     stopping: watch::Sender<bool>,
     patience: watch::Sender<Duration>,
     instances: watch::Sender<usize>,
+    otlp_interval: watch::Sender<Duration>,
 }
 
 impl Daemon<'_> {
@@ -226,6 +240,28 @@ impl Daemon<'_> {
         }
     }
 
+    /// Starts the thread that exports. It has no privileges: the thread that starts it has none.
+    fn exporter(&self, target: Target) -> Result<JoinHandle<()>, Failure> {
+        let exporter = Exporter {
+            hub: Arc::clone(&self.hub),
+            target,
+            every: self.otlp_interval.subscribe(),
+            stopping: self.stopping.subscribe(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| cannot_serve(&error))?;
+        std::thread::Builder::new()
+            .name("otlp".into())
+            .spawn(move || {
+                runtime.block_on(exporter.run());
+                // A name that is still being looked up is not waited for.
+                runtime.shutdown_background();
+            })
+            .map_err(|error| cannot_serve(&error))
+    }
+
     async fn follow(
         &self,
         mut session: Session,
@@ -302,6 +338,7 @@ impl Daemon<'_> {
                 session.set_interval(interval);
                 self.patience.send_replace(patience(interval));
                 self.instances.send_replace(new.instances);
+                self.otlp_interval.send_replace(new.otlp_interval);
                 self.hub.set_thresholds(new.thresholds.clone());
                 *config = new;
                 self.say(&format!("{} was read again", path.display()));

@@ -38,6 +38,16 @@ pub enum Link {
     Down(String),
 }
 
+/// Waits until the link to a collector elsewhere is another than it was; without one, forever.
+pub async fn link_changed(link: &mut Option<watch::Receiver<Link>>) -> Link {
+    if let Some(receiver) = link
+        && receiver.changed().await.is_ok()
+    {
+        return receiver.borrow_and_update().clone();
+    }
+    std::future::pending().await
+}
+
 /// A collector elsewhere.
 pub(super) struct Remote {
     endpoint: Endpoint,
