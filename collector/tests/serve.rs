@@ -68,14 +68,16 @@ impl Daemon {
         text
     }
 
-    /// The value of a metric without labels.
+    /// The value of a metric, over all its labels.
     fn metric(&self, name: &str) -> u64 {
         let text = self.get("/metrics");
-        let line = text
-            .lines()
-            .find(|line| line.split([' ', '{']).next() == Some(name))
-            .unwrap_or_else(|| panic!("{name} is not in\n{text}"));
-        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64
+        let of = |line: &&str| line.split([' ', '{']).next() == Some(name);
+        let values = text.lines().filter(of);
+        let values: Vec<f64> = values
+            .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+            .collect();
+        assert!(!values.is_empty(), "{name} is not in\n{text}");
+        values.iter().sum::<f64>() as u64
     }
 
     fn signal(&self, signal: i32) {
@@ -184,6 +186,7 @@ fn a_link_that_is_down_is_said_and_comes_back() {
     stderr.read_to_string(&mut said).unwrap();
     assert!(reader.wait().unwrap().success(), "{said}");
     assert!(said.contains("the link is down"), "{said}");
+    assert!(said.matches("the link is down").count() < 5, "{said}");
     place.run("export out.apscope --format json -o out.json");
     let export = read(&place, "out.json");
     assert_eq!(export["source"]["ended"], "left");
@@ -226,7 +229,7 @@ fn strangers_are_refused_even_where_they_can_open_the_socket() {
     };
     // The folder lets everybody through, the program is readable, the socket is not.
     let folder = daemon.socket.parent().unwrap();
-    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
     let outside = as_nobody(&[]);
     assert_eq!(outside.status.code(), Some(2), "{}", told(&outside));
     assert!(
@@ -235,7 +238,7 @@ fn strangers_are_refused_even_where_they_can_open_the_socket() {
         told(&outside)
     );
     // Somebody has opened it to all: the kernel says who they are.
-    std::fs::set_permissions(&daemon.socket, PermissionsExt::from_mode(0o666)).unwrap();
+    std::fs::set_permissions(&daemon.socket, std::fs::Permissions::from_mode(0o666)).unwrap();
     let stranger = as_nobody(&[]);
     assert_eq!(stranger.status.code(), Some(2));
     assert!(
@@ -302,7 +305,7 @@ fn errors_say_what_to_try() {
         ),
         (
             "export --connect unix:/x --guests 2 --duration 1s --format json -o -",
-            "cannot be used with",
+            "rule each other out",
         ),
         ("serve --listen unix:/nowhere/x.sock", "folder that exists"),
         (

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{Failure, Globals};
 use crate::emulator::protocol::Truth;
 use crate::frame::{End, Frame};
-use crate::source::{Link, Session, link_changed};
+use crate::source::{END_LINK_DOWN, Link, Session, link_changed};
 
 /// How a run ended.
 #[derive(Debug, Default)]
@@ -29,6 +29,9 @@ impl Finished {
         let (what, cause) = match &self.end {
             Some(end) if end.how == "source died" => {
                 ("the emulated driver ended unexpectedly", end.detail.clone())
+            }
+            Some(end) if end.how == END_LINK_DOWN => {
+                ("the link was down at the end", end.detail.clone())
             }
             Some(_) => return Ok(()),
             None => (

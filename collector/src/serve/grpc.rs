@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
 use tonic::{Request, Response, Status};
 use tower_service::Service as _;
 
@@ -35,6 +36,8 @@ const MAX_STREAMS: u32 = 4;
 const FIRST_REQUEST: Duration = Duration::from_secs(5);
 /// A client that answers no ping for so long, after as long without a frame, is gone.
 const PING_EVERY: Duration = Duration::from_secs(10);
+/// Time for a client to take what was published last, when the collector stops.
+const LAST_FRAMES: Duration = Duration::from_secs(2);
 /// Bytes of a stream that wait to be written.
 const SEND_BUFFER: usize = 256 << 10;
 
@@ -71,7 +74,10 @@ pub async fn serve(listener: UnixListener, serving: Serving) {
     let served = Arc::new(Semaphore::new(MAX_CLIENTS));
     let told = Arc::new(Semaphore::new(MAX_REFUSED));
     let mut stopping = serving.stopping.clone();
+    let mut connections = JoinSet::new();
     loop {
+        // What is over is forgotten.
+        while connections.try_join_next().is_some() {}
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
@@ -81,7 +87,7 @@ pub async fn serve(listener: UnixListener, serving: Serving) {
                     continue;
                 }
             },
-            _ = stopping.wait_for(|stopping| *stopping) => return,
+            _ = stopping.wait_for(|stopping| *stopping) => break,
         };
         serving.counts.connected.fetch_add(1, Ordering::Relaxed);
         let peer = Peer::of(&stream).ok();
@@ -112,11 +118,13 @@ pub async fn serve(listener: UnixListener, serving: Serving) {
             refusal,
             asked: Arc::default(),
         };
-        tokio::spawn(async move {
+        connections.spawn(async move {
             client.connection(stream).await;
             drop(permit);
         });
     }
+    // Each has its own limit.
+    while connections.join_next().await.is_some() {}
 }
 
 /// Why a connection is not served.
@@ -172,9 +180,9 @@ impl Client {
                 _ = stopping.wait_for(|stopping| *stopping) => break,
             }
         }
-        // Streams end with what is published; a client that does not take it is not waited for long.
+        // Streams end with what was published last; a client that does not take it is not waited for long.
         connection.as_mut().graceful_shutdown();
-        let _ = tokio::time::timeout(Duration::from_secs(1), connection).await;
+        let _ = tokio::time::timeout(LAST_FRAMES, connection).await;
     }
 
     fn name(&self, version: &str) -> String {

@@ -25,7 +25,7 @@ pub mod tables;
 mod tasks;
 
 pub(crate) use choose::sizes;
-pub use remote::{Link, link_changed};
+pub use remote::{END_LINK_DOWN, Link, link_changed};
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -25,7 +25,7 @@ use std::time::Duration;
 use apscope_collector::diagnose::{Diagnosis, Report, Thresholds};
 use apscope_collector::frame::Frame;
 use apscope_collector::model::Model;
-use apscope_collector::source::Link;
+use apscope_collector::source::{END_LINK_DOWN, Link};
 use ratatui::layout::Rect;
 
 use config::Settings;
@@ -247,7 +247,7 @@ impl App {
         self.stale |= self.frozen.is_none();
         if let Some(end) = &self.live.model.end {
             self.ending = Some(match end.how.as_str() {
-                "source died" => Ending::Died(end.detail.clone()),
+                "source died" | END_LINK_DOWN => Ending::Died(end.detail.clone()),
                 "detached" | "driver unloaded" => Ending::Detached(end.detail.clone()),
                 _ => Ending::InOrder,
             });

@@ -38,6 +38,9 @@ pub enum Link {
     Down(String),
 }
 
+/// How a run ends for somebody who was told to stop while the link was down ([`End::how`]).
+pub const END_LINK_DOWN: &str = "link down";
+
 /// Waits until the link to a collector elsewhere is another than it was; without one, forever.
 pub async fn link_changed(link: &mut Option<watch::Receiver<Link>>) -> Link {
     if let Some(receiver) = link
@@ -90,7 +93,7 @@ impl Remote {
                 Over::Link(reason) => reason,
             };
             self.was_down = true;
-            self.link.send_replace(Link::Down(reason));
+            self.down(reason);
             match self.connect_again(&mut commands, frames).await {
                 Some(again) => stream = again,
                 None => return,
@@ -178,6 +181,16 @@ impl Remote {
         Some(frame)
     }
 
+    /// Says why nothing comes, once for each reason.
+    fn down(&self, reason: String) {
+        self.link.send_if_modified(|link| {
+            let down = Link::Down(reason);
+            let other = *link != down;
+            *link = down;
+            other
+        });
+    }
+
     /// Waits until there is a connection again; `None` where nobody wants one any more.
     async fn connect_again(
         &mut self,
@@ -194,7 +207,7 @@ impl Remote {
                 result = again => match result {
                     Ok(stream) => return Some(stream),
                     Err(SourceError { cause, .. }) => {
-                        self.link.send_replace(Link::Down(cause));
+                        self.down(cause);
                         pause = (pause * 2).min(AGAIN_AT_MOST);
                     }
                 },
@@ -206,7 +219,7 @@ impl Remote {
                             Link::Up => String::new(),
                         };
                         let detail = format!("the link to {} is down: {reason}", self.endpoint);
-                        self.end(frames, "source died", detail).await;
+                        self.end(frames, END_LINK_DOWN, detail).await;
                         return None;
                     }
                     None => return None,
