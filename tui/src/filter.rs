@@ -1,8 +1,8 @@
 //! The filter that `/` opens: which rows are shown.
 //!
 //! A filter is a list of terms separated by blanks; a row must match all of them. A plain word is looked for in
-//! everything that names the row. `class:`, `kind:`, `name:`, `owner:`, `task:` and `guest:` look in one of its names; a
-//! word with `*` in it must match all of the name, `*` standing for anything. `wait>1ms`, `hold<=5us`, `latency>20ms`
+//! everything that names the row. `class:`, `kind:`, `name:`, `owner:`, `task:`, `guest:` and `mdev:` look in one of its
+//! names; a word with `*` in it must match all of the name, `*` standing for anything. `wait>1ms`, `hold<=5us`, `latency>20ms`
 //! compare a percentile: the 99th, or another one as in `wait.p50>1us`, `hold.max>1s`. `!` before a
 //! term turns it round. Parsing never panics and says what is wrong with which term.
 
@@ -29,6 +29,8 @@ pub enum TextField {
     Task,
     /// The guest, by its number or its name.
     Guest,
+    /// The UUID of the mdev that a call acted on.
+    Mdev,
 }
 
 /// Fields with times.
@@ -118,6 +120,7 @@ impl Test {
                 TextField::Holder,
                 TextField::Task,
                 TextField::Guest,
+                TextField::Mdev,
             ]
             .into_iter()
             .any(|field| row.text(field).is_some_and(|t| contains(t, word))),
@@ -204,9 +207,10 @@ fn test(body: &str) -> Result<Test, String> {
             "holder" | "owner" => TextField::Holder,
             "task" => TextField::Task,
             "guest" => TextField::Guest,
+            "mdev" => TextField::Mdev,
             _ => {
                 return Err(format!(
-                    "no field `{field}`; there are class, kind, name, owner, task, guest"
+                    "no field `{field}`; there are class, kind, name, owner, task, guest, mdev"
                 ));
             }
         };
@@ -293,7 +297,7 @@ mod tests {
                 TextField::Kind => "mutex",
                 TextField::Holder => "vcpu2/guest-3",
                 TextField::Guest => "guest-3",
-                TextField::Task => return None,
+                TextField::Task | TextField::Mdev => return None,
             })
         }
         fn time(&self, field: TimeField, at: Percentile) -> Option<u64> {

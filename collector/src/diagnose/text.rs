@@ -107,6 +107,9 @@ fn environment(page: &mut Page, model: &Model) {
     if !machine.is_empty() {
         what = format!("{what}, on Linux {}", machine.join(" "));
     }
+    if !meta.timing.is_empty() {
+        what = format!("{what}, TIMING NOT HARDWARE: {}", meta.timing);
+    }
     page.wrapped(
         0,
         &format!("measured: {what}, from {} ({})", meta.source, meta.probe),

@@ -138,6 +138,9 @@ pub struct Meta {
     /// What is to be attached is not attached yet: this is what the kernel's memory says (a kernel).
     #[prost(bool, tag = "26")]
     pub attaching: bool,
+    /// Why times are not those of hardware; empty where they are.
+    #[prost(string, tag = "27")]
+    pub timing: ::prost::alloc::string::String,
 }
 /// Something that calls of entry points act on. Where it is gone and its address another's, that one has an id of its own.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

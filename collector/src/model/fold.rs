@@ -191,6 +191,7 @@ impl Model {
             blind_spots: clipped_list(&meta.blind_spots),
             reads_queues: meta.reads_queues,
             attaching: meta.attaching,
+            timing: clipped(&meta.timing),
             objects: self.objects.values().cloned().collect(),
         });
         self.ignore(ignored);

@@ -55,7 +55,7 @@ impl Row for FindingRow {
             TextField::Kind => Some(self.finding.seen.severity.name()),
             TextField::Class => self.finding.seen.locks.first().map(String::as_str),
             TextField::Holder | TextField::Task => Some(&self.tasks),
-            TextField::Guest => None,
+            TextField::Guest | TextField::Mdev => None,
         }
     }
 

@@ -130,6 +130,7 @@ impl Row for GuestRow {
             TextField::Class => &self.wait_lock,
             TextField::Holder => &self.blocked_by,
             TextField::Task => &self.tasks,
+            TextField::Mdev => return None,
         })
     }
 

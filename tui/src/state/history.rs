@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use apscope_collector::diagnose::look::guest_of;
 use apscope_collector::frame::{Frame, Hist};
-use apscope_collector::model::Model;
+use apscope_collector::model::{Model, Span};
 use probe_ebpf::abi::{self, PQAP_RESPONDED, SPAN_ENTRY, SPAN_LOCK};
 use probe_ebpf::h2;
 use probe_ebpf::names::{class_id, entry_id};
@@ -71,7 +71,7 @@ pub struct History {
     /// Guests of vCPU threads: whoever has held one of its `vcpu->mutex`.
     guests: HashMap<u32, u32>,
     queues: BTreeMap<(u32, u16), Used>,
-    spans: VecDeque<abi::Span>,
+    spans: VecDeque<Span>,
     names: HashMap<u32, String>,
     bins: VecDeque<Bin>,
 }
@@ -92,12 +92,13 @@ impl History {
                 self.name(*tid, comm);
             }
             let skip = spans.len().saturating_sub(SPANS);
-            for span in spans.decode(frame.at_ns).skip(skip) {
+            let all = spans.decode(frame.at_ns).zip(spans.acted_on());
+            for (raw, on) in all.skip(skip) {
                 if self.spans.len() == SPANS {
                     self.spans.pop_front();
                 }
-                self.use_of(&span);
-                self.spans.push_back(span);
+                self.use_of(&raw);
+                self.spans.push_back(Span { raw, on });
             }
         }
         for task in frame.live.iter().flat_map(|live| &live.tasks).take(NAMES) {
@@ -205,7 +206,7 @@ impl History {
 
     /// The spans, in the order in which they came: by their ends, roughly.
     #[must_use]
-    pub fn spans(&self) -> &VecDeque<abi::Span> {
+    pub fn spans(&self) -> &VecDeque<Span> {
         &self.spans
     }
 
@@ -278,7 +279,7 @@ mod tests {
         }
         assert_eq!(history.spans().len(), SPANS);
         assert_eq!(
-            history.spans()[0].start_ns,
+            history.spans()[0].raw.start_ns,
             SPANS as u64,
             "the first half has gone"
         );

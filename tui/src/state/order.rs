@@ -234,7 +234,7 @@ impl Row for EdgeRow {
             TextField::Name => Some(&self.names),
             TextField::Kind if self.joint.lockdep_visible => Some("lockdep"),
             TextField::Kind => Some("hidden"),
-            TextField::Task | TextField::Guest => None,
+            TextField::Task | TextField::Guest | TextField::Mdev => None,
         }
     }
 

@@ -114,7 +114,7 @@ impl Row for LockRow {
             TextField::Kind => self.kind,
             TextField::Name => &self.name,
             TextField::Holder => &self.holder,
-            TextField::Task | TextField::Guest => return None,
+            TextField::Task | TextField::Guest | TextField::Mdev => return None,
         })
     }
 
@@ -132,7 +132,11 @@ impl Row for EntryRow {
         match field {
             TextField::Class => Some(self.module),
             TextField::Name => Some(self.facts.name),
-            TextField::Kind | TextField::Holder | TextField::Task | TextField::Guest => None,
+            TextField::Kind
+            | TextField::Holder
+            | TextField::Task
+            | TextField::Guest
+            | TextField::Mdev => None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The rows of the log: completed spans and messages, by time.
 
-use apscope_collector::model::{query, return_name};
+use apscope_collector::model::{Span, query, return_name};
 use probe_ebpf::abi::{PQAP_RESPONDED, SPAN_ENTRY, SPAN_LOCK};
 use probe_ebpf::names::entry_id;
 
@@ -21,8 +21,10 @@ pub struct StreamRow {
     pub who: String,
     /// Lock instance, entry point, or the message.
     pub what: String,
-    /// Guest of the lock; empty where there is none.
-    guest: String,
+    /// Guest of the lock, or that a call acted on; empty where there is none.
+    pub guest: String,
+    /// UUID of the mdev that a call acted on; empty where there is none.
+    pub mdev: String,
     /// Class of the lock, or module of the entry point.
     class: &'static str,
 }
@@ -58,6 +60,7 @@ impl Row for StreamRow {
             TextField::Name => &self.what,
             TextField::Task | TextField::Holder => &self.who,
             TextField::Guest => &self.guest,
+            TextField::Mdev => &self.mdev,
             TextField::Class => self.class,
             TextField::Kind => match self.kind {
                 Kind::Lock {
@@ -100,6 +103,7 @@ pub fn rows(shown: &Snapshot, filter: &Filter) -> Vec<StreamRow> {
                 who: line.level.clone(),
                 what: line.text.clone(),
                 guest: String::new(),
+                mdev: String::new(),
                 class: "",
             })
             .filter(|row| filter.matches(row)),
@@ -110,7 +114,8 @@ pub fn rows(shown: &Snapshot, filter: &Filter) -> Vec<StreamRow> {
     rows
 }
 
-fn row(shown: &Snapshot, span: &probe_ebpf::abi::Span) -> Option<StreamRow> {
+fn row(shown: &Snapshot, span: &Span) -> Option<StreamRow> {
+    let (on, span) = (span.on, &span.raw);
     let at_ns = span.start_ns.saturating_add(span.duration_ns);
     let who = shown.history.who(span.tid);
     match span.kind {
@@ -131,20 +136,25 @@ fn row(shown: &Snapshot, span: &probe_ebpf::abi::Span) -> Option<StreamRow> {
                 what: instance
                     .map_or_else(|| query::series_name(span.what), |known| known.name.clone()),
                 guest,
+                mdev: String::new(),
                 class: query::class_name(span.what),
             })
         }
-        SPAN_ENTRY => Some(StreamRow {
-            at_ns,
-            kind: Kind::Call {
-                latency_ns: span.duration_ns,
-                returns: returns(span),
-            },
-            who,
-            what: query::entry_name(span.what).to_owned(),
-            guest: String::new(),
-            class: "",
-        }),
+        SPAN_ENTRY => {
+            let on = query::Names::of(&shown.model, on);
+            Some(StreamRow {
+                at_ns,
+                kind: Kind::Call {
+                    latency_ns: span.duration_ns,
+                    returns: returns(span),
+                },
+                who,
+                what: query::entry_name(span.what).to_owned(),
+                guest: on.guest.unwrap_or_default(),
+                mdev: on.mdev.unwrap_or_default(),
+                class: "",
+            })
+        }
         _ => None,
     }
 }

@@ -196,7 +196,7 @@ impl Row for LaneRow {
         match field {
             TextField::Name | TextField::Task | TextField::Holder => Some(&self.who),
             TextField::Guest => Some(&self.guest),
-            TextField::Class | TextField::Kind => None,
+            TextField::Class | TextField::Kind | TextField::Mdev => None,
         }
     }
 
@@ -285,7 +285,7 @@ fn finished(shown: &Snapshot, from: u64, to: u64) -> BTreeMap<u32, Vec<Bar>> {
         }
     };
     // The latest first: where a task has too many, the oldest are left out.
-    for span in shown.history.spans().iter().rev() {
+    for span in shown.history.spans().iter().rev().map(|span| &span.raw) {
         let end = span.start_ns.saturating_add(span.duration_ns);
         let bar = |from_ns, to_ns, doing| Bar {
             from_ns,

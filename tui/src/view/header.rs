@@ -1,8 +1,8 @@
 //! The lines at the top: what is watched, how, and how far the figures can be trusted.
 //!
 //! The difficulty is width: at 80 columns not everything fits. Every line is a list of items, the most important
-//! first; items that do not fit are left out whole, never cut in the middle. EMULATED or KERNEL, PAUSED and drops come
-//! first in their lines and so are always there.
+//! first; items that do not fit are left out whole, never cut in the middle. EMULATED or KERNEL, TIMING NOT HARDWARE,
+//! PAUSED and drops come first in their lines and so are always there.
 
 use apscope_collector::frame::Meta;
 use apscope_collector::model::query;
@@ -117,7 +117,7 @@ fn welcome(app: &App) -> Option<&'static str> {
     let meta = app.shown().model.meta.as_ref()?;
     let first = !app.touched && app.replay.is_none() && app.overlay.is_none() && is_emulated(meta);
     first.then_some(
-        " An emulated driver. Others: --scenario, --generation. F1: a guided look, ?: keys ",
+        " An emulated driver. Others: --scenario, --generation. F1: guided look, ?: keys ",
     )
 }
 
@@ -131,6 +131,9 @@ fn identity(app: &App, width: u16) -> Line<'static> {
             items.push(item(" EMULATED ", theme.emulated()));
         } else if query::is_kernel(meta) {
             items.push(item(" KERNEL ", theme.kernel()));
+            if !meta.timing.is_empty() {
+                items.push(item(" TIMING NOT HARDWARE ", theme.emulated()));
+            }
         } else {
             items.push(item(meta.source.clone(), theme.title()));
         }

@@ -10,8 +10,11 @@ const FILTER: &[(&str, &str)] = &[
         "word",
         "rows with it in a name; lock*7 with anything between",
     ),
-    ("class: kind:", "class:kvm kind:mutex name:pqap"),
-    ("owner: task:", "owner:vcpu* task:qemu guest:3"),
+    (
+        "class: owner:",
+        "class:kvm kind:mutex name:pqap owner:vcpu*",
+    ),
+    ("task: guest:", "task:qemu guest:3 mdev:62177883*"),
     ("wait>1ms", "hold.max>=20ms wait.p50<5us latency>1s"),
     ("!term", "turns a term round"),
 ];

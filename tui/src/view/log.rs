@@ -125,6 +125,9 @@ fn span_line(app: &App, row: &StreamRow, width: usize) -> Line<'static> {
                 returns.clone(),
                 if bad { theme.warning() } else { theme.dim() },
             ));
+            if let Some(object) = on(row) {
+                spans.push(Span::styled(format!(" on {object}"), theme.dim()));
+            }
         }
         Kind::Message => {
             spans.push(Span::styled(
@@ -135,6 +138,16 @@ fn span_line(app: &App, row: &StreamRow, width: usize) -> Line<'static> {
         }
     }
     fitted(spans, width)
+}
+
+/// What a call acted on: the mdev, and the guest that has it.
+fn on(row: &StreamRow) -> Option<String> {
+    match (row.mdev.as_str(), row.guest.as_str()) {
+        ("", "") => None,
+        (mdev, "") => Some(mdev.to_owned()),
+        ("", guest) => Some(guest.to_owned()),
+        (mdev, guest) => Some(format!("{mdev} ({guest})")),
+    }
 }
 
 /// As much of a line as fits, its end marked where something is missing.

@@ -239,6 +239,20 @@ fn a_kernel_says_what_it_is_and_how_much_of_it_is_seen() {
 }
 
 #[test]
+fn emulated_cpus_are_said_at_every_width() {
+    let mut app = App::new(Theme::COLOUR, Duration::from_millis(100));
+    let mut frame = fixture::kernel_frame(0, 2);
+    if let Some(meta) = &mut frame.meta {
+        meta.timing = "QEMU emulates the CPUs".into();
+    }
+    app.apply(&frame);
+    for (width, height) in SIZES {
+        let picture = lines(&drawn(&mut app, width, height));
+        assert!(picture.contains(" TIMING NOT HARDWARE "), "{picture}");
+    }
+}
+
+#[test]
 fn the_detail_of_a_lock_has_its_latest_stack() {
     let mut app = kernel(1);
     text(&mut app, "/name:kvm->lock");

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::checks::{BOOTS, Boot, Evidence, Findings, LIBRARY, Line};
+use super::checks::{BOOTS, Boot, Evidence, Findings, LIBRARY, Line, processes};
 use super::guest::{Guest, Hardware};
 use super::kernels::{self, Kernel};
 use super::programs::Programs;
@@ -151,7 +151,8 @@ fn one(
         apscope: host.into(),
         sequences: root.join("collector/src/emulator/sequences"),
     };
-    for &(subject, judge) in boot.judges {
+    let everywhere = [("processes", processes::judge as _)];
+    for &(subject, judge) in everywhere.iter().chain(boot.judges) {
         let mut findings = Findings::default();
         if let Err(failure) = judge(&evidence, &mut findings) {
             findings.add("results", false, one_line(&failure));

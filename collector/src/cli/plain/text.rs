@@ -95,6 +95,9 @@ fn kernel(meta: &Meta) -> String {
     } else {
         let _ = write!(text, ", vfio_ap {candidates}");
     }
+    if !meta.timing.is_empty() {
+        let _ = write!(text, ", TIMING NOT HARDWARE: {}", meta.timing);
+    }
     if meta.guests > 0 {
         let _ = write!(text, ", {}", count(meta.guests as usize, "guest"));
     }

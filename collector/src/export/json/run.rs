@@ -40,6 +40,9 @@ pub struct Source {
     /// Machine.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub arch: String,
+    /// Why times are not those of hardware.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub timing: String,
     /// Why this source and this probe.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -83,6 +86,7 @@ impl Source {
             pid: (meta.pid != 0).then_some(meta.pid),
             kernel_release: meta.kernel_release,
             arch: meta.arch,
+            timing: meta.timing,
             reason: meta.reason,
             level: meta.level,
             evidence: meta.evidence,

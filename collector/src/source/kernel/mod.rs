@@ -278,6 +278,20 @@ fn entry_addresses(plan: &Plan) -> Vec<(u64, u8)> {
         .collect()
 }
 
+/// Why times are not those of hardware, given the text of `/proc/sysinfo` (arch/s390/kernel/sysinfo.c); empty where they
+/// are. Only an emulated machine calls itself QEMU (`handle_stsi`, target/s390x/tcg/misc_helper.c): under KVM it has the
+/// manufacturer of the real one.
+fn timing(sysinfo: &str) -> &'static str {
+    let manufacturer = sysinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("Manufacturer:"));
+    if manufacturer.is_some_and(|name| name.trim() == "QEMU") {
+        "QEMU emulates the CPUs"
+    } else {
+        ""
+    }
+}
+
 /// Describes a run to which nothing is attached yet.
 fn meta(
     plan: &Plan,
@@ -304,6 +318,7 @@ fn meta(
             .trim()
             .to_owned(),
         arch: std::env::consts::ARCH.into(),
+        timing: timing(&std::fs::read_to_string("/proc/sysinfo").unwrap_or_default()).into(),
         reason: reason.into(),
         start_ns: reader::monotonic_ns(),
         start_unix_ns: reader::unix_ns(),
@@ -332,5 +347,23 @@ fn meta(
             .map(|spot| spot.text.to_owned())
             .collect(),
         ..frame::Meta::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::timing;
+
+    #[test]
+    fn only_an_emulated_machine_is_made_by_qemu() {
+        let text = |manufacturer: &str| {
+            format!(
+                "Manufacturer:         {manufacturer}            \nType:                 8561\n"
+            )
+        };
+        assert_eq!(timing(&text("QEMU")), "QEMU emulates the CPUs");
+        let guest = "VM00 Name:            QEMU\nVM00 Control Program: KVM/Linux       \n";
+        assert_eq!(timing(&(text("IBM") + guest)), "");
+        assert_eq!(timing(""), "");
     }
 }

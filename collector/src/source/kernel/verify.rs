@@ -258,9 +258,11 @@ impl Verifier {
         let mut contradicted = 0;
         let mut doubted = HashMap::new();
         let a_tick = if asked.all { locks.len() } else { A_TICK };
+        // Locks may have gone since.
+        let first = self.next.checked_rem(locks.len()).unwrap_or(0);
         for (n, lock) in locks.iter().enumerate() {
             // Those whose turn it is, those that somebody waits for, and those with an owner on record from its word alone.
-            let turn = (n + locks.len() - self.next) % locks.len() < a_tick;
+            let turn = (n + locks.len() - first) % locks.len() < a_tick;
             if !turn
                 && !asked.waited_for.contains(&lock.address)
                 && !self.owners.contains_key(&lock.address)
@@ -306,7 +308,7 @@ impl Verifier {
             self.show_owner(memory, places, lock, owner, tid, live, now_ns);
         }
         if !locks.is_empty() {
-            self.next = (self.next + a_tick) % locks.len();
+            self.next = (first + a_tick) % locks.len();
         }
         self.doubted = doubted;
         // Locks that have gone leave nothing behind.
@@ -575,6 +577,34 @@ mod tests {
         assert_eq!(owners(&mut verifier, &HashSet::from([last]), 2), 1);
         for now in 3..6 {
             assert_eq!(owners(&mut verifier, &none, now), 1);
+        }
+    }
+
+    /// Guests end while the locks of others are looked at in turn.
+    #[test]
+    fn locks_may_go_between_two_readings() {
+        let many: Vec<Watched> = (0..12)
+            .map(|n| Watched {
+                address: LOCK + n * 0x100,
+                ..locks()[0]
+            })
+            .collect();
+        let mut memory = Words(many.iter().map(|lock| (lock.address, 0)).collect());
+        memory.0.insert(LOCK, TASK);
+        memory.0.insert(TASK + 8, 42);
+        let mut verifier = Verifier::default();
+        for (now, left) in [12, 3, 0, 1, 12, 2].into_iter().enumerate() {
+            let mut live = frame::Live::default();
+            let locks = &many[..left];
+            verifier.check(
+                &memory,
+                &PLACES,
+                locks,
+                &asked(&nobody),
+                &mut live,
+                now as u64,
+            );
+            assert_eq!(live.tasks.len(), left.min(1), "{left} locks");
         }
     }
 

@@ -11,6 +11,7 @@ mod lockdep;
 mod order;
 mod pile;
 mod plan;
+pub mod processes;
 mod reset;
 mod sequences;
 
@@ -77,7 +78,7 @@ impl Findings {
 }
 
 /// Looks at what a script has left.
-type Judge = fn(&Evidence, &mut Findings) -> Result<(), Failure>;
+pub type Judge = fn(&Evidence, &mut Findings) -> Result<(), Failure>;
 
 /// One start of a guest.
 #[derive(Debug)]
