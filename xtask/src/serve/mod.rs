@@ -79,7 +79,11 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
     let text = format!(
         "# The daemon and its readers\n\nEMULATED: the emulated driver, measured over eBPF where this machine permits it. Written by \
          `cargo xtask serve`.\n\n{}\n{sections}",
-        process::provenance()
+        format_args!(
+            "{}| build | {} |\n",
+            process::provenance(),
+            folder.file_name().unwrap_or_default().display()
+        )
     );
     fs::write(&path, text).map_err(|e| Failure::file("writing", &path, &e))?;
     println!("wrote {}", path.display());
