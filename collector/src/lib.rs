@@ -18,6 +18,7 @@ pub mod model;
 pub mod options;
 mod page;
 pub mod recording;
+pub mod report;
 pub mod serve;
 pub mod service;
 pub mod source;

@@ -1,14 +1,19 @@
 //! Frames and models for tests: a v5.13 run in the middle of a contended moment, made by hand and the same every
 //! time, folded by the real model.
 
+mod description;
+mod kernel;
+
 use apscope_collector::frame::{
-    About, ActedOn, AttachPoint, CoarseDelta, EntryDelta, Frame, Hist, Holding, Inside, Instance,
-    Live, LogLine, Loss, Meta, Object, Overhead, ProgramLoss, SeriesDelta, Spans, Stack, TaskState,
-    Waiting, Writer,
+    About, ActedOn, CoarseDelta, EntryDelta, Frame, Hist, Holding, Inside, Instance, Live, LogLine,
+    Loss, Overhead, ProgramLoss, SeriesDelta, Spans, TaskState, Waiting, Writer,
 };
 use probe_ebpf::abi::{self, Mode, series};
 use probe_ebpf::h2;
 use probe_ebpf::names::{class_id, entry_id};
+
+pub use description::meta;
+pub use kernel::kernel_frame;
 
 pub const START: u64 = 5_000_000_000_000;
 const MS: u64 = 1_000_000;
@@ -152,99 +157,6 @@ const LOCKS: [Lock; 8] = [
         hold_max_ns: 9 * US,
     },
 ];
-
-fn instances(guests: u32) -> Vec<Instance> {
-    let mut list = Vec::new();
-    let mut add = |series: u8, name: String, guest: u32| {
-        list.push(Instance {
-            id: list.len() as u32,
-            name,
-            address: 0x7f00_0000_0000 + 64 * list.len() as u64,
-            series: u32::from(series),
-            guest,
-        });
-    };
-    add(MATRIX_LOCK, "matrix_dev->lock".into(), 0);
-    for guest in 0..guests {
-        for (series, class) in [
-            (KVM_LOCK, "kvm->lock"),
-            (KVM_BUSY, "kvm_busy"),
-            (KV_LOCK, "kv->lock"),
-            (NOTIFIER_READ, "group notifier rwsem"),
-        ] {
-            add(series, format!("{class}[guest-{guest}]"), guest + 1);
-        }
-        for vcpu in 0..2 {
-            add(
-                VCPU_MUTEX,
-                format!("vcpu->mutex[vcpu{vcpu}/guest-{guest}]"),
-                guest + 1,
-            );
-        }
-    }
-    list
-}
-
-fn objects() -> Vec<Object> {
-    let object = |id, kind: &str, name: &str| Object {
-        id,
-        kind: kind.into(),
-        name: name.into(),
-        address: 0x7e00_0000_0000 + 4096 * u64::from(id),
-        guest: id,
-    };
-    vec![
-        object(0, "mdev", "62177883-f1bb-47f0-914d-32a22e3a8804"),
-        object(1, "guest", "guest-0"),
-    ]
-}
-
-/// Description of the run.
-pub fn meta(guests: u32) -> Meta {
-    Meta {
-        source: "emulator".into(),
-        probe: "ebpf".into(),
-        generation: "v5.13".into(),
-        scenario: "steady".into(),
-        seed: 1,
-        pid: 4242,
-        kernel_release: "6.18.0".into(),
-        arch: "x86_64".into(),
-        reason: "no vfio_ap on this machine: the emulated driver, traced by eBPF".into(),
-        start_ns: START,
-        start_unix_ns: 1_790_000_000_000_000_000,
-        instances: instances(guests),
-        objects: objects(),
-        attach: vec![
-            AttachPoint {
-                symbol: "mutex_lock".into(),
-                mechanism: "uprobe-nop5".into(),
-                reason: String::new(),
-            },
-            AttachPoint {
-                symbol: "handle_pqap".into(),
-                mechanism: "uprobe-nop5".into(),
-                reason: String::new(),
-            },
-        ],
-        series: LOCKS.iter().map(|l| u32::from(l.series)).collect(),
-        entries: [
-            entry_id::HANDLE_PQAP,
-            entry_id::GROUP_NOTIFIER,
-            entry_id::IOCTL,
-            entry_id::ASSIGN_ADAPTER,
-            entry_id::UNASSIGN_CONTROL_DOMAIN,
-            entry_id::KVM_VCPU_IOCTL,
-        ]
-        .map(u32::from)
-        .to_vec(),
-        guests,
-        vcpus: 2,
-        version: "0.1.0".into(),
-        contended_by: "slow path".into(),
-        ..Meta::default()
-    }
-}
 
 fn lock_delta(lock: &Lock, tick: u64, instances: &[Instance]) -> SeriesDelta {
     // A slow swell, so that there is something to see in the sparkline.
@@ -490,62 +402,6 @@ fn writes(at_ns: u64) -> Spans {
     Spans::encode_for(at_ns, calls.iter().map(|(span, _)| span).zip(about), |_| {
         "sysfs".into()
     })
-}
-
-/// Frame `number` of the same run, as if a kernel had been measured at this level.
-pub fn kernel_frame(number: u64, level: u32) -> Frame {
-    let mut frame = frame(number, 8);
-    if let Some(meta) = &mut frame.meta {
-        let point = |symbol: &str, mechanism: &str| AttachPoint {
-            symbol: symbol.into(),
-            mechanism: mechanism.into(),
-            reason: String::new(),
-        };
-        *meta = Meta {
-            source: "kernel".into(),
-            generation: "v6.6|v7.3".into(),
-            scenario: String::new(),
-            seed: 0,
-            pid: 0,
-            vcpus: 0,
-            kernel_release: "6.12.107+deb13-s390x".into(),
-            arch: "s390x".into(),
-            reason: "this is an s390x machine".into(),
-            level,
-            attach: vec![
-                point("handle_pqap [vfio_ap]", "kprobe"),
-                point("handle_pqap [vfio_ap] return", "kretprobe"),
-                point("lock:contention_begin [kernel]", "btf tracepoint"),
-                point("vfio_ap_mdev_group_notifier", "none"),
-                point("mutex_lock [kernel]", "none"),
-            ],
-            losses: vec!["vfio_ap_mdev_reset_queues: resets (inlined)".into()],
-            ..std::mem::take(meta)
-        };
-    }
-    if number == 5 {
-        let busy = instances(8)
-            .into_iter()
-            .find(|i| i.series == u32::from(KVM_LOCK));
-        frame.stacks = vec![Stack {
-            tid: 4310,
-            comm: "CPU 0/KVM".into(),
-            series: u32::from(KVM_LOCK),
-            instance: busy.map_or(0, |i| i.id + 1),
-            entry: u32::from(entry_id::HANDLE_PQAP),
-            ended: true,
-            since_ns: START,
-            duration_ns: 34 * MS,
-            frames: [
-                "__mutex_lock.constprop.0+0x4a4",
-                "kvm_s390_handle_pv+0x1f2 [kvm]",
-            ]
-            .map(str::to_owned)
-            .to_vec(),
-            ..Stack::default()
-        }];
-    }
-    frame
 }
 
 /// Frame `number` of the run; the first has the description.

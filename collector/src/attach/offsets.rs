@@ -95,6 +95,8 @@ fields! {
     MdevNode: "vfio_ap", "ap_matrix_mdev", "node";
     /// The matrix.
     MdevMatrix: "vfio_ap", "ap_matrix_mdev", "matrix";
+    /// What of it the guest has, since v6.0.
+    MdevShadowApcb: "vfio_ap", "ap_matrix_mdev", "shadow_apcb";
     /// The guest that has the mdev.
     MdevKvm: "vfio_ap", "ap_matrix_mdev", "kvm";
     /// The mdev's hook.

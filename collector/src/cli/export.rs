@@ -7,10 +7,11 @@ use clap::{Args, ValueEnum};
 
 use super::live::{Finished, Warnings, follow, note};
 use super::output::Replaced;
+use super::writing::Writing;
 use super::{Failure, Globals, run_options};
 use crate::diagnose::Case;
-use crate::export::json::{Document, Origin};
-use crate::export::openmetrics::{self, Dialect};
+use crate::export::Origin;
+use crate::frame::Frame;
 use crate::recording::Reader;
 use crate::source::Session;
 
@@ -24,7 +25,7 @@ pub struct ExportArgs {
     #[arg(long, value_enum)]
     pub format: Format,
 
-    /// File to write; `-` is the standard output
+    /// File to write, `-` is the standard output; for `csv` and `parquet`, a folder to write files into
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
 
@@ -47,6 +48,18 @@ pub enum Format {
     OpenMetrics,
     /// The same in the older text format of Prometheus, for text files of node_exporter
     Prometheus,
+    /// A folder with a CSV file for each table, spans among them
+    Csv,
+    /// HdrHistogram log, V2: waits, holds and latencies, tagged by lock class and entry point
+    Hlog,
+    /// Time waited and held, as folded stacks for flame graphs; functions inside where --stacks-over took stacks
+    Folded,
+    /// The order of locks, and who waits for whom, for Graphviz
+    Dot,
+    /// Perfetto trace: calls, waits, holds and releases of each task, queues of locks
+    Perfetto,
+    /// A folder with Parquet files of spans and of histograms
+    Parquet,
 }
 
 pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Failure> {
@@ -54,10 +67,10 @@ pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Fail
     options.truth = args.truth.is_some();
     different(&args.output, args.truth.as_deref())?;
     if let Some(file) = &args.file {
-        let output = Replaced::open(&args.output)?;
+        let mut writing = Writing::open(args)?;
         let mut case = Case::default();
-        let whole = fold_recording(file, &mut case)?;
-        write(&case, Origin::Recording, args, output)?;
+        let whole = fold_recording_with(file, &mut case, |case, frame| writing.frame(case, frame))?;
+        writing.finish(&case, Origin::Recording)?;
         return whole.map(|()| ExitCode::SUCCESS);
     }
     let Some(duration) = globals.duration else {
@@ -67,35 +80,16 @@ pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Fail
             "--duration 5s, or the path of a recording",
         ));
     };
-    let output = Replaced::open(&args.output)?;
+    let mut writing = Writing::open(args)?;
     let truth = args.truth.as_deref().map(Replaced::open).transpose()?;
     let mut case = Case::default();
     let session = Session::start(&options)?;
     let finished = follow(globals, Warnings::Told, session, Some(duration), |frame| {
         case.apply(frame);
-        Ok(())
+        writing.frame(&case, frame)
     })?;
-    write(&case, Origin::Live, args, output)?;
+    writing.finish(&case, Origin::Live)?;
     finish(globals, &finished, truth)
-}
-
-fn write(case: &Case, origin: Origin, args: &ExportArgs, output: Replaced) -> Result<(), Failure> {
-    let report = case.report();
-    let metrics = |dialect| openmetrics::Options {
-        dialect,
-        instances: args.instances,
-    };
-    output.write(|out| match args.format {
-        Format::Json => Document::of(&case.model, origin, &report).write(out),
-        Format::OpenMetrics => {
-            let options = metrics(Dialect::OpenMetrics);
-            openmetrics::write(&case.model, &report, options, out)
-        }
-        Format::Prometheus => {
-            let options = metrics(Dialect::Prometheus);
-            openmetrics::write(&case.model, &report, options, out)
-        }
-    })
 }
 
 /// The last steps of a command that followed a run: the ground truth, and what is to be said about its end.
@@ -140,6 +134,15 @@ pub(super) fn different(output: &Path, truth: Option<&Path>) -> Result<(), Failu
 
 /// Folds a recording. A file that is damaged gives everything up to the damage, and the inner failure.
 pub fn fold_recording(path: &Path, case: &mut Case) -> Result<Result<(), Failure>, Failure> {
+    fold_recording_with(path, case, |_, _| Ok(()))
+}
+
+/// As [`fold_recording`], and hands each frame to `each` after it was folded.
+pub fn fold_recording_with(
+    path: &Path,
+    case: &mut Case,
+    mut each: impl FnMut(&Case, &Frame) -> Result<(), Failure>,
+) -> Result<Result<(), Failure>, Failure> {
     let name = path.display();
     let mut reader = Reader::open(path).map_err(|error| {
         Failure::new(
@@ -151,7 +154,10 @@ pub fn fold_recording(path: &Path, case: &mut Case) -> Result<Result<(), Failure
     let mut whole = Ok(());
     for frame in &mut reader {
         match frame {
-            Ok(frame) => case.apply(&frame),
+            Ok(frame) => {
+                case.apply(&frame);
+                each(case, &frame)?;
+            }
             Err(error) => {
                 whole = Err(Failure::new(
                     format!("{name} is not whole"),

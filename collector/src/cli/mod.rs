@@ -12,15 +12,18 @@ mod doctor;
 mod explain;
 mod export;
 mod failure;
+mod folder;
 mod globals;
 pub(crate) mod live;
 mod output;
 pub mod plain;
 pub mod program;
 mod record;
+mod report;
 mod serve;
 pub mod usage;
 pub mod values;
+mod writing;
 
 use std::process::ExitCode;
 
@@ -37,6 +40,7 @@ pub use export::{ExportArgs, Format, fold_recording};
 pub use failure::{EXIT_FAILED, Failure};
 pub use globals::{Color, Globals, run_options};
 pub use record::RecordArgs;
+pub use report::ReportArgs;
 pub use serve::{Metrics, ServeArgs};
 
 /// The commands that need no terminal.
@@ -44,11 +48,15 @@ pub use serve::{Metrics, ServeArgs};
 pub enum Command {
     /// Write what was measured, from a recording or live, in a format that other tools read
     Export(ExportArgs),
+    /// Write one page of HTML about what was measured: findings, distributions, the order of locks, the environment
+    ///
+    /// It needs no network and no scripts, follows the light or dark colours of whoever reads it, and prints well.
+    Report(ReportArgs),
     /// Record everything that is measured into a file; ctrl-c ends it cleanly
     Record(RecordArgs),
     /// Measure for others: frames over a socket, /metrics for Prometheus; docs/serve.md
     ///
-    /// Runs until the source ends, or SIGINT or SIGTERM comes. SIGHUP reads --config again.
+    /// Runs until the source ends, --duration is over, or SIGINT or SIGTERM comes. SIGHUP reads --config again.
     Serve(ServeArgs),
     /// Say what is the matter: who waits for whom, why, what can help, and what upstream did about it
     ///
@@ -74,6 +82,7 @@ pub enum Command {
 pub fn run(command: &Command, globals: &Globals) -> Result<ExitCode, Failure> {
     match command {
         Command::Export(args) => export::run(args, globals),
+        Command::Report(args) => report::run(args, globals),
         Command::Record(args) => record::run(args, globals),
         Command::Serve(args) => serve::run(args, globals),
         Command::Diagnose(args) => diagnose::run(args, globals),

@@ -210,6 +210,73 @@ impl Replaced {
     }
 }
 
+/// An output that is written as the work goes, and is whole, or replaces the older file, with [`Begun::finish`].
+#[derive(Debug)]
+pub struct Begun {
+    target: Target,
+    stream: BegunStream,
+}
+
+#[derive(Debug)]
+enum BegunStream {
+    /// To be renamed to this path.
+    New(io::BufWriter<NamedTempFile>, PathBuf),
+    Direct(io::BufWriter<Output>),
+}
+
+impl Replaced {
+    /// Begins to write it.
+    pub fn begin(self) -> Result<Begun, Failure> {
+        let target = self.target;
+        let stream = match self.way {
+            Way::Direct(mut output) => {
+                output.start()?;
+                BegunStream::Direct(io::BufWriter::with_capacity(64 << 10, output))
+            }
+            Way::Rename(folder, file) => {
+                let new = beside(&folder).map_err(|error| target.failure(&error))?;
+                BegunStream::New(io::BufWriter::with_capacity(64 << 10, new), file)
+            }
+        };
+        Ok(Begun { target, stream })
+    }
+}
+
+impl Begun {
+    /// What it is called.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Writes what is left, and gives the file its name.
+    pub fn finish(self) -> Result<(), Failure> {
+        let finished = match self.stream {
+            BegunStream::Direct(mut out) => out.flush(),
+            BegunStream::New(out, file) => out
+                .into_inner()
+                .map_err(io::IntoInnerError::into_error)
+                .and_then(|new| persist(new, &file)),
+        };
+        finished.map_err(|error| self.target.failure(&error))
+    }
+}
+
+impl Write for Begun {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.stream {
+            BegunStream::New(out, _) => out.write(bytes),
+            BegunStream::Direct(out) => out.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.stream {
+            BegunStream::New(out, _) => out.flush(),
+            BegunStream::Direct(out) => out.flush(),
+        }
+    }
+}
+
 /// A new file in a folder, removed when dropped.
 fn beside(folder: &Path) -> io::Result<NamedTempFile> {
     tempfile::Builder::new()
@@ -226,6 +293,11 @@ fn replace(
 ) -> io::Result<()> {
     let mut new = beside(folder)?;
     whole(&mut new, write)?;
+    persist(new, file)
+}
+
+/// Gives a file that is whole its name.
+fn persist(new: NamedTempFile, file: &Path) -> io::Result<()> {
     if let Ok(old) = fs::metadata(file) {
         new.as_file().set_permissions(old.permissions())?;
     }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
 /// Name, in the abstract namespace, of the socket on which an emulator that runs alone accepts collectors.
 pub fn abstract_name(pid: u32) -> String {
@@ -152,6 +152,10 @@ pub struct Offsets {
     pub queue_mdev: u32,
     pub ap_device_queue: u32,
     pub kvm_device_kvm: u32,
+    /// Of the matrix in an mdev.
+    pub mdev_matrix: u32,
+    /// Of what the guest has of it; `None` where that is all.
+    pub mdev_shadow_apcb: Option<u32>,
 }
 
 /// What the collector asks.

@@ -112,7 +112,7 @@ impl Run {
             points,
             locks: self.machine.lock_objects(),
             subjects: self.machine.subjects(),
-            offsets: objects::offsets(),
+            offsets: objects::offsets(self.machine.generation.has_hot_plug),
             tasks: super::primitives::task::layout(),
         })
     }

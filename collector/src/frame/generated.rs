@@ -155,9 +155,25 @@ pub struct Object {
     pub name: ::prost::alloc::string::String,
     #[prost(uint64, tag = "4")]
     pub address: u64,
-    /// Number plus 1 of the guest, as in Instance; of an mdev, of the guest that had it when it was named. 0 is none.
+    /// Number plus 1 of the guest, as in Instance; of an mdev, of the guest that had it last. 0 is none.
     #[prost(uint32, tag = "5")]
     pub guest: u32,
+    /// Of an mdev: what is assigned to it, as read within the last second. Absent where it is gone or cannot be read.
+    #[prost(message, optional, tag = "6")]
+    pub assigned: ::core::option::Option<Matrix>,
+    /// Of an mdev that a guest has: what of it the guest was given.
+    #[prost(message, optional, tag = "7")]
+    pub in_guest: ::core::option::Option<Matrix>,
+}
+/// Adapters, usage domains and control domains, ascending; at most 256 of each.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Matrix {
+    #[prost(uint32, repeated, tag = "1")]
+    pub adapters: ::prost::alloc::vec::Vec<u32>,
+    #[prost(uint32, repeated, tag = "2")]
+    pub domains: ::prost::alloc::vec::Vec<u32>,
+    #[prost(uint32, repeated, tag = "3")]
+    pub control_domains: ::prost::alloc::vec::Vec<u32>,
 }
 /// A lock instance.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

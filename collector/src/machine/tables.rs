@@ -33,51 +33,73 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Reads them all. On a machine that is sick this may be left to a thread: see the principle on traced locks; none
-    /// of these files takes one.
+    /// Reads them all, the large ones at the same time. On a machine that is sick this may be left to a thread: see the
+    /// principle on traced locks; none of these files takes one.
     pub fn read(facts: &Facts) -> Self {
-        let mut root = Root::new(&facts.root);
-        let tracefs = facts.tracing.tracefs.as_ref();
-        let in_tracefs = |name: &str| match tracefs {
-            None => Err("tracefs is not mounted".to_owned()),
-            Some(tracefs) => Ok(format!("{}/{name}", tracefs.path.trim_start_matches('/'))),
-        };
-        let symbols = table(&mut root, Ok("proc/kallsyms".into()), |file| {
-            Symbols::parse(file).map_err(|error| error.to_string())
-        });
-        let functions = table(
-            &mut root,
-            in_tracefs("available_filter_functions"),
-            |file| FilterFunctions::parse(file).map_err(|error| error.to_string()),
-        );
-        let tracepoints = table(&mut root, in_tracefs("available_events"), |file| {
-            Tracepoints::parse(file).map_err(|error| error.to_string())
-        });
-        let mut tables = Self {
-            symbols,
-            functions,
-            tracepoints,
-            types: Types::default(),
-            ids: BuildIds::default(),
-        };
-        let most = btf::MAX_BYTES as u64;
-        if let Some(data) = root.bytes("sys/kernel/btf/vmlinux", most) {
-            tables.types.add_vmlinux(data);
-        }
-        for module in TYPED {
-            if let Some(data) = root.bytes(&format!("sys/kernel/btf/{module}"), most) {
-                tables.types.add_module(module, data);
+        std::thread::scope(|scope| {
+            let functions = scope.spawn(|| functions(facts));
+            let types = scope.spawn(|| types(facts));
+            let symbols = table(
+                &mut Root::new(&facts.root),
+                Ok("proc/kallsyms".into()),
+                |file| Symbols::parse(file).map_err(|error| error.to_string()),
+            );
+            // Where a thread has panicked, which it has reported, nothing could be read.
+            let failed = || "its reader has failed".to_owned();
+            let (functions, tracepoints) = functions
+                .join()
+                .unwrap_or_else(|_| (Err(failed()), Err(failed())));
+            let (types, ids) = types.join().unwrap_or_default();
+            Self {
+                symbols,
+                functions,
+                tracepoints,
+                types,
+                ids,
             }
-            let notes = format!("sys/module/{module}/notes/.note.gnu.build-id");
-            if let Some(notes) = root.bytes(&notes, 4096) {
-                tables.ids.add(module, &notes);
-            }
-        }
-        if let Some(notes) = root.bytes("sys/kernel/notes", 64 << 10) {
-            tables.ids.add("vmlinux", &notes);
-        }
-        tables
+        })
     }
+}
+
+/// What tracefs says: functions that ftrace can patch, and tracepoints.
+fn functions(facts: &Facts) -> (Result<FilterFunctions, String>, Result<Tracepoints, String>) {
+    let mut root = Root::new(&facts.root);
+    let in_tracefs = |name: &str| match &facts.tracing.tracefs {
+        None => Err("tracefs is not mounted".to_owned()),
+        Some(tracefs) => Ok(format!("{}/{name}", tracefs.path.trim_start_matches('/'))),
+    };
+    let functions = table(
+        &mut root,
+        in_tracefs("available_filter_functions"),
+        |file| FilterFunctions::parse(file).map_err(|error| error.to_string()),
+    );
+    let tracepoints = table(&mut root, in_tracefs("available_events"), |file| {
+        Tracepoints::parse(file).map_err(|error| error.to_string())
+    });
+    (functions, tracepoints)
+}
+
+/// Types and build ids.
+fn types(facts: &Facts) -> (Types, BuildIds) {
+    let mut root = Root::new(&facts.root);
+    let (mut types, mut ids) = (Types::default(), BuildIds::default());
+    let most = btf::MAX_BYTES as u64;
+    if let Some(data) = root.bytes("sys/kernel/btf/vmlinux", most) {
+        types.add_vmlinux(data);
+    }
+    for module in TYPED {
+        if let Some(data) = root.bytes(&format!("sys/kernel/btf/{module}"), most) {
+            types.add_module(module, data);
+        }
+        let notes = format!("sys/module/{module}/notes/.note.gnu.build-id");
+        if let Some(notes) = root.bytes(&notes, 4096) {
+            ids.add(module, &notes);
+        }
+    }
+    if let Some(notes) = root.bytes("sys/kernel/notes", 64 << 10) {
+        ids.add("vmlinux", &notes);
+    }
+    (types, ids)
 }
 
 fn table<T>(

@@ -143,9 +143,13 @@ impl Model {
             if self.objects.len() < MAX_OBJECTS {
                 let (kind, name) = (clipped(&object.kind), clipped(&object.name));
                 let object = frame::Object {
+                    id: object.id,
                     kind,
                     name,
-                    ..*object
+                    address: object.address,
+                    guest: object.guest,
+                    assigned: object.assigned.as_ref().map(matrix),
+                    in_guest: object.in_guest.as_ref().map(matrix),
                 };
                 self.objects.insert(object.id, object);
             } else {
@@ -512,6 +516,21 @@ pub(super) fn push_bounded<T>(queue: &mut VecDeque<T>, value: T, limit: usize) {
 fn clipped_list(texts: &[String]) -> Vec<String> {
     let known = texts.iter().take(MAX_STATEMENTS);
     known.map(|text| clipped(text)).collect()
+}
+
+/// A matrix, as far as there can be one: numbers up to 255, each once.
+fn matrix(of: &frame::Matrix) -> frame::Matrix {
+    let numbers = |all: &[u32]| {
+        let mut numbers: Vec<u32> = all.iter().copied().filter(|n| *n <= 255).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    };
+    frame::Matrix {
+        adapters: numbers(&of.adapters),
+        domains: numbers(&of.domains),
+        control_domains: numbers(&of.control_domains),
+    }
 }
 
 /// The text, or as much of it as is remembered.

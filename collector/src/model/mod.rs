@@ -12,7 +12,7 @@ mod since;
 mod writes;
 
 pub use errno::{errno_name, return_name};
-pub use writes::{WRITES, Write};
+pub use writes::{WRITES, Write, returns};
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -93,8 +93,9 @@ fn text(span: &abi::Span, big_endian: bool) -> Option<String> {
     Some(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }
 
-/// Spelling of a result. That of a function that returns nothing is whatever the register had.
-fn returns(entry: u8, result: i32) -> String {
+/// Spelling of a result, as [`super::return_name`] spells codes. The result of a function that returns nothing is
+/// whatever the register had.
+pub fn returns(entry: u8, result: i32) -> String {
     let kind = ENTRY_POINTS.get(usize::from(entry)).map(|e| e.returns);
     let code = match kind {
         Some(ReturnKind::Void) => 0,

@@ -79,14 +79,14 @@ pub async fn serve(listener: UnixListener, serving: Serving) {
         // What is over is forgotten.
         while connections.try_join_next().is_some() {}
         let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(_) => {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else {
                     // Out of descriptors: others must go first.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
-                }
-            },
+                };
+                stream
+            }
             _ = stopping.wait_for(|stopping| *stopping) => break,
         };
         serving.counts.connected.fetch_add(1, Ordering::Relaxed);
@@ -188,7 +188,7 @@ impl Client {
     fn name(&self, version: &str) -> String {
         let version: String = version
             .chars()
-            .filter(|c| c.is_ascii_graphic())
+            .filter(char::is_ascii_graphic)
             .take(32)
             .collect();
         match &self.peer {

@@ -48,14 +48,14 @@ pub async fn serve(listener: TcpListener, pages: Pages, mut stopping: watch::Rec
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(_) => {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else {
                     // Out of descriptors: others must go first.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
-                }
-            },
+                };
+                stream
+            }
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
         // One too many is closed without a word: whoever scrapes comes again.

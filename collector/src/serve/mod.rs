@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use crate::cli::live::{Finished, Warnings, note, tell};
 use crate::cli::{Failure, Globals};
@@ -57,7 +58,7 @@ pub struct Settings {
     pub config: Option<PathBuf>,
 }
 
-/// Runs until the source ends, or SIGINT or SIGTERM comes. SIGHUP reads the configuration again.
+/// Runs until the source ends, `--duration` is over, or SIGINT or SIGTERM comes. SIGHUP reads the configuration again.
 pub fn run(settings: &Settings, globals: &Globals, options: &RunOptions) -> Result<(), Failure> {
     let mut config = match &settings.config {
         Some(path) => Config::read(path)?,
@@ -274,6 +275,7 @@ impl Daemon<'_> {
         let mut finished = Finished::default();
         let mut attached = false;
         let mut stopping = false;
+        let mut deadline = None;
         loop {
             tokio::select! {
                 frame = session.frames.recv() => {
@@ -284,7 +286,10 @@ impl Daemon<'_> {
                         let kernel = meta.source == "kernel";
                         confine::ask(kernel);
                         self.say(&kept(kernel));
-                        manager.ready();
+                        Manager::ready();
+                        // A duration that no clock can reach is no limit.
+                        let limit = |length| Instant::now().checked_add(length);
+                        deadline = self.globals.duration.and_then(limit);
                     }
                     if let Some(end) = &frame.end {
                         finished.end = Some(end.clone());
@@ -293,8 +298,14 @@ impl Daemon<'_> {
                     self.hub.publish(&frame);
                     manager.alive();
                 }
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    deadline = None;
+                    stopping = true;
+                    Manager::stopping();
+                    session.stop();
+                }
                 signal = signals.next() => match signal {
-                    Asked::Reload => self.reload(settings, options, &session, config, &mut manager),
+                    Asked::Reload => self.reload(settings, options, &session, config),
                     Asked::Stop if stopping => {
                         return Err(Failure::new(
                             "stopped before the last frame",
@@ -304,7 +315,7 @@ impl Daemon<'_> {
                     }
                     Asked::Stop => {
                         stopping = true;
-                        manager.stopping();
+                        Manager::stopping();
                         session.stop();
                     }
                 },
@@ -325,13 +336,12 @@ impl Daemon<'_> {
         options: &RunOptions,
         session: &Session,
         config: &mut Config,
-        manager: &mut Manager,
     ) {
         let Some(path) = &settings.config else {
             self.say("SIGHUP: there is no --config to read again");
             return;
         };
-        manager.reloading();
+        Manager::reloading();
         match Config::read(path) {
             Ok(new) => {
                 let interval = new.interval.unwrap_or(options.interval);
@@ -345,7 +355,7 @@ impl Daemon<'_> {
             }
             Err(failure) => note(&format!("{failure}(what was configured before holds)")),
         }
-        manager.ready();
+        Manager::ready();
     }
 }
 

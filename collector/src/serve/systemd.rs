@@ -21,7 +21,7 @@ impl Manager {
     }
 
     /// Everything is attached, or the configuration was read.
-    pub fn ready(&self) {
+    pub fn ready() {
         tell(&[NotifyState::Ready]);
     }
 
@@ -37,14 +37,14 @@ impl Manager {
     }
 
     /// The configuration is read again.
-    pub fn reloading(&self) {
+    pub fn reloading() {
         if let Ok(now) = NotifyState::monotonic_usec_now() {
             tell(&[NotifyState::Reloading, now]);
         }
     }
 
     /// The last frame is being waited for.
-    pub fn stopping(&self) {
+    pub fn stopping() {
         tell(&[NotifyState::Stopping]);
     }
 }

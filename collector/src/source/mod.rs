@@ -12,6 +12,7 @@ pub mod instances;
 pub mod kernel;
 pub mod leave;
 mod log_lines;
+mod matrix;
 pub mod memory;
 mod named;
 pub mod reader;

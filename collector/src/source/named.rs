@@ -1,11 +1,13 @@
 //! Names of what calls act on in an emulated driver: its mdevs and its guests.
 //!
-//! Takes what the emulator has said of itself; what comes later, an mdev in a place for others, is asked for in its memory.
+//! Takes what the emulator has said of itself; what comes later, an mdev in a place for others, and what is assigned to each,
+//! is asked for in its memory.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
+use super::matrix;
 use super::reader::{Kind, Subject, Subjects};
 use crate::emulator::protocol::{Hello, SubjectObject, UUID_LENGTH};
 use crate::frame::Object;
@@ -15,7 +17,13 @@ pub(super) struct Named {
     known: HashMap<u64, SubjectObject>,
     /// The emulator's memory, where it may be read.
     memory: Option<File>,
+    layout: matrix::Layout,
+    /// When to look next at what is assigned.
+    next_matrices_ns: u64,
 }
+
+/// What is assigned is looked at so often.
+const MATRICES_INTERVAL_NS: u64 = 1_000_000_000;
 
 impl Named {
     pub(super) fn new(hello: &Hello) -> Self {
@@ -23,12 +31,37 @@ impl Named {
         Self {
             known: known.map(|known| (known.address, known.clone())).collect(),
             memory: File::open(format!("/proc/{}/mem", hello.pid)).ok(),
+            layout: matrix::Layout {
+                assigned: hello.offsets.mdev_matrix,
+                in_guest: hello.offsets.mdev_shadow_apcb,
+                kvm: hello.offsets.mdev_kvm,
+            },
+            next_matrices_ns: 0,
         }
     }
 
-    /// Describes what is new. True if there was something.
-    pub(super) fn name(&self, subjects: &mut Subjects, objects: &mut Vec<Object>) -> bool {
-        subjects.name(objects, |subject| self.of(subject))
+    /// Describes what is new, and once a second what is assigned to mdevs. True if there was something.
+    pub(super) fn name(
+        &mut self,
+        subjects: &mut Subjects,
+        objects: &mut Vec<Object>,
+        now_ns: u64,
+    ) -> bool {
+        let new = subjects.name(objects, |subject| self.of(subject));
+        if now_ns < self.next_matrices_ns && !new {
+            return new;
+        }
+        self.next_matrices_ns = now_ns.saturating_add(MATRICES_INTERVAL_NS);
+        let Some(memory) = &self.memory else {
+            return new;
+        };
+        let read = |address, into: &mut [u8]| memory.read_exact_at(into, address).is_ok();
+        let changed = matrix::update(objects, &subjects.mdevs(), |mdev| {
+            let has = matrix::read(&read, self.layout, mdev)?;
+            let guest = self.known.get(&has.kvm).and_then(|guest| guest.guest);
+            Some((has, guest.map_or(0, |guest| guest + 1)))
+        });
+        new || changed
     }
 
     fn of(&self, subject: &Subject) -> (String, u32) {

@@ -210,7 +210,7 @@ impl Source {
         let mut frame = self.reader.frame(self.ring.as_mut(), now, unix, &runs);
         let new = self
             .named
-            .name(&mut self.reader.subjects, &mut self.meta.objects);
+            .name(&mut self.reader.subjects, &mut self.meta.objects, now);
         if let Some(live) = &mut frame.live {
             if let Some(snapshot) = &mut self.snapshot {
                 snapshot.look(live, now);

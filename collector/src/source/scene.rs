@@ -124,7 +124,7 @@ fn named(
 ) -> bool {
     let mut hello = hello(Vec::new(), Vec::new());
     hello.subjects = objects.to_vec();
-    Named::new(&hello).name(&mut reader.subjects, described)
+    Named::new(&hello).name(&mut reader.subjects, described, 0)
 }
 
 /// Plays the scene and checks what is seen of it.

@@ -6,8 +6,8 @@
 
 use apscope_collector::frame::{
     About, ActedOn, AttachPoint, CallsOn, CoarseDelta, Edge, End, EntryDelta, Frame, Hist, Holding,
-    Inside, Instance, Live, LogLine, Loss, Meta, Object, Overhead, ProgramCost, ProgramLoss,
-    SeriesDelta, Spans, Stack, TaskState, Uncarried, UnseenReaders, Waiting, Writer,
+    Inside, Instance, Live, LogLine, Loss, Matrix, Meta, Object, Overhead, ProgramCost,
+    ProgramLoss, SeriesDelta, Spans, Stack, TaskState, Uncarried, UnseenReaders, Waiting, Writer,
 };
 use probe_ebpf::abi::{self, NO_INSTANCE};
 use probe_ebpf::h2;
@@ -121,6 +121,7 @@ fn object(id: u32, kind: &str, name: &str, address: u64) -> Object {
         name: name.into(),
         address,
         guest: u32::from(id < 2),
+        ..Object::default()
     }
 }
 
@@ -620,14 +621,24 @@ impl<'a> Wild<'a> {
             blind_spots: self.list(Self::text),
             reads_queues: self.flag(),
             attaching: self.flag(),
+            timing: self.text(),
             objects: self.list(|w| Object {
                 id: w.u32(),
                 kind: w.text(),
                 name: w.text(),
                 address: w.u64(),
                 guest: w.u32(),
+                assigned: w.flag().then(|| w.matrix()),
+                in_guest: w.flag().then(|| w.matrix()),
             }),
-            timing: self.text(),
+        }
+    }
+
+    fn matrix(&mut self) -> Matrix {
+        Matrix {
+            adapters: self.list(Self::u32),
+            domains: self.list(Self::u32),
+            control_domains: self.list(Self::u32),
         }
     }
 

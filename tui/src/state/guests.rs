@@ -1,14 +1,15 @@
 //! Guests: what each is at, who keeps it waiting, and which queues are known of its matrix.
 //!
-//! What frames carry of a matrix is what was seen to happen: the queue that a vCPU named in a PQAP and how it was
-//! answered, and the work items that reset a queue. What is assigned and was never used is not among it.
+//! What is assigned and what a guest was given is in the description of its mdev, where the driver's memory can be read.
+//! Everywhere, frames carry what was seen to happen: the queue that a vCPU named in a PQAP and how it was answered, and the
+//! work items that reset a queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use apscope_collector::diagnose::chain::Root;
 use apscope_collector::diagnose::look::{guest_labels, guest_of};
 use apscope_collector::diagnose::{Finding, Severity};
-use apscope_collector::frame::TaskState;
+use apscope_collector::frame::{Matrix, Object, TaskState};
 use apscope_collector::model::{Model, query};
 use probe_ebpf::names::{class_id, entry_id};
 
@@ -66,9 +67,9 @@ impl State {
 /// What is known of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum QueueState {
-    /// A work item for it exists; nobody has been seen to use it.
+    /// It is assigned to an mdev of the guest, or a work item for it exists; nobody has been seen to use it.
     Known,
-    /// A PQAP of the guest was answered as one for a queue that it has.
+    /// The guest was given it; where that cannot be read, a PQAP was answered as one for a queue that it has.
     InGuest,
     /// A PQAP was answered 01 (not available), 03 (deconfigured) or 04 (checkstopped).
     Refused(u8),
@@ -89,6 +90,15 @@ pub struct Queue {
     pub state: QueueState,
     /// PQAPs of the guest that named it.
     pub uses: u64,
+}
+
+/// An mdev of a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mdev {
+    /// UUID.
+    pub name: String,
+    /// Control domains that are assigned to it.
+    pub control_domains: Vec<u32>,
 }
 
 /// A guest.
@@ -118,6 +128,8 @@ pub struct GuestRow {
     pub blocked_by: String,
     /// Queues, by adapter and domain.
     pub queues: Vec<Queue>,
+    /// Its mdevs, as far as the driver's memory says what is assigned to them.
+    pub mdevs: Vec<Mdev>,
     /// Names of its tasks, for the filter.
     tasks: String,
 }
@@ -184,6 +196,7 @@ fn all(shown: &Snapshot) -> Vec<GuestRow> {
             tasks.entry(guest).or_default().push(task);
         }
     }
+    let mut mdevs = mdevs(model);
     let mut queues = queues(shown);
     vcpus
         .into_iter()
@@ -199,6 +212,7 @@ fn all(shown: &Snapshot) -> Vec<GuestRow> {
                 vcpus,
                 &own,
                 queues.remove(&guest).unwrap_or_default(),
+                mdevs.remove(&guest).unwrap_or_default(),
             )
         })
         .collect()
@@ -211,6 +225,7 @@ fn row(
     vcpus: usize,
     own: &[&TaskState],
     queues: Vec<Queue>,
+    mdevs: Vec<Mdev>,
 ) -> GuestRow {
     let now = shown.model.last.at_ns;
     let inside = |task: &TaskState, wanted: &[u8]| {
@@ -259,6 +274,7 @@ fn row(
         blocked_by: blocked_by(&shown.model, finding, longest.map(|(task, _)| task)),
         finding: finding.map(|finding| finding.id.to_string()),
         queues,
+        mdevs,
         tasks: own
             .iter()
             .flat_map(|task| [task.comm.as_str(), " "])
@@ -325,16 +341,28 @@ fn queues(shown: &Snapshot) -> BTreeMap<u32, Vec<Queue>> {
         state,
         uses,
     };
+    let mut assigned: BTreeSet<u32> = BTreeSet::new();
+    for (guest, object) in of_guests(model) {
+        assigned.insert(guest);
+        for (matrix, state) in [
+            (&object.assigned, QueueState::Known),
+            (&object.in_guest, QueueState::InGuest),
+        ] {
+            for apqn in matrix.iter().flat_map(apqns) {
+                known.insert((guest, apqn), queue(apqn, state, 0));
+            }
+        }
+    }
     let work = u32::from(class_id::RESET_WORK);
     for instance in model.instances.values() {
         if instance.series >> 1 == work
             && instance.guest != 0
             && let Some(apqn) = apqn_of(&instance.name)
         {
-            known.insert(
-                (instance.guest - 1, apqn),
-                queue(apqn, QueueState::Known, 0),
-            );
+            let key = (instance.guest - 1, apqn);
+            known
+                .entry(key)
+                .or_insert_with(|| queue(apqn, QueueState::Known, 0));
         }
     }
     for (&(guest, apqn), used) in shown.history.queues() {
@@ -343,6 +371,13 @@ fn queues(shown: &Snapshot) -> BTreeMap<u32, Vec<Queue>> {
             response @ (1 | 3 | 4) => QueueState::Refused(response),
             2 => QueueState::Resetting,
             _ => QueueState::InGuest,
+        };
+        // An answer of before says nothing of a queue that was taken away since.
+        let has = known.get(&(guest, apqn)).map(|queue| queue.state);
+        let state = match has {
+            Some(now) if state == QueueState::InGuest && assigned.contains(&guest) => now,
+            None if state == QueueState::InGuest && assigned.contains(&guest) => continue,
+            _ => state,
         };
         known.insert((guest, apqn), queue(apqn, state, used.count));
     }
@@ -373,6 +408,36 @@ fn queues(shown: &Snapshot) -> BTreeMap<u32, Vec<Queue>> {
         by_guest.entry(guest).or_default().push(queue);
     }
     by_guest
+}
+
+/// Mdevs whose matrix is known, with the number of the guest that has them or had them last.
+fn of_guests(model: &Model) -> impl Iterator<Item = (u32, &Object)> {
+    let objects = model.objects.values();
+    objects.filter_map(|object| {
+        let guest = object.guest.checked_sub(1)?;
+        object.assigned.is_some().then_some((guest, object))
+    })
+}
+
+/// Mdevs by guest.
+fn mdevs(model: &Model) -> BTreeMap<u32, Vec<Mdev>> {
+    let mut mdevs: BTreeMap<u32, Vec<Mdev>> = BTreeMap::new();
+    for (guest, object) in of_guests(model) {
+        let assigned = object.assigned.as_ref();
+        mdevs.entry(guest).or_default().push(Mdev {
+            name: object.name.clone(),
+            control_domains: assigned.map_or_else(Vec::new, |all| all.control_domains.clone()),
+        });
+    }
+    mdevs
+}
+
+/// The queues of a matrix: each adapter with each usage domain.
+fn apqns(matrix: &Matrix) -> impl Iterator<Item = u16> {
+    matrix.adapters.iter().flat_map(|&adapter| {
+        let domains = matrix.domains.iter();
+        domains.map(move |&domain| ((adapter & 0xff) << 8 | domain & 0xff) as u16)
+    })
 }
 
 /// `05.0004` in the name of a lock instance: adapter and domain, in hexadecimal as the kernel prints them.

@@ -8,6 +8,7 @@ use ratatui::widgets::Paragraph;
 
 use super::table::{self, Rows, Spec, cut, pad, spec};
 use super::words;
+use super::writes::printable;
 use crate::format;
 use crate::state::App;
 use crate::state::guests::{GuestColumn, GuestRow, Queue, QueueState, State};
@@ -153,13 +154,35 @@ pub fn lines(row: &GuestRow, theme: Theme, width: usize) -> Vec<Line<'static>> {
 fn matrix(row: &GuestRow, theme: Theme, width: usize) -> Vec<Line<'static>> {
     let mut lines = vec![Line::from(vec![
         Span::styled(format!("matrix of {}", row.name), theme.header()),
-        Span::styled("  as seen in PQAPs and resets, in hexadecimal", theme.dim()),
-    ])];
-    if row.queues.is_empty() {
-        lines.push(Line::styled(
-            "no queue has been used or reset so far; what is assigned and not used is not measured",
+        Span::styled(
+            if row.mdevs.is_empty() {
+                "  as seen in PQAPs and resets, in hexadecimal"
+            } else {
+                "  as the driver has it, with answers as seen in PQAPs, in hexadecimal"
+            },
             theme.dim(),
-        ));
+        ),
+    ])];
+    for mdev in &row.mdevs {
+        let control = match mdev.control_domains.as_slice() {
+            [] => "no control domain".to_owned(),
+            some => {
+                let list: Vec<String> = some.iter().map(|domain| format!("{domain:04x}")).collect();
+                format!("control domains {}", list.join(" "))
+            }
+        };
+        lines.push(Line::raw(cut(
+            &format!("  mdev {}, {control}", printable(&mdev.name)),
+            width,
+        )));
+    }
+    if row.queues.is_empty() {
+        let text = if row.mdevs.is_empty() {
+            "no queue has been used or reset so far; what is assigned cannot be read"
+        } else {
+            "no queue is assigned"
+        };
+        lines.push(Line::styled(text, theme.dim()));
         return lines;
     }
     let mut domains: Vec<u8> = row.queues.iter().map(|queue| queue.domain).collect();
@@ -214,7 +237,12 @@ fn matrix(row: &GuestRow, theme: Theme, width: usize) -> Vec<Line<'static>> {
         legend.push(Span::styled(sign, style));
         legend.push(Span::styled(format!(" {text}  "), theme.dim()));
     }
-    legend.push(Span::styled("· not seen", theme.dim()));
+    let nothing = if row.mdevs.is_empty() {
+        "· not seen"
+    } else {
+        "· not assigned"
+    };
+    legend.push(Span::styled(nothing, theme.dim()));
     lines.push(Line::from(legend));
     lines
 }

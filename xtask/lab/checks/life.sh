@@ -1,9 +1,18 @@
 # What goes away while apscope is attached: apscope itself, a guest, the driver.
 measure kill record -o $O/kill.apscope
-workload run --vcpus 1 --duration 60000 --until /tmp/stop >/dev/null &
+workload run --vcpus 1 --duration 900000 --until /tmp/stop >/dev/null &
 busy=$!
 sleep 1
 finish kill KILL
+# What is assigned, and what of it the guest has, by the kernel's memory and by the driver itself.
+apscope $btf --level 0 export --format json --duration 2s -o $O/matrix.json
+for m in /sys/devices/vfio_ap/matrix/*-*-*; do
+	echo "uuid ${m##*/}"
+	sed 's/^/assigned /' $m/matrix
+	# Before v6.0 a guest has all of it.
+	[ -f $m/guest_matrix ] || sed 's/^/in_guest /' $m/matrix
+	[ ! -f $m/guest_matrix ] || sed 's/^/in_guest /' $m/guest_matrix
+done >$O/matrix.sysfs
 gone 60 >$O/kill.left
 
 # Guests end in the middle of PQAP, their mdev is removed after them.

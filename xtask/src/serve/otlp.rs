@@ -86,7 +86,7 @@ fn export(program: &Path, folder: &Path, port: u16) -> Result<Value, Failure> {
 fn compare(received: &Value, last: &Value) -> Result<String, Failure> {
     let mut wrong = Vec::new();
     let (mut numbers, mut histograms) = (0, 0);
-    let list = |name: &str| last[name].as_array().cloned().unwrap_or_default();
+    let rows = |name: &str| last[name].as_array().cloned().unwrap_or_default();
     let mut number = |name: String, ours: &Value| {
         numbers += 1;
         if received["numbers"][&name] != *ours {
@@ -97,7 +97,7 @@ fn compare(received: &Value, last: &Value) -> Result<String, Failure> {
         }
     };
     let mut distributions = Vec::new();
-    for lock in list("locks") {
+    for lock in rows("locks") {
         let text = |name: &str| lock[name].as_str().unwrap_or_default().to_owned();
         let labels = format!(
             "apscope.lock.class={},apscope.lock.kind={},apscope.lock.mode={}",
@@ -115,7 +115,7 @@ fn compare(received: &Value, last: &Value) -> Result<String, Failure> {
             ));
         }
     }
-    for entry in list("entry_points") {
+    for entry in rows("entry_points") {
         let name = entry["name"].as_str().unwrap_or_default().to_owned();
         let labels = format!("apscope.entry_point={name}");
         number(

@@ -1,5 +1,6 @@
 //! Fifty clients that connect, read, stall, die, say nothing and talk nonsense, for minutes: what they cost the daemon.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -153,9 +154,11 @@ fn section(phases: &[Phase], did: &Value) -> String {
          The daemon's pings, time limits and bounded queues are all that there is against them.\n\n| | seconds | spans a \
          second | dropped | frames left out for slow clients | resident memory, KiB | CPU of the daemon |\n|---|--:|--:|--:|--:|--:|--:|\n"
     );
+    // Writing to a String cannot fail.
     for phase in phases {
-        text.push_str(&format!(
-            "| {} | {:.0} | {:.0} | {} | {} | {} to {} | {:.0} % |\n",
+        let _ = writeln!(
+            text,
+            "| {} | {:.0} | {:.0} | {} | {} | {} to {} | {:.0} % |",
             phase.name,
             phase.seconds,
             phase.emitted / phase.seconds,
@@ -164,11 +167,12 @@ fn section(phases: &[Phase], did: &Value) -> String {
             phase.resident_kib.0,
             phase.resident_kib.1,
             phase.cpu_percent,
-        ));
+        );
     }
     let count = |name: &str| did["lives"][name].as_u64().unwrap_or(0);
-    text.push_str(&format!(
-        "\n{} connections ({} that read, {} that stalled, {} that died, {} silent, {} nonsense) took {} MiB of frames.\n",
+    let _ = writeln!(
+        text,
+        "\n{} connections ({} that read, {} that stalled, {} that died, {} silent, {} nonsense) took {} MiB of frames.",
         did["connections"],
         count("read"),
         count("stalled"),
@@ -176,6 +180,6 @@ fn section(phases: &[Phase], did: &Value) -> String {
         count("silent"),
         count("nonsense"),
         did["bytes"].as_u64().unwrap_or(0) >> 20,
-    ));
+    );
     text
 }

@@ -63,8 +63,8 @@ impl<T: Sync> Link<T> {
     }
 }
 
-/// Where probes find the fields they read.
-pub fn offsets() -> Offsets {
+/// Where probes, and who reads the memory, find fields. `has_shadow`: guests have their own matrix (v6.0 and later).
+pub fn offsets(has_shadow: bool) -> Offsets {
     Offsets {
         mdev_flag: ApMatrixMdev::KVM_BUSY_OFFSET,
         mdev_notifier: offset_of!(ApMatrixMdev, group_notifier) as u32,
@@ -82,6 +82,8 @@ pub fn offsets() -> Offsets {
         queue_mdev: offset_of!(VfioApQueue, matrix_mdev) as u32,
         ap_device_queue: offset_of!(ApDevice, drvdata) as u32,
         kvm_device_kvm: offset_of!(KvmDevice, kvm) as u32,
+        mdev_matrix: offset_of!(ApMatrixMdev, matrix) as u32,
+        mdev_shadow_apcb: has_shadow.then_some(offset_of!(ApMatrixMdev, shadow_apcb) as u32),
     }
 }
 
@@ -98,7 +100,7 @@ mod tests {
             // SAFETY: every use below reads a pointer field of a live object.
             unsafe { *((address + u64::from(offset)) as *const u64) }
         };
-        let o = offsets();
+        let o = offsets(true);
         let vcpu = kvm.vcpus()[0];
         let address = at(std::ptr::from_ref(vcpu) as u64, o.vcpu_kvm);
         assert_eq!(address, std::ptr::from_ref(kvm) as u64);

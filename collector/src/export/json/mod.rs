@@ -18,6 +18,7 @@ use crate::model::histogram::{Coarse, Histogram};
 use crate::model::query;
 use crate::model::{EdgeId, Entry, Model, return_name};
 
+pub use super::Origin;
 pub use findings::{Finding, Keeps, Link, Root, Waits};
 pub use live::{Holder, Live, OnBehalfOf, Stack, Waiter, Write};
 pub use locks::{Instance, Lock, PerEntry};
@@ -26,15 +27,6 @@ pub use run::{AttachPoint, Events, Interval, Overhead, Program, ProgramEvents, S
 
 /// Number of this schema.
 pub const SCHEMA: u32 = 1;
-
-/// Where the frames came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// A running source.
-    Live,
-    /// A recording.
-    Recording,
-}
 
 /// The whole document.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -42,13 +42,11 @@ impl Findings {
         let mut known = BTreeMap::new();
         for finding in &report.findings {
             let key = (finding.id.0, finding.seen.key.clone(), finding.found_ns);
-            let over = match self.told.get(&key) {
-                Some(over) => *over,
-                None => {
-                    self.push(record(finding, model, finding.found_ns, "begins", emulated));
-                    false
-                }
-            };
+            let told = self.told.get(&key).copied();
+            if told.is_none() {
+                self.push(record(finding, model, finding.found_ns, "begins", emulated));
+            }
+            let over = told.unwrap_or(false);
             if let (false, Some(until_ns)) = (over, finding.until_ns) {
                 self.push(record(finding, model, until_ns, "is over", emulated));
             }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Method, Request, Uri};
@@ -95,7 +95,7 @@ impl Target {
         if status.is_success() {
             return Ok(());
         }
-        let text = answer.map(|body| body.to_bytes()).unwrap_or_default();
+        let text = answer.map(Collected::to_bytes).unwrap_or_default();
         let text: String = String::from_utf8_lossy(&text)
             .chars()
             .filter(|c| !c.is_control())

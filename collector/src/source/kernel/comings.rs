@@ -10,8 +10,11 @@ use super::adopted::{Change, Record};
 use super::objects;
 use super::run::KernelSource;
 use super::verify::Watched;
+use super::words::Memory as _;
+use crate::attach::offsets::Field;
 use crate::frame::Frame;
 use crate::source::ebpf::object;
+use crate::source::matrix;
 use crate::source::reader::{self, Kind};
 
 /// Locks that are gone and stay in the description, with what was counted for them.
@@ -151,7 +154,10 @@ impl KernelSource {
                 );
                 let is_of_mdev = matches!(
                     class,
-                    class_id::KVM_BUSY | class_id::DEV_SET_LOCK | class_id::GROUP_LOCK
+                    class_id::KVM_BUSY
+                        | class_id::DEV_SET_LOCK
+                        | class_id::GROUP_LOCK
+                        | class_id::GROUP_RWSEM
                 );
                 there
                     && (is_of_guest && !known.contains(&info.object.get())
@@ -197,7 +203,37 @@ impl KernelSource {
         if named {
             meta.guests = names.guests();
             self.meta_changed = true;
+            self.read_matrices();
         }
+    }
+
+    /// Looks at what is assigned to mdevs, and what of it their guests have.
+    pub(super) fn read_matrices(&mut self) {
+        let offset = |field| self.offsets.get(field);
+        let layout = || {
+            Some(matrix::Layout {
+                assigned: offset(Field::MdevMatrix)?,
+                in_guest: offset(Field::MdevShadowApcb),
+                kvm: offset(Field::MdevKvm)?,
+            })
+        };
+        let driver = self.matrix_dev.filter(|_| self.module.is_some());
+        let Some((matrix_dev, layout)) = driver.zip(layout()) else {
+            let nothing = HashSet::new();
+            self.meta_changed |= matrix::update(&mut self.meta.objects, &nothing, |_| None);
+            return;
+        };
+        let listed = objects::mdevs(&self.memory, &self.offsets, matrix_dev);
+        let listed: HashSet<u64> = listed.into_iter().collect();
+        let alive = self.reader.subjects.mdevs();
+        let (memory, names) = (&self.memory, &self.names);
+        let read = |address, into: &mut [u8]| memory.read(address, into);
+        let changed = matrix::update(&mut self.meta.objects, &alive, |mdev| {
+            let has = matrix::read(&read, layout, mdev).filter(|_| listed.contains(&mdev))?;
+            let guest = names.number(has.kvm);
+            Some((has, guest))
+        });
+        self.meta_changed |= changed;
     }
 
     /// The object of an adopted lock has ended.

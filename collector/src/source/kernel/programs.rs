@@ -375,7 +375,8 @@ mod tests {
     use crate::attach::plan::{Allowed, Machine, Mechanism, Named};
     use crate::attach::symbols::Symbols;
 
-    const SHORT: Duration = Duration::from_millis(100);
+    /// Far more than a step takes on a busy machine.
+    const SHORT: Duration = Duration::from_secs(3);
 
     /// Attaches everything at once, up to a job from which it never comes back.
     struct Fake {

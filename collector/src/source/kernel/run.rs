@@ -183,6 +183,7 @@ impl KernelSource {
         }
         self.free_tasks();
         self.find_objects();
+        self.read_matrices();
         if let (Some(places), Ok(sched)) = (
             &mut self.places,
             std::fs::read_to_string("/proc/thread-self/sched"),

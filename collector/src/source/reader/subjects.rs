@@ -96,6 +96,15 @@ impl Subjects {
         }
     }
 
+    /// Ids of the mdevs whose end was not seen.
+    pub fn mdevs(&self) -> HashSet<u32> {
+        let known = self.known.iter();
+        known
+            .filter(|((kind, _), known)| *kind == Kind::Mdev && known.gone_ns.is_none())
+            .map(|(_, known)| known.id)
+            .collect()
+    }
+
     /// What a call has acted on.
     pub(super) fn of(&mut self, call: &Call) -> ActedOn {
         let span = &call.span;
@@ -149,6 +158,7 @@ impl Subjects {
                 name,
                 address,
                 guest,
+                ..Object::default()
             });
         }
         if objects.len() > MOST_OBJECTS {

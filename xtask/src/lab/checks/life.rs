@@ -1,9 +1,61 @@
 //! What goes away while apscope is attached: apscope, a guest, an mdev, the driver. Nothing may be left behind, and what was
 //! seen up to then must be whole.
 
-use super::evidence::{calls, number, text};
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::evidence::{calls, items, number, text};
 use super::{Evidence, Findings};
 use crate::failure::Failure;
+
+/// What is assigned to the mdev and given to its guest, as the kernel's memory and the driver's attributes have it.
+fn matrices(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
+    let export = evidence.json("matrix.json")?;
+    let sysfs = evidence.text("matrix.sysfs")?;
+    let mut expected: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut uuid = "";
+    for line in sysfs.lines() {
+        match line.split_once(' ') {
+            Some(("uuid", name)) => {
+                uuid = name;
+                expected.entry(name.to_owned()).or_default();
+            }
+            Some(_) => {
+                let queues = expected.entry(uuid.to_owned()).or_default();
+                queues.insert(line.to_owned());
+            }
+            None => {}
+        }
+    }
+    let read: BTreeMap<String, BTreeSet<String>> = items(&export, "objects")
+        .filter(|object| text(object, "kind") == "mdev")
+        .map(|object| {
+            let queues = ["assigned", "in_guest"].into_iter().flat_map(|which| {
+                let queues = queues(&object[which]).into_iter();
+                queues.map(move |queue| format!("{which} {queue}"))
+            });
+            (text(object, "name").to_owned(), queues.collect())
+        })
+        .collect();
+    let something = expected.values().any(|queues| queues.len() > 1);
+    findings.add(
+        "the matrix in the kernel's memory is what the driver shows",
+        something && read == expected,
+        format!("memory {read:?}, sysfs {expected:?}"),
+    );
+    Ok(())
+}
+
+/// Queues of a matrix, as the driver's attribute names them (`vfio_ap_mdev_matrix_show`): with adapters or with domains
+/// alone there are none.
+fn queues(matrix: &Value) -> Vec<String> {
+    let numbers = |name| items(matrix, name).filter_map(Value::as_u64);
+    let pairs = numbers("adapters").flat_map(|adapter| {
+        numbers("domains").map(move |domain| format!("{adapter:02x}.{domain:04x}"))
+    });
+    pairs.collect()
+}
 
 /// Judges the three recordings.
 pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
@@ -15,6 +67,7 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         let left = evidence.text(file)?;
         findings.equal(format!("events and processes {what}"), &left.trim(), &"0 0");
     }
+    matrices(evidence, findings)?;
     findings.equal(
         "exit code after guests have gone",
         &evidence.code("exit.code")?,
