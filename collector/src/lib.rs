@@ -20,5 +20,7 @@ pub mod options;
 mod page;
 pub mod recording;
 pub mod report;
+pub mod serve;
+pub mod service;
 pub mod source;
 pub mod survey;

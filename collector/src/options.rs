@@ -145,9 +145,24 @@ impl Default for KernelOptions {
     }
 }
 
+/// Where a collector listens that serves: a unix socket, also one that `ssh -L` has made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its path.
+    pub path: PathBuf,
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "unix:{}", self.path.display())
+    }
+}
+
 /// A run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunOptions {
+    /// Take frames from this collector instead of measuring; then nothing else here matters.
+    pub connect: Option<Endpoint>,
     /// Where frames come from.
     pub source: SourceChoice,
     /// How the emulated driver is measured.
@@ -169,6 +184,7 @@ pub struct RunOptions {
 impl Default for RunOptions {
     fn default() -> Self {
         Self {
+            connect: None,
             source: SourceChoice::Auto,
             probe: ProbeChoice::Auto,
             emulator: EmulatorOptions::default(),

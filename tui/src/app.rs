@@ -13,7 +13,7 @@ use apscope_collector::cli::Failure;
 use apscope_collector::frame::Frame;
 use apscope_collector::options::RunOptions;
 use apscope_collector::source::leave::detach_in_background;
-use apscope_collector::source::{Session, SourceError};
+use apscope_collector::source::{Session, SourceError, link_changed};
 use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{Event, EventStream};
 use crossterm::execute;
@@ -146,6 +146,10 @@ async fn drive(
     let panic_at = limits.panic_after.and_then(|d| start.checked_add(d));
     let mut stopping = false;
     let mut open = true;
+    let mut link = match &feed {
+        Feed::Live(session) => session.link.clone(),
+        Feed::Tape(_) => None,
+    };
     // When the next picture is due, if one is.
     let mut due = Some(start);
     let mut drawn = start;
@@ -167,6 +171,10 @@ async fn drive(
                     }
                 }
                 // While paused, the header still says how far behind the picture is.
+                due.get_or_insert(drawn + DATA_SPACING);
+            }
+            changed = link_changed(&mut link) => {
+                app.link = changed;
                 due.get_or_insert(drawn + DATA_SPACING);
             }
             () = sleep_until(replayed + REPLAY_SPACING), if app.replay.is_some() => {
@@ -194,8 +202,12 @@ async fn drive(
                     Effect::None => {}
                     Effect::Quit => return Ok(()),
                     Effect::Interval(interval) => {
-                        if let Feed::Live(session) = feed {
-                            session.set_interval(interval);
+                        match feed {
+                            Feed::Live(session) if session.link.is_some() => {
+                                app.fail("others read there too: the interval is what `serve` was told");
+                            }
+                            Feed::Live(session) => session.set_interval(interval),
+                            Feed::Tape(_) => {}
                         }
                     }
                     Effect::Export(format) => {

@@ -24,6 +24,7 @@ mod proto;
 mod s390x;
 mod saturation;
 mod screenshots;
+mod serve;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -89,6 +90,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Let Prometheus, a receiver of OTLP and fifty bad clients read the daemon, into docs/results/serve.md
+    Serve(serve::Options),
     /// Regenerate the Rust types of the frame schema from collector/proto
     Proto {
         /// Only compare with what is checked in
@@ -124,6 +127,7 @@ fn main() -> ExitCode {
         Command::Screenshots(args) => screenshots::run(&root(), &args),
         Command::S390x { test, toolchain } => s390x::run(&root(), test, &toolchain),
         Command::Findings { check } => findings::run(&root(), check),
+        Command::Serve(options) => serve::run(&root(), &options),
         Command::Proto { check } => proto::run(&root(), check),
     };
     match result {

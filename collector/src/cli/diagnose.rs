@@ -228,6 +228,7 @@ fn from_this_machine(
     error: Failure,
 ) -> Result<ExitCode, Failure> {
     let asked = options.pid.is_none()
+        && options.connect.is_none()
         && !args.watch
         && measures_kernel(options, real_host()).0
         && options.kernel.btf.is_empty();

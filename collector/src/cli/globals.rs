@@ -6,18 +6,22 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::Failure;
-use super::values::{bytes, duration, given_lock, guests, level, percent, rate, vcpus};
+use super::values::{bytes, duration, endpoint, given_lock, guests, level, percent, rate, vcpus};
 use crate::attach::plan::Forced;
 use crate::emulator;
 use crate::options::{
-    EmulatorOptions, GivenLock, KernelOptions, MAX_INTERVAL, MAX_RING_BYTES, MIN_INTERVAL,
-    MIN_RING_BYTES, ProbeChoice, RunOptions, SourceChoice,
+    EmulatorOptions, Endpoint, GivenLock, KernelOptions, MAX_INTERVAL, MAX_RING_BYTES,
+    MIN_INTERVAL, MIN_RING_BYTES, ProbeChoice, RunOptions, SourceChoice,
 };
 
 /// Options shared by every command.
 #[derive(Debug, Clone, PartialEq, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
+    /// Take the measurements from an `apscope serve` that listens at this socket: unix:PATH
+    #[arg(long, global = true, value_name = "unix:PATH", value_parser = endpoint, conflicts_with_all = ["source", "probe", "generation", "scenario", "seed", "guests", "vcpus", "rate", "mount", "pid", "level", "mechanism", "max_overhead", "stacks_over", "attached_for", "locks", "btf", "allow_stop_machine", "interval", "ring_bytes"])]
+    pub connect: Option<Endpoint>,
+
     /// Where the measurements come from
     #[arg(long, global = true, value_enum, default_value_t)]
     pub source: SourceChoice,
@@ -74,9 +78,9 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "D", allow_negative_numbers = true, value_parser = duration)]
     pub stacks_over: Option<Duration>,
 
-    /// Detach from a kernel after this time
-    #[arg(long = "for", global = true, value_name = "D", allow_negative_numbers = true, value_parser = duration, default_value = "15m")]
-    pub attached_for: Duration,
+    /// Detach from a kernel after this time, 15m where nothing is said; `serve` detaches when it ends
+    #[arg(long = "for", global = true, value_name = "D", allow_negative_numbers = true, value_parser = duration)]
+    pub attached_for: Option<Duration>,
 
     /// Measure this lock of the kernel too: [mutex:|rwsem:]ADDRESS[=NAME]. Without its kind, that shows when it is used. May be given several times
     #[arg(long = "lock", global = true, value_name = "ADDR", value_parser = given_lock)]
@@ -184,6 +188,7 @@ pub fn run_options(globals: &Globals) -> Result<RunOptions, Failure> {
         ));
     }
     Ok(RunOptions {
+        connect: globals.connect.clone(),
         source: globals.source,
         probe: globals.probe,
         emulator,
@@ -192,7 +197,9 @@ pub fn run_options(globals: &Globals) -> Result<RunOptions, Failure> {
             mechanism: globals.mechanism,
             max_overhead: globals.max_overhead,
             stacks_over: globals.stacks_over,
-            attached_for: globals.attached_for,
+            attached_for: globals
+                .attached_for
+                .unwrap_or_else(|| KernelOptions::default().attached_for),
             locks: globals.locks.clone(),
             btf: globals.btf.clone(),
             allow_stop_machine: globals.allow_stop_machine,

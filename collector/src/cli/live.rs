@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{Failure, Globals};
 use crate::emulator::protocol::Truth;
 use crate::frame::{End, Frame};
-use crate::source::Session;
+use crate::source::{END_LINK_DOWN, Link, Session, link_changed};
 
 /// How a run ended.
 #[derive(Debug, Default)]
@@ -29,6 +29,9 @@ impl Finished {
         let (what, cause) = match &self.end {
             Some(end) if end.how == "source died" => {
                 ("the emulated driver ended unexpectedly", end.detail.clone())
+            }
+            Some(end) if end.how == END_LINK_DOWN => {
+                ("the link was down at the end", end.detail.clone())
             }
             Some(_) => return Ok(()),
             None => (
@@ -144,6 +147,12 @@ async fn follow_frames(
                     session.stop();
                 }
             }
+            link = link_changed(&mut session.link) => match link {
+                Link::Down(reason) if warnings == Warnings::Told && !globals.quiet => {
+                    note(&format!("warning: the link is down, and tried again: {reason}"));
+                }
+                _ => {}
+            },
             () = signals.next() => {
                 if stopping {
                     return failed.and(Err(Failure::new(
@@ -209,7 +218,7 @@ pub enum Warnings {
 }
 
 /// Prints a frame's messages to the standard error, as far as they are asked for.
-fn tell(globals: &Globals, warnings: Warnings, frame: &Frame) {
+pub fn tell(globals: &Globals, warnings: Warnings, frame: &Frame) {
     for line in &frame.log {
         let wanted = match line.level.as_str() {
             "error" => warnings == Warnings::Told,

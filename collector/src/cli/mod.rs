@@ -15,12 +15,13 @@ mod export;
 mod failure;
 mod folder;
 mod globals;
-mod live;
+pub(crate) mod live;
 mod output;
 pub mod plain;
 pub mod program;
 mod record;
 mod report;
+mod serve;
 pub mod usage;
 pub mod values;
 mod writing;
@@ -42,6 +43,7 @@ pub use failure::{EXIT_FAILED, Failure};
 pub use globals::{Color, Globals, run_options};
 pub use record::RecordArgs;
 pub use report::ReportArgs;
+pub use serve::{Metrics, ServeArgs};
 
 /// The commands that need no terminal.
 #[derive(Debug, Clone, PartialEq, Subcommand)]
@@ -54,6 +56,10 @@ pub enum Command {
     Report(ReportArgs),
     /// Record everything that is measured into a file; ctrl-c ends it cleanly
     Record(RecordArgs),
+    /// Measure for others: frames over a socket, /metrics for Prometheus; docs/serve.md
+    ///
+    /// Runs until the source ends, --duration is over, or SIGINT or SIGTERM comes. SIGHUP reads --config again.
+    Serve(ServeArgs),
     /// Say what is the matter: who waits for whom, why, what can help, and what upstream did about it
     ///
     /// Exit code 0: nothing found; 1: findings; 2: it could not run. docs/findings.md describes every finding.
@@ -86,6 +92,7 @@ pub fn run(command: &Command, globals: &Globals) -> Result<ExitCode, Failure> {
         Command::Export(args) => export::run(args, globals),
         Command::Report(args) => report::run(args, globals),
         Command::Record(args) => record::run(args, globals),
+        Command::Serve(args) => serve::run(args, globals),
         Command::Diagnose(args) => diagnose::run(args, globals),
         Command::Bundle(args) => bundle::run(args, globals),
         Command::Compare(args) => compare::run(args, globals),

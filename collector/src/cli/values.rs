@@ -1,10 +1,12 @@
 //! Values of options: how they are written, and what to say of one that is not.
 
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::serve::Metrics;
 use crate::emulator::MAX_RATE;
-use crate::options::{GivenKind, GivenLock, MAX_GUESTS, MAX_VCPUS};
+use crate::options::{Endpoint, GivenKind, GivenLock, MAX_GUESTS, MAX_VCPUS};
 
 /// Why a value cannot be used, and one that can.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +67,48 @@ pub fn percent(text: &str) -> Result<f64, BadValue> {
             "--max-overhead 1",
         )),
     }
+}
+
+/// Longest path of a unix socket, in bytes: `sun_path`, with its end.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// A socket: `unix:PATH`.
+pub fn endpoint(text: &str) -> Result<Endpoint, BadValue> {
+    let hint = "unix:/run/apscope.sock; from another host: ssh -L /tmp/apscope.sock:/run/apscope.sock HOST";
+    let path = text
+        .strip_prefix("unix:")
+        .filter(|path| !path.is_empty())
+        .ok_or_else(|| {
+            BadValue::new(
+                "it must be unix: and the path of a socket; there is no other kind",
+                hint,
+            )
+        })?;
+    if path.len() > MAX_SOCKET_PATH {
+        return Err(BadValue::new(
+            format!("the path of a socket has at most {MAX_SOCKET_PATH} bytes"),
+            hint,
+        ));
+    }
+    Ok(Endpoint { path: path.into() })
+}
+
+/// Where `/metrics` is: `ADDR:PORT`, `PORT` on loopback, or `off`.
+pub fn metrics_address(text: &str) -> Result<Metrics, BadValue> {
+    if text == "off" {
+        return Ok(Metrics::Off);
+    }
+    let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    text.parse()
+        .ok()
+        .or_else(|| text.trim_start_matches(':').parse().ok().map(loopback))
+        .map(Metrics::At)
+        .ok_or_else(|| {
+            BadValue::new(
+                "it must be an address with a port, a port, or off",
+                "127.0.0.1:9929, 9929, [::1]:9929, or off",
+            )
+        })
 }
 
 /// A lock: `[mutex:|rwsem:]ADDRESS[=NAME]`, or `NAME=ADDRESS`.
@@ -160,6 +204,29 @@ pub fn bytes(text: &str) -> Result<u64, BadValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sockets_and_addresses() {
+        assert_eq!(
+            endpoint("unix:/a b").unwrap().path,
+            std::path::Path::new("/a b")
+        );
+        for text in [
+            "",
+            "unix:",
+            "/run/x",
+            "tcp:127.0.0.1:1",
+            &format!("unix:/{}", "x".repeat(107)),
+        ] {
+            assert!(endpoint(text).is_err(), "{text}");
+        }
+        let at = |text: &str| Metrics::At(text.parse().unwrap());
+        assert_eq!(metrics_address("9929"), Ok(at("127.0.0.1:9929")));
+        assert_eq!(metrics_address(":9929"), Ok(at("127.0.0.1:9929")));
+        assert_eq!(metrics_address("[::1]:1"), Ok(at("[::1]:1")));
+        assert_eq!(metrics_address("off"), Ok(Metrics::Off));
+        assert!(metrics_address("somewhere").is_err());
+    }
 
     #[test]
     fn a_lock_has_a_kind_and_a_name_if_they_are_given() {

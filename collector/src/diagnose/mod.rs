@@ -109,6 +109,11 @@ impl Diagnosis {
         self.asked = Some(guest);
     }
 
+    /// Changes from when on something is a finding. What was found stands until it is seen no more.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.thresholds = thresholds;
+    }
+
     /// Looks at a model that `frame` has just been folded into. Every frame of a run must be shown, in order.
     pub fn observe(&mut self, model: &Model, frame: &Frame) {
         self.begin_anew(model);

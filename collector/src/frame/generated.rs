@@ -43,6 +43,9 @@ pub struct Frame {
     /// state of the frame it stands behind, no increments, and goes before frames whose predecessors are elsewhere.
     #[prost(message, optional, tag = "15")]
     pub base: ::core::option::Option<Base>,
+    /// What was counted of details that no frame of this stretch carries: in the first frame of somebody who comes late.
+    #[prost(message, optional, tag = "16")]
+    pub uncarried: ::core::option::Option<Uncarried>,
 }
 /// Totals since the start of the run, in the messages of increments.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -57,6 +60,32 @@ pub struct Base {
     pub loss: ::core::option::Option<Loss>,
     #[prost(message, optional, tag = "5")]
     pub overhead: ::core::option::Option<Overhead>,
+}
+/// Details that came before, and are only counted; increments.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Uncarried {
+    #[prost(uint64, tag = "1")]
+    pub spans: u64,
+    #[prost(uint64, tag = "2")]
+    pub log_lines: u64,
+    #[prost(uint64, tag = "3")]
+    pub stacks: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub calls_on: ::prost::alloc::vec::Vec<CallsOn>,
+}
+/// Calls of an entry point on an object, as far as their spans had arrived.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CallsOn {
+    /// Id of the object in Meta.
+    #[prost(uint32, tag = "1")]
+    pub object: u32,
+    #[prost(uint32, tag = "2")]
+    pub entry: u32,
+    /// Calls that have returned, and those of them that returned an errno.
+    #[prost(uint64, tag = "3")]
+    pub spans: u64,
+    #[prost(uint64, tag = "4")]
+    pub failed: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Meta {

@@ -58,7 +58,10 @@ impl Model {
             self.last.number.saturating_add(1)
         };
         let missing = frame.number.saturating_sub(expected);
-        if missing > 0 {
+        if frame.uncarried.is_some() {
+            // It has what the frames in between had, but for details.
+            self.detail_from = Some(Tick::of(frame));
+        } else if missing > 0 {
             self.loss.missing_frames = self.loss.missing_frames.saturating_add(missing);
             self.detail_from = Some(Tick::of(frame));
         }

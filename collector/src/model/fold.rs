@@ -77,6 +77,11 @@ impl Model {
         if let Some(overhead) = &frame.overhead {
             self.fold_overhead(overhead);
         }
+        grow(&mut self.stack_count, frame.stacks.len() as u64);
+        grow(&mut self.log_count, frame.log.len() as u64);
+        if let Some(uncarried) = &frame.uncarried {
+            self.fold_uncarried(uncarried);
+        }
         for stack in &frame.stacks {
             let stack = frame::Stack {
                 comm: clipped(&stack.comm),
@@ -485,7 +490,7 @@ impl Model {
 }
 
 /// Adds without wrapping.
-fn grow(total: &mut u64, by: u64) {
+pub(super) fn grow(total: &mut u64, by: u64) {
     *total = total.saturating_add(by);
 }
 

@@ -9,6 +9,7 @@ mod errno;
 mod fold;
 pub mod histogram;
 pub mod query;
+mod since;
 mod writes;
 
 pub use errno::{errno_name, return_name};
@@ -64,8 +65,12 @@ pub struct Model {
     pub detail_from: Option<Tick>,
     /// The programs' and the collector's messages, oldest first.
     pub log: VecDeque<frame::LogLine>,
+    /// Messages since the start.
+    pub log_count: u64,
     /// The latest stacks of long waits and holds, oldest first.
     pub stacks: VecDeque<frame::Stack>,
+    /// Stacks since the start.
+    pub stack_count: u64,
     /// Most recent spans, oldest first.
     pub spans: VecDeque<Span>,
     /// Spans received since the start.
@@ -121,7 +126,7 @@ pub struct Series {
 }
 
 /// The same for one instance, or one entry point.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CoarseSeries {
     /// Locks obtained.
     pub acquisitions: u64,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::SourceError;
+use super::{SourceError, confine};
 use crate::emulator::protocol::{self, Hello, Reply, Request};
 use crate::options::EmulatorOptions;
 
@@ -135,6 +135,8 @@ impl Emulator {
         std::thread::Builder::new()
             .name("emulator-replies".into())
             .spawn(move || {
+                // It reads from a socket, and needs no privilege for that; one that it cannot give up does no harm.
+                let _ = confine::keep(&[]);
                 while let Ok(Some(reply)) = read_reply(&mut reader) {
                     if sender.send(reply).is_err() {
                         break;

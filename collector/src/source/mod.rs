@@ -6,6 +6,7 @@
 pub mod budget;
 mod child;
 mod choose;
+pub mod confine;
 pub mod ebpf;
 pub mod instances;
 pub mod kernel;
@@ -15,6 +16,7 @@ mod matrix;
 pub mod memory;
 mod named;
 pub mod reader;
+mod remote;
 mod run;
 #[cfg(test)]
 pub mod scene;
@@ -24,16 +26,17 @@ pub mod tables;
 mod tasks;
 
 pub(crate) use choose::sizes;
+pub use remote::{END_LINK_DOWN, Link, link_changed};
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use choose::Started;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::emulator::protocol::Truth;
 use crate::frame::Frame;
-use crate::options::RunOptions;
+use crate::options::{Endpoint, RunOptions};
 
 /// Why a session could not start or go on: what, why, and what to try.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +54,8 @@ pub struct SourceError {
 pub struct Session {
     /// One frame a tick, until the channel closes. The last frame has `end`.
     pub frames: mpsc::Receiver<Arc<Frame>>,
+    /// Whether a collector elsewhere can be heard; `None` where it is measured here.
+    pub link: Option<watch::Receiver<Link>>,
     commands: mpsc::UnboundedSender<run::Command>,
     ended: Arc<Mutex<Ended>>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -82,17 +87,16 @@ impl Session {
     /// the emulator, attaches every probe, says *go*. To a kernel, probes are attached after the first frames, which say
     /// that they are `attaching` and come from its memory alone; how that fails is in [`Session::ended`].
     pub fn start(options: &RunOptions) -> Result<Self, SourceError> {
+        if let Some(endpoint) = &options.connect {
+            return Self::connect(endpoint);
+        }
         let mut source = choose::start(options)?;
         let (frame_sender, frames) = mpsc::channel(64);
         let (commands, command_receiver) = mpsc::unbounded_channel();
         let ended = Arc::new(Mutex::new(Ended::default()));
         let interval = options.interval;
         let result = Arc::clone(&ended);
-        let failed = |e: std::io::Error| SourceError {
-            what: "cannot start the collector".into(),
-            cause: e.to_string(),
-            hint: "raise the limits of threads and open files".into(),
-        };
+        let failed = |error: std::io::Error| cannot_start(&error);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -124,8 +128,34 @@ impl Session {
             .map_err(failed)?;
         Ok(Self {
             frames,
+            link: None,
             commands,
             ended,
+            thread: Some(thread),
+        })
+    }
+
+    /// Takes the frames of a collector elsewhere.
+    fn connect(endpoint: &Endpoint) -> Result<Self, SourceError> {
+        let failed = |error: std::io::Error| cannot_start(&error);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let first = runtime.block_on(remote::connect(endpoint))?;
+        let (frame_sender, frames) = mpsc::channel(remote::FRAMES);
+        let (commands, command_receiver) = mpsc::unbounded_channel();
+        let (link_sender, link) = watch::channel(Link::Up);
+        let remote = remote::Remote::new(endpoint.clone(), link_sender);
+        let thread = std::thread::Builder::new()
+            .name("remote".into())
+            .spawn(move || runtime.block_on(remote.run(first, command_receiver, &frame_sender)))
+            .map_err(failed)?;
+        Ok(Self {
+            frames,
+            link: Some(link),
+            commands,
+            ended: Arc::default(),
             thread: Some(thread),
         })
     }
@@ -178,5 +208,13 @@ impl Session {
             // A panic there has been reported by the thread itself.
             let _ = thread.join();
         }
+    }
+}
+
+fn cannot_start(error: &std::io::Error) -> SourceError {
+    SourceError {
+        what: "cannot start the collector".into(),
+        cause: error.to_string(),
+        hint: "raise the limits of threads and open files".into(),
     }
 }

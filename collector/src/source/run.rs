@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::child::Emulator;
+use super::confine;
 use super::ebpf::Probes;
 use super::log_lines::LogLines;
 use super::named::Named;
@@ -196,6 +197,7 @@ impl Source {
     }
 
     fn frame(&mut self) -> Frame {
+        confine::follow();
         if let Backend::Ebpf {
             logger: Some(logger),
             ..

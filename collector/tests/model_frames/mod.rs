@@ -5,9 +5,9 @@
 )]
 
 use apscope_collector::frame::{
-    About, ActedOn, AttachPoint, Base, CoarseDelta, Edge, End, EntryDelta, Frame, Hist, Holding,
-    Inside, Instance, Live, LogLine, Loss, Matrix, Meta, Object, Overhead, ProgramCost,
-    ProgramLoss, SeriesDelta, Spans, Stack, TaskState, UnseenReaders, Waiting, Writer,
+    About, ActedOn, AttachPoint, Base, CallsOn, CoarseDelta, Edge, End, EntryDelta, Frame, Hist,
+    Holding, Inside, Instance, Live, LogLine, Loss, Matrix, Meta, Object, Overhead, ProgramCost,
+    ProgramLoss, SeriesDelta, Spans, Stack, TaskState, Uncarried, UnseenReaders, Waiting, Writer,
 };
 use probe_ebpf::abi::{self, NO_INSTANCE};
 use probe_ebpf::h2;
@@ -723,6 +723,17 @@ impl<'a> Wild<'a> {
                 first_ns: w.u64(),
                 last_ns: w.u64(),
                 pairs: w.list(Self::u32),
+            }),
+            uncarried: self.maybe(|w| Uncarried {
+                spans: w.u64(),
+                log_lines: w.u64(),
+                stacks: w.u64(),
+                calls_on: w.list(|w| CallsOn {
+                    object: w.u32(),
+                    entry: w.u32(),
+                    spans: w.u64(),
+                    failed: w.u64(),
+                }),
             }),
             live: self.maybe(|w| Live {
                 tasks: w.list(Self::task),

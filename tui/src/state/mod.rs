@@ -25,6 +25,7 @@ use std::time::Duration;
 use apscope_collector::diagnose::{Diagnosis, Report, Thresholds};
 use apscope_collector::frame::Frame;
 use apscope_collector::model::Model;
+use apscope_collector::source::{END_LINK_DOWN, Link};
 use ratatui::layout::Rect;
 
 use config::Settings;
@@ -170,6 +171,8 @@ pub struct App {
     pub settings: Settings,
     /// Where in a recording it is; `None` for a run that goes on.
     pub replay: Option<Replay>,
+    /// Whether the collector elsewhere can be heard, where there is one.
+    pub link: Link,
     /// What the last key did.
     pub notice: Option<Notice>,
     /// A key has been pressed: the banner for the first run goes.
@@ -223,6 +226,7 @@ impl App {
             ascii: settings.ascii,
             settings,
             replay: None,
+            link: Link::Up,
             notice: None,
             touched: false,
             ending: None,
@@ -243,7 +247,7 @@ impl App {
         self.stale |= self.frozen.is_none();
         if let Some(end) = &self.live.model.end {
             self.ending = Some(match end.how.as_str() {
-                "source died" => Ending::Died(end.detail.clone()),
+                "source died" | END_LINK_DOWN => Ending::Died(end.detail.clone()),
                 "detached" | "driver unloaded" => Ending::Detached(end.detail.clone()),
                 _ => Ending::InOrder,
             });

@@ -6,6 +6,7 @@
 
 use apscope_collector::frame::Meta;
 use apscope_collector::model::query;
+use apscope_collector::source::Link;
 use std::ops::Range;
 
 use apscope_collector::diagnose::Severity;
@@ -101,7 +102,13 @@ pub fn banner(app: &App) -> Option<(String, Style)> {
             theme.banner(),
         )),
         Some(Ending::InOrder) => None,
-        None => welcome(app).map(|text| (text.into(), theme.paused())),
+        None => match &app.link {
+            Link::Down(reason) => Some((
+                format!(" LINK DOWN, trying again; this is the last that came: {reason} "),
+                theme.banner(),
+            )),
+            Link::Up => welcome(app).map(|text| (text.into(), theme.paused())),
+        },
     }
 }
 

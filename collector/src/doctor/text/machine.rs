@@ -1,12 +1,13 @@
 //! What the machine is and what it allows, on the page.
 
 use super::page::{Mark, Page};
-use crate::doctor::Report;
+use crate::doctor::{Kind, Report};
 use crate::machine::{Basis, Capability, Facts, Lockdown, Others};
+use crate::source::confine;
 
 pub fn write(page: &mut Page, report: &Report) {
     machine(page, &report.machine);
-    privileges(page, &report.machine);
+    privileges(page, report);
     features(page, report);
 }
 
@@ -57,8 +58,9 @@ fn machine(page: &mut Page, facts: &Facts) {
     }
 }
 
-fn privileges(page: &mut Page, facts: &Facts) {
+fn privileges(page: &mut Page, report: &Report) {
     page.heading("privileges");
+    let facts = &report.machine;
     let privileges = &facts.privileges;
     let user = match privileges.uid {
         0 => "0 (root)".to_owned(),
@@ -95,6 +97,21 @@ fn privileges(page: &mut Page, facts: &Facts) {
     if let Some(bytes) = privileges.memlock_bytes {
         page.row("locked memory", &format!("at most {} KiB", bytes >> 10));
     }
+    let kept: &[Capability] = match report.source.kind {
+        Kind::Kernel => &confine::KERNEL,
+        Kind::Emulator => &confine::EMULATOR,
+    };
+    let kept = kept.iter().filter(|one| privileges.has(**one));
+    let kept: Vec<&str> = kept.map(|one| one.name()).collect();
+    let kept = if kept.is_empty() {
+        "nothing".to_owned()
+    } else {
+        kept.join(", ")
+    };
+    page.row(
+        "serve",
+        &format!("once attached, what reads keeps {kept}; what talks to clients keeps nothing"),
+    );
 }
 
 fn features(page: &mut Page, report: &Report) {

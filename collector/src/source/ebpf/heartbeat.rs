@@ -13,6 +13,7 @@ use aya::maps::{Array, MapData};
 use probe_ebpf::abi::gate;
 
 use super::{ProbeError, chain, object, sys};
+use crate::source::confine;
 
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// Seconds of silence after which the programs do nothing.
@@ -64,6 +65,7 @@ impl Drop for Heartbeat {
 fn beat(program: &OwnedFd, gate: &mut Gate, first: (u64, u64), stopped: &mpsc::Receiver<()>) {
     let mut known = false;
     while stopped.recv_timeout(BEAT_EVERY) == Err(RecvTimeoutError::Timeout) {
+        confine::follow();
         // A program that ran once runs again; if it did not, the programs fall silent, which is what they should do.
         let _ = sys::run_program(program.as_fd(), &[]);
         if !known {

@@ -24,6 +24,7 @@ use crate::attach::generation::{Detected, Edge, Observed};
 use crate::attach::offsets::Offsets;
 use crate::frame::{End, Frame, Meta, TaskState};
 use crate::source::SourceError;
+use crate::source::confine;
 use crate::source::ebpf::{EbpfRing, ProbeError, object, sys};
 use crate::source::log_lines::LogLines;
 use crate::source::memory::View;
@@ -385,6 +386,7 @@ impl KernelSource {
     }
 
     fn frame(&mut self, losses: &mut Losses) -> Frame {
+        confine::follow();
         if let Some(logger) = &mut self.attached.logger {
             logger.flush();
         }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use apscope_collector::frame::{End, Frame, LogLine, Loss, ProgramLoss};
+use apscope_collector::source::Link;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::style::Color;
@@ -134,6 +135,18 @@ fn paused_picture_stands_while_data_are_folded() {
         after.lines().nth(5),
         "the new data show"
     );
+}
+
+#[test]
+fn a_link_that_is_down_leaves_the_last_figures_under_a_banner() {
+    let mut app = app(Theme::COLOUR);
+    app.link = Link::Down("Connection refused (os error 111)".into());
+    let picture = lines(&drawn(&mut app, 100, 24));
+    assert!(picture.contains("LINK DOWN, trying again"), "{picture}");
+    assert!(picture.contains("Connection refused"), "{picture}");
+    assert!(picture.contains("EMULATED"), "{picture}");
+    app.link = Link::Up;
+    assert!(!lines(&drawn(&mut app, 100, 24)).contains("LINK DOWN"));
 }
 
 #[test]
