@@ -5,6 +5,7 @@
 //! and [`export`], [`recording`] and the dashboard show that state. See ARCHITECTURE.md for the map.
 
 pub mod attach;
+pub mod bundle;
 pub mod cli;
 pub mod compare;
 pub mod diagnose;

@@ -1,5 +1,7 @@
 //! Exports, read by other readers than their writers: every number is the model's, and an export of a recording is that of
 //! the run.
+// Parquet, which is among all exports, is there on these machines alone.
+#![cfg(target_endian = "little")]
 
 mod export_files;
 mod model_frames;
@@ -71,7 +73,7 @@ fn an_export_of_a_recording_is_that_of_the_run() {
     ] {
         let (_, live) = exports(&frames, Origin::Live);
         let (_, replay) = exports(&replayed(&frames), Origin::Recording);
-        assert_eq!(live.len(), 29);
+        assert_eq!(live.len(), 30);
         for (name, bytes) in &live {
             let known = |bytes: &[u8]| {
                 // Where it comes from is the one difference.
@@ -102,7 +104,7 @@ fn everything_says_what_was_measured() {
     let (_, files) = exports(&frames(), Origin::Live);
     for (name, bytes) in &files {
         let text = String::from_utf8_lossy(bytes);
-        if name.ends_with(".csv") && text.lines().count() < 2 {
+        if name.strip_suffix(".csv").is_some() && text.lines().count() < 2 {
             continue;
         }
         assert!(
@@ -345,7 +347,6 @@ fn arrows_go_from_a_release_to_who_waited() {
     assert_eq!(found, expected);
 }
 
-#[cfg(target_endian = "little")]
 #[test]
 fn parquet_files_have_every_span_and_every_bucket() {
     use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -370,11 +371,11 @@ fn parquet_files_have_every_span_and_every_bucket() {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for row in open("histograms.parquet").get_row_iter(None).unwrap() {
         let row = row.unwrap();
-        let key = [5, 6, 7]
+        let key = [6, 7, 8]
             .map(|at| row.get_string(at).unwrap().as_str())
             .join("/");
         let key = key.replace(' ', "_").trim_end_matches('/').to_owned();
-        *counts.entry(key).or_default() += row.get_long(10).unwrap() as u64;
+        *counts.entry(key).or_default() += row.get_long(11).unwrap() as u64;
     }
     let expected: BTreeMap<_, _> = histograms(&model)
         .into_iter()

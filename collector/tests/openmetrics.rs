@@ -43,7 +43,7 @@ fn samples(text: &str) -> Vec<Sample> {
     let mut keys = BTreeSet::new();
     for line in text.lines() {
         if let Some(declared) = line.strip_prefix("# TYPE ") {
-            family = declared.split(' ').next().unwrap().to_owned();
+            declared.split(' ').next().unwrap().clone_into(&mut family);
             continue;
         }
         if line.starts_with('#') {

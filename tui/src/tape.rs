@@ -3,12 +3,11 @@
 //! A frame holds increments, so what was before a moment must be folded to show it. Nothing but the frame that comes
 //! next is kept in memory.
 
-use std::fs::File;
-use std::io::BufReader;
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use apscope_collector::cli::Failure;
+use apscope_collector::cli::{Failure, open_recording};
 use apscope_collector::diagnose::{Case, Diagnosis, Thresholds};
 use apscope_collector::frame::Frame;
 use apscope_collector::model::Model;
@@ -23,7 +22,7 @@ const SLICE: Duration = Duration::from_millis(40);
 /// An open recording.
 pub struct Tape {
     path: PathBuf,
-    reader: Reader<BufReader<File>>,
+    reader: Reader<Box<dyn BufRead>>,
     clock: Clock,
     next: Option<(Frame, u64)>,
     /// The moment that is shown, by [`Clock`]; `None` before the first frame.
@@ -66,7 +65,7 @@ impl Tape {
     ///
     /// # Errors
     ///
-    /// It is no recording, or holds no frame. A file that is damaged ends at the damage.
+    /// It is no recording, or holds no frame. Of a file that is damaged, what can be read is shown.
     pub fn open(path: &Path, thresholds: &Thresholds) -> Result<(Self, Replay), Failure> {
         let mut case = Case {
             model: Model::default(),
@@ -75,13 +74,13 @@ impl Tape {
         let mut clock = Clock::default();
         let mut ends = Vec::new();
         let mut damaged = None;
-        for frame in Reader::open(path).map_err(|error| unreadable(path, &error))? {
+        for frame in open_recording(path)? {
             match frame {
                 Ok(frame) => {
                     ends.push(clock.time(&frame));
                     case.apply(&frame);
                 }
-                Err(error) => damaged = Some(error.to_string()),
+                Err(error) => damaged = damaged.or(Some(error.to_string())),
             }
         }
         if ends.is_empty() {
@@ -96,7 +95,7 @@ impl Tape {
         replay.damaged = damaged;
         let tape = Self {
             path: path.to_owned(),
-            reader: Reader::open(path).map_err(|error| unreadable(path, &error))?,
+            reader: open_recording(path)?,
             clock: Clock::default(),
             next: None,
             shown: None,
@@ -129,8 +128,7 @@ impl Tape {
         };
         let target = replay.at_ns();
         if self.shown.is_some_and(|shown| shown > target) {
-            self.reader =
-                Reader::open(&self.path).map_err(|error| unreadable(&self.path, &error))?;
+            self.reader = open_recording(&self.path)?;
             self.clock = Clock::default();
             self.next = None;
             self.shown = None;
@@ -139,14 +137,11 @@ impl Tape {
         }
         loop {
             if self.next.is_none() && !self.ended {
-                // Damage was found when it was opened: what comes before it is all there is.
-                self.next = match self.reader.next() {
-                    Some(Ok(frame)) => {
-                        let at = self.clock.time(&frame);
-                        Some((frame, at))
-                    }
-                    Some(Err(_)) | None => None,
-                };
+                // Damage was told when it was opened.
+                self.next = self.reader.by_ref().flatten().next().map(|frame| {
+                    let at = self.clock.time(&frame);
+                    (frame, at)
+                });
                 self.ended = self.next.is_none();
             }
             match self.next.take() {

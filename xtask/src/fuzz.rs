@@ -28,7 +28,7 @@ struct Target {
     oom: bool,
 }
 
-const TARGETS: [Target; 5] = [
+const TARGETS: [Target; 6] = [
     Target {
         name: "sysfs",
         longest: 1024,
@@ -42,6 +42,11 @@ const TARGETS: [Target; 5] = [
     reader("filter_functions", 4096),
     reader("btf", 8192),
     reader("stacks", 8192),
+    Target {
+        // A flush may have 256 MiB.
+        memory: 2048,
+        ..reader("recording", 16384)
+    },
 ];
 
 /// A target that reads bytes and keeps nothing: its memory is bounded by the input's length.
@@ -66,7 +71,7 @@ pub struct Options {
     /// How long to run each target
     #[arg(long, default_value_t = 30, value_name = "N")]
     seconds: u64,
-    /// Run this target alone: sysfs, kallsyms, filter_functions, btf or stacks
+    /// Run this target alone: sysfs, kallsyms, filter_functions, btf, stacks or recording
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
     /// Run this input alone, and print its operations

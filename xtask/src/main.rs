@@ -7,10 +7,12 @@ mod bpf;
 mod combinations;
 mod compare;
 mod complexity;
+mod crashes;
 mod deadlocks;
 mod diagnoses;
 mod dist;
 mod ebpf;
+mod exports;
 mod failure;
 mod findings;
 mod fuzz;
@@ -60,6 +62,8 @@ enum Command {
     Deadlocks(deadlocks::Options),
     /// Build static release archives into target/dist, and try each of them
     Dist(dist::Options),
+    /// Have each export read by tools that are not ours, and compare numbers; into docs/results/exports.md
+    Exports(exports::Options),
     /// Feed arbitrary input to the emulated sysfs, and see that nothing breaks
     Fuzz(fuzz::Options),
     /// The genuine driver on a virtual s390x, with apscope inside
@@ -117,6 +121,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&root(), &options),
         Command::Deadlocks(options) => deadlocks::run(&root(), &options),
         Command::Dist(options) => dist::run(&root(), &options),
+        Command::Exports(options) => exports::run(&root(), &options),
         Command::Licences => licences::run(&root()),
         Command::Matrix(options) => matrix::run(&root(), options),
         Command::Screenshots(args) => screenshots::run(&root(), &args),

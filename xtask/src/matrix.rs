@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::apscope::{self, Export, Scratch};
 use crate::combinations::{GENERATIONS, SCENARIOS, ends};
 use crate::compare::{count, differences};
+use crate::crashes;
 use crate::diagnoses;
 use crate::failure::Failure;
 use crate::process;
@@ -38,6 +39,9 @@ pub struct Options {
     /// Which findings each scenario gives on each generation, instead of counts: docs/results/findings.md
     #[arg(long, conflicts_with_all = ["saturation", "ebpf_seeds", "quick"])]
     findings: bool,
+    /// Fifty recorders that are killed at random moments: does every file open? docs/results/recording.md
+    #[arg(long, conflicts_with_all = ["seeds", "ebpf_seeds", "quick", "scenarios", "generations", "probes", "jobs", "saturation", "findings"])]
+    crash: bool,
     /// At most two seeds: is the matrix itself in order?
     #[arg(long)]
     quick: bool,
@@ -66,15 +70,15 @@ pub struct Options {
 
 impl Options {
     fn output(&self) -> &Path {
-        self.output
-            .as_deref()
-            .unwrap_or(Path::new(if self.findings {
-                "docs/results/findings.md"
-            } else if self.saturation {
-                "docs/results/saturation.md"
-            } else {
-                "docs/results/exactness.md"
-            }))
+        self.output.as_deref().unwrap_or(Path::new(if self.crash {
+            "docs/results/recording.md"
+        } else if self.findings {
+            "docs/results/findings.md"
+        } else if self.saturation {
+            "docs/results/saturation.md"
+        } else {
+            "docs/results/exactness.md"
+        }))
     }
 }
 
@@ -97,6 +101,9 @@ pub fn run(root: &Path, mut options: Options) -> Result<(), Failure> {
         options.seeds = options.seeds.min(2);
     }
     let binary = apscope::binary(root, options.binary.clone())?;
+    if options.crash {
+        return crashes::run(root, &binary, options.output());
+    }
     if options.findings {
         let options = diagnoses::Options {
             seeds: options.seeds,
@@ -322,6 +329,7 @@ mod tests {
     fn the_table_has_a_line_for_each_combination_and_names_differences() {
         let options = Options {
             findings: false,
+            crash: false,
             seeds: 3,
             duration: Duration::from_secs(2),
             quick: false,

@@ -10,6 +10,7 @@ use super::export::fold_recording;
 use super::live::{Warnings, follow, note};
 use super::output::print;
 use super::{Failure, Globals, run_options};
+use crate::bundle::{Contents, is_bundle, names};
 use crate::diagnose::chain::Chain;
 use crate::diagnose::upstream::GENERATIONS;
 use crate::diagnose::{Case, Diagnosis, Finding, Report, Severity, Thresholds, stacks, text};
@@ -31,7 +32,7 @@ const MAX_TEXT: u64 = 64 << 20;
 /// Arguments of `diagnose`.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct DiagnoseArgs {
-    /// Recording to diagnose; without it, the source is watched for `--duration`, or 5 s
+    /// Recording or support bundle to diagnose; without it, the source is watched for `--duration`, or 5 s
     pub file: Option<PathBuf>,
 
     /// Diagnose stacks that somebody saved: hung-task or sysrq-w lines, /proc/*/stack, `foreach bt` of crash; `-` reads
@@ -73,7 +74,7 @@ pub enum FailOn {
 }
 
 impl FailOn {
-    const fn severity(self) -> Severity {
+    pub(super) const fn severity(self) -> Severity {
         match self {
             Self::Critical => Severity::Critical,
             Self::Warning => Severity::Warning,
@@ -96,6 +97,11 @@ pub(super) fn run(args: &DiagnoseArgs, globals: &Globals) -> Result<ExitCode, Fa
         return answer(args, &case, &case.report(), Origin::Recording);
     }
     if let Some(path) = &args.file {
+        if let Some(text) = stacks_alone(path) {
+            let assumed = apply_text(&path.display().to_string(), &text, globals, &mut case)?;
+            tell_assumed(args, globals, &assumed);
+            return answer(args, &case, &case.report(), Origin::Recording);
+        }
         let whole = fold_recording(path, &mut case)?;
         let code = answer(args, &case, &case.report(), Origin::Recording)?;
         return whole.map(|()| code);
@@ -251,9 +257,28 @@ fn tell_assumed(args: &DiagnoseArgs, globals: &Globals, assumed: &[String]) {
     }
 }
 
+/// The stacks in a support bundle that has no frames.
+fn stacks_alone(path: &Path) -> Option<Vec<u8>> {
+    let contents = is_bundle(path)
+        .then(|| Contents::open(path).ok())
+        .flatten()?;
+    let text = contents.stacks();
+    (contents.file(names::FRAMES).is_none() && !text.is_empty()).then_some(text)
+}
+
 fn from_text(path: &Path, globals: &Globals, case: &mut Case) -> Result<Vec<String>, Failure> {
     let (name, bytes) = read_bounded(path)?;
-    let text = String::from_utf8_lossy(&bytes);
+    apply_text(&name, &bytes, globals, case)
+}
+
+/// Applies the stacks in a text. Returns what was assumed.
+fn apply_text(
+    name: &str,
+    bytes: &[u8],
+    globals: &Globals,
+    case: &mut Case,
+) -> Result<Vec<String>, Failure> {
+    let text = String::from_utf8_lossy(bytes);
     let parsed = stacks::text::parse(&text);
     if parsed.tasks.is_empty() && parsed.messages.is_empty() {
         return Err(Failure::new(

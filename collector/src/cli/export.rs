@@ -1,5 +1,6 @@
 //! `export`: what was measured, in the formats that other tools read.
 
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,6 +10,7 @@ use super::live::{Finished, Warnings, follow, note};
 use super::output::Replaced;
 use super::writing::Writing;
 use super::{Failure, Globals, run_options};
+use crate::bundle::{Contents, is_bundle};
 use crate::diagnose::Case;
 use crate::export::Origin;
 use crate::frame::Frame;
@@ -18,7 +20,7 @@ use crate::source::Session;
 /// Arguments of `export`.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct ExportArgs {
-    /// Recording to export; without it, the source is measured for `--duration`
+    /// Recording or support bundle to export; without it, the source is measured for `--duration`
     pub file: Option<PathBuf>,
 
     /// Format of the output
@@ -132,7 +134,36 @@ pub(super) fn different(output: &Path, truth: Option<&Path>) -> Result<(), Failu
     Ok(())
 }
 
-/// Folds a recording. A file that is damaged gives everything up to the damage, and the inner failure.
+/// Opens a recording, or the recording in a support bundle.
+///
+/// # Errors
+///
+/// It is neither, or the bundle has no frames.
+pub fn open_recording(path: &Path) -> Result<Reader<Box<dyn BufRead>>, Failure> {
+    let name = path.display();
+    let unreadable = |cause: String| {
+        Failure::new(
+            format!("{name} cannot be read as a recording"),
+            cause,
+            "a file that `record -o FILE` or `bundle -o FILE` has written",
+        )
+    };
+    if is_bundle(path) {
+        let mut contents = Contents::open(path).map_err(|error| unreadable(error.to_string()))?;
+        return match contents.frames() {
+            Some(frames) => frames.map_err(|error| unreadable(error.to_string())),
+            None => Err(Failure::new(
+                format!("{name} holds no frames"),
+                "nothing could be measured when the bundle was made: its manifest says why",
+                "apscope diagnose, which reads the stacks in it too",
+            )),
+        };
+    }
+    Reader::open(path).map_err(|error| unreadable(error.to_string()))
+}
+
+/// Folds a recording, or the one in a support bundle. A file that is damaged gives everything that the damage does not
+/// touch, and the inner failure.
 pub fn fold_recording(path: &Path, case: &mut Case) -> Result<Result<(), Failure>, Failure> {
     fold_recording_with(path, case, |_, _| Ok(()))
 }
@@ -144,13 +175,7 @@ pub fn fold_recording_with(
     mut each: impl FnMut(&Case, &Frame) -> Result<(), Failure>,
 ) -> Result<Result<(), Failure>, Failure> {
     let name = path.display();
-    let mut reader = Reader::open(path).map_err(|error| {
-        Failure::new(
-            format!("{name} cannot be read as a recording"),
-            error.to_string(),
-            "a file that `record -o FILE` has written",
-        )
-    })?;
+    let mut reader = open_recording(path)?;
     let mut whole = Ok(());
     for frame in &mut reader {
         match frame {
@@ -158,15 +183,20 @@ pub fn fold_recording_with(
                 case.apply(&frame);
                 each(case, &frame)?;
             }
-            Err(error) => {
-                whole = Err(Failure::new(
-                    format!("{name} is not whole"),
-                    error.to_string(),
-                    "what was recorded before that point is used; record again for the rest",
-                ));
-            }
+            // The first is told.
+            Err(error) => whole = whole.and(Err(error)),
         }
     }
+    let whole = whole.map_err(|error| {
+        Failure::new(
+            format!(
+                "{name} is not whole: {} bytes were skipped",
+                reader.skipped()
+            ),
+            error.to_string(),
+            "what can be read is used; record again for the rest",
+        )
+    });
     if reader.frames() == 0 {
         whole?;
         return Err(Failure::new(

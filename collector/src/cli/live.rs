@@ -60,7 +60,33 @@ pub fn follow(
     warnings: Warnings,
     session: Session,
     duration: Option<Duration>,
-    each: impl FnMut(&Arc<Frame>) -> Result<(), Failure>,
+    mut each: impl FnMut(&Arc<Frame>) -> Result<(), Failure>,
+) -> Result<Finished, Failure> {
+    follow_events(globals, warnings, session, duration, |event| match event {
+        Event::Frame(frame) => each(frame),
+        Event::Pause => Ok(()),
+    })
+}
+
+/// What happens while a source is followed.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// A frame has come.
+    Frame(&'a Arc<Frame>),
+    /// None has come for [`PAUSE`].
+    Pause,
+}
+
+/// How long nothing has come when that is told.
+pub const PAUSE: Duration = Duration::from_millis(250);
+
+/// The same, with pauses.
+pub fn follow_events(
+    globals: &Globals,
+    warnings: Warnings,
+    session: Session,
+    duration: Option<Duration>,
+    each: impl FnMut(Event<'_>) -> Result<(), Failure>,
 ) -> Result<Finished, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -76,7 +102,7 @@ async fn follow_frames(
     warnings: Warnings,
     mut session: Session,
     duration: Option<Duration>,
-    mut each: impl FnMut(&Arc<Frame>) -> Result<(), Failure>,
+    mut each: impl FnMut(Event<'_>) -> Result<(), Failure>,
 ) -> Result<Finished, Failure> {
     let mut signals = Signals::new().map_err(|error| cannot_follow(&error))?;
     // A duration that no clock can reach is no limit. It begins when everything is attached.
@@ -100,7 +126,7 @@ async fn follow_frames(
                 }
                 if failed.is_ok() {
                     tell(globals, warnings, &frame);
-                    failed = each(&frame);
+                    failed = each(Event::Frame(&frame));
                     if failed.is_err() && !stopping {
                         stopping = true;
                         session.stop();
@@ -120,6 +146,13 @@ async fn follow_frames(
                 }
                 _ => {}
             },
+            () = tokio::time::sleep(PAUSE), if failed.is_ok() => {
+                failed = each(Event::Pause);
+                if failed.is_err() && !stopping {
+                    stopping = true;
+                    session.stop();
+                }
+            }
             () = signals.next() => {
                 if stopping {
                     return failed.and(Err(Failure::new(

@@ -5,6 +5,7 @@
 //! [`Failure`], reported in three lines, exit code 2. Machine output goes to the standard output, everything else to
 //! the standard error.
 
+mod bundle;
 mod compare;
 mod diagnose;
 pub mod docs;
@@ -32,11 +33,12 @@ use clap::Subcommand;
 use crate::emulator;
 use crate::emulator::command::EmulateArgs;
 
+pub use bundle::BundleArgs;
 pub use compare::CompareArgs;
 pub use diagnose::{DiagnoseArgs, FailOn};
 pub use doctor::DoctorArgs;
 pub use explain::ExplainArgs;
-pub use export::{ExportArgs, Format, fold_recording};
+pub use export::{ExportArgs, Format, fold_recording, open_recording};
 pub use failure::{EXIT_FAILED, Failure};
 pub use globals::{Color, Globals, run_options};
 pub use record::RecordArgs;
@@ -62,6 +64,12 @@ pub enum Command {
     ///
     /// Exit code 0: nothing found; 1: findings; 2: it could not run. docs/findings.md describes every finding.
     Diagnose(DiagnoseArgs),
+    /// Put everything that a support case needs into one file, within 20 s, also on a host that hangs
+    ///
+    /// The diagnosis, 10 s of frames, what `doctor` says, kernel stacks of the tasks involved, the reports of the kernel's
+    /// hung-task detector, build ids, settings and clocks. Never guest memory, keys, environments or command lines. `diagnose`,
+    /// `export` and `replay` read it anywhere. docs/recording.md has the list.
+    Bundle(BundleArgs),
     /// Run the same workload on several generations of the emulated driver, side by side
     Compare(CompareArgs),
     /// Print the documentation of a finding
@@ -86,6 +94,7 @@ pub fn run(command: &Command, globals: &Globals) -> Result<ExitCode, Failure> {
         Command::Record(args) => record::run(args, globals),
         Command::Serve(args) => serve::run(args, globals),
         Command::Diagnose(args) => diagnose::run(args, globals),
+        Command::Bundle(args) => bundle::run(args, globals),
         Command::Compare(args) => compare::run(args, globals),
         Command::Explain(args) => explain::run(args),
         Command::Doctor(args) => doctor::run(args, globals),

@@ -89,6 +89,24 @@ impl Output {
         })
     }
 
+    /// Makes a file that does not exist yet.
+    pub fn create(path: &Path) -> Result<Self, Failure> {
+        let file = OpenOptions::new().write(true).create_new(true).open(path);
+        Ok(Self {
+            target: Target::File(path.to_owned()),
+            stream: Stream::File(file.map_err(|error| unwritable(path, &error))?),
+            new: true,
+        })
+    }
+
+    /// Takes back what was written behind so many bytes, after a write that failed in the middle.
+    pub fn cut(&self, bytes: u64) -> io::Result<()> {
+        match &self.stream {
+            Stream::File(file) if file.metadata()?.is_file() => file.set_len(bytes),
+            _ => Ok(()),
+        }
+    }
+
     /// Empties the file: whatever was in it is lost from here on.
     pub fn start(&mut self) -> Result<(), Failure> {
         self.new = false;

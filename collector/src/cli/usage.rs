@@ -202,7 +202,8 @@ impl Context<'_> {
 
     /// A hint with what the parser takes for meant, if anything.
     fn meant(&self, written: &str, kind: ContextKind, help: &str) -> String {
-        match self.text(kind).filter(|meant| slip(written, meant)) {
+        let mut meant = self.list(kind).into_iter();
+        match meant.find(|meant| slip(written, meant)) {
             Some(meant) => format!("did you mean {meant}? `{help}` lists all"),
             None => help.to_owned(),
         }

@@ -131,6 +131,19 @@ fn environment(page: &mut Page, model: &Model) {
             ),
         );
     }
+    if let Some(from) = &model.detail_from {
+        let missing = match model.loss.missing_frames {
+            0 => String::new(),
+            n => format!("; {n} frames are missing, and in no count"),
+        };
+        page.wrapped(
+            0,
+            &format!(
+                "detail: spans, stacks and messages from {} on{missing}",
+                rfc3339(from.at_unix_ns)
+            ),
+        );
+    }
     for loss in meta.losses.iter().take(4) {
         page.wrapped(0, &format!("not measured: {loss}"));
     }

@@ -151,6 +151,12 @@ fn nothing(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
                 .into(),
         };
     }
+    if look.model.loss.missing_frames > 0 {
+        return Verdict {
+            kind: Kind::CannotTell,
+            text: "a part of the run is not in the file: a finding may have been there".into(),
+        };
+    }
     if !look.model.loss.exact() {
         return Verdict {
             kind: Kind::CannotTell,

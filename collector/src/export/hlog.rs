@@ -80,7 +80,13 @@ fn about(model: &Model) -> String {
         "counts are at least"
     };
     let driver = driver(model);
-    format!("apscope, {driver} {generation}, nanoseconds, {counts}").replace('\n', " ")
+    let timing = model.meta.as_ref().map_or("", |meta| &meta.timing);
+    let timing = if timing.is_empty() {
+        ""
+    } else {
+        &format!(", {timing}")
+    };
+    format!("apscope, {driver} {generation}, nanoseconds, {counts}{timing}").replace('\n', " ")
 }
 
 /// The same histogram, in HdrHistogram's buckets.

@@ -39,9 +39,28 @@ pub struct Frame {
     /// Stacks of long waits and holds, where they were asked for.
     #[prost(message, repeated, tag = "14")]
     pub stacks: ::prost::alloc::vec::Vec<Stack>,
-    /// What was counted of details that no frame of this stretch carries: in the first frame of somebody who comes late.
+    /// What had been counted at `at_ns`, since the start of the run. Such a frame is no tick: it has the number and the live
+    /// state of the frame it stands behind, no increments, and goes before frames whose predecessors are elsewhere.
     #[prost(message, optional, tag = "15")]
+    pub base: ::core::option::Option<Base>,
+    /// The frame holds the increments of all frames between the one before and this one, whose details are only counted: for
+    /// somebody who comes late to a running collector, or was too slow. None of those frames is missing.
+    #[prost(message, optional, tag = "16")]
     pub uncarried: ::core::option::Option<Uncarried>,
+}
+/// Totals since the start of the run, in the messages of increments.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Base {
+    #[prost(message, repeated, tag = "1")]
+    pub series: ::prost::alloc::vec::Vec<SeriesDelta>,
+    #[prost(message, repeated, tag = "2")]
+    pub entries: ::prost::alloc::vec::Vec<EntryDelta>,
+    #[prost(message, repeated, tag = "3")]
+    pub edges: ::prost::alloc::vec::Vec<Edge>,
+    #[prost(message, optional, tag = "4")]
+    pub loss: ::core::option::Option<Loss>,
+    #[prost(message, optional, tag = "5")]
+    pub overhead: ::core::option::Option<Overhead>,
 }
 /// Details that came before, and are only counted; increments.
 #[derive(Clone, PartialEq, ::prost::Message)]

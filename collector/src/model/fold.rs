@@ -49,7 +49,12 @@ impl Model {
         if let Some(meta) = &frame.meta {
             self.describe(meta);
         }
-        self.tick(frame);
+        if let Some(base) = &frame.base {
+            self.fold_base(base, frame);
+        } else {
+            self.miss(frame);
+            self.tick(frame);
+        }
         for delta in &frame.series {
             self.fold_series(delta);
         }
@@ -203,7 +208,7 @@ impl Model {
 
     /// Starts the frame's place in every history.
     fn tick(&mut self, frame: &frame::Frame) {
-        let before = if self.ticks.is_empty() {
+        let before = if self.last == Tick::default() {
             self.meta.as_ref().map_or(frame.at_ns, |meta| meta.start_ns)
         } else {
             self.last.at_ns
@@ -241,7 +246,7 @@ impl Model {
         })
     }
 
-    fn fold_series(&mut self, delta: &frame::SeriesDelta) {
+    pub(super) fn fold_series(&mut self, delta: &frame::SeriesDelta) {
         if !series_exists(delta.series) {
             return self.ignore(1);
         }
@@ -284,7 +289,7 @@ impl Model {
         self.ignore(ignored);
     }
 
-    fn fold_entry(&mut self, delta: &frame::EntryDelta) {
+    pub(super) fn fold_entry(&mut self, delta: &frame::EntryDelta) {
         if delta.entry as usize >= ENTRY_POINTS.len() {
             return self.ignore(1);
         }
@@ -314,7 +319,7 @@ impl Model {
         self.ignore(ignored);
     }
 
-    fn fold_edge(&mut self, edge: &frame::Edge) {
+    pub(super) fn fold_edge(&mut self, edge: &frame::Edge) {
         let entries = [edge.held_in, edge.acquired_in];
         let known = series_exists(edge.held)
             && series_exists(edge.acquired)
@@ -432,7 +437,7 @@ impl Model {
         }
     }
 
-    fn fold_loss(&mut self, delta: &frame::Loss) {
+    pub(super) fn fold_loss(&mut self, delta: &frame::Loss) {
         let mut ignored = 0_u64;
         let loss = &mut self.loss;
         grow(&mut loss.received, delta.received);
@@ -457,7 +462,7 @@ impl Model {
         self.ignore(ignored);
     }
 
-    fn fold_overhead(&mut self, delta: &frame::Overhead) {
+    pub(super) fn fold_overhead(&mut self, delta: &frame::Overhead) {
         let mut ignored = 0_u64;
         let overhead = &mut self.overhead;
         grow(&mut overhead.collector_cpu_ns, delta.collector_cpu_ns);

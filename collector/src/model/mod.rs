@@ -4,6 +4,7 @@
 //! codes. Frames may come from a damaged file or a foreign host: whatever they say, memory stays bounded and nothing
 //! panics; what makes no sense is left out and counted in [`Model::ignored`].
 
+mod base;
 mod errno;
 mod fold;
 pub mod histogram;
@@ -59,6 +60,9 @@ pub struct Model {
     pub loss: Loss,
     /// Costs, since the start.
     pub overhead: Overhead,
+    /// From when on there are frames, where they do not reach back to the start of the run: spans, stacks, messages and
+    /// rates are from then on. Counts are of the whole run unless [`Loss::missing_frames`] says otherwise.
+    pub detail_from: Option<Tick>,
     /// The programs' and the collector's messages, oldest first.
     pub log: VecDeque<frame::LogLine>,
     /// Messages since the start.
@@ -203,6 +207,8 @@ pub struct Loss {
     pub unreadable: u64,
     /// Releases without an acquisition.
     pub unmatched: u64,
+    /// Frames of the run whose increments are in no count, because a file does not have them.
+    pub missing_frames: u64,
 }
 
 impl Loss {
@@ -216,9 +222,13 @@ impl Loss {
         sum(self.programs.values().map(|p| p.1))
     }
 
-    /// Statistics are exact: nothing was skipped and every map had room.
+    /// Statistics are exact: nothing was skipped, every map had room, and no frame is missing.
     pub fn exact(&self) -> bool {
-        self.missed == 0 && self.no_task_slot == 0 && self.overflowed == 0 && self.unreadable == 0
+        self.missed == 0
+            && self.no_task_slot == 0
+            && self.overflowed == 0
+            && self.unreadable == 0
+            && self.missing_frames == 0
     }
 }
 

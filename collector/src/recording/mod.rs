@@ -1,17 +1,32 @@
 //! Recordings: frames in a file. docs/recording.md describes the format.
 //!
 //! A file is a header (a zstd skippable frame with a magic) and then one standard zstd frame, with a checksum, for
-//! each *flush*: about a second. A flush is self-contained: its first message has the description of the run, and the
-//! dictionary of tasks is complete in every message. So a crash loses at most the flush being collected, damage at
-//! most what follows it, and `zstd -d` reads the file.
+//! each *flush*: half a second. A flush is self-contained: its first message has the description of the run, and the
+//! dictionary of tasks is complete in every message. So a crash loses at most the flush being collected, damage the
+//! flushes that it touches, and `zstd -d` reads the file.
 //!
-//! [`Writer`] and [`Reader`] work on any stream; neither knows of sources or of the model.
+//! Frames are increments. A file whose first frames are elsewhere, because it is the second of several or what was left in
+//! a ring, begins with a frame that has the totals until then ([`Totals`]); the same is repeated now and then, so that
+//! counts are right again behind a hole.
+//!
+//! [`Packer`] makes flushes, [`Writer`] writes them to a stream, [`Ring`] keeps the last ones in memory; [`Reader`] works on
+//! any stream. None of them knows of sources or of the model.
 
+mod content;
+mod flushes;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+mod packer;
 mod reader;
+mod ring;
+mod totals;
 mod writer;
 
+pub use packer::{Flush, Packer, WriteError};
 pub use reader::{ReadError, Reader};
-pub use writer::{WriteError, Writer};
+pub use ring::Ring;
+pub use totals::Totals;
+pub use writer::Writer;
 
 /// Version of the format.
 pub const VERSION: u32 = 1;
@@ -30,7 +45,7 @@ const HEADER_CONTENT: u32 = 12;
 const ZSTD_MAGIC: u32 = 0xFD2F_B528;
 
 /// The header, whole.
-fn header() -> [u8; 20] {
+pub fn header() -> [u8; 20] {
     let mut header = [0; 20];
     header[..4].copy_from_slice(&HEADER_MAGIC.to_le_bytes());
     header[4..8].copy_from_slice(&HEADER_CONTENT.to_le_bytes());

@@ -1,19 +1,19 @@
 //! Reading a recording, whatever state the file is in.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use prost::Message;
-use zstd::stream::read::Decoder;
-
-use super::{HEADER_MAGIC, MAX_FLUSH, MAX_FRAME, VERSION, ZSTD_MAGIC, header};
+use super::content::Content;
+use super::flushes::{Flushes, Part};
+use super::totals::run;
+use super::{VERSION, header};
 use crate::frame::Frame;
 
-/// log2 of the largest window a flush may ask the decompressor for: 32 MiB.
-const MAX_WINDOW_LOG: u32 = 25;
+/// Bytes that are decompressed in vain before a damaged file is given up.
+const MAX_EFFORT: usize = 1 << 30;
 
-/// Why a recording could not be read, or not further.
+/// Why a recording could not be read, or what of it.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The file could not be opened or read.
@@ -31,33 +31,55 @@ pub enum ReadError {
         /// Version in the header.
         found: u32,
     },
-    /// The file is damaged or ends early. All frames before were handed out.
-    #[error("damaged at byte {offset}, after {frames} whole frames: {why}")]
+    /// A part of the file is damaged, or it ends early. The frames before were handed out, and those behind it follow.
+    #[error(
+        "damaged at byte {offset}, after {frames} whole frames: {why}; {skipped} bytes were skipped"
+    )]
     Damaged {
-        /// Start of the flush that could not be read, in bytes from the start of the file.
+        /// Start of what could not be read, in bytes from the start of the file.
         offset: u64,
-        /// Frames handed out.
+        /// Its length in bytes, up to the next flush that could be read, or the end of the file.
+        skipped: u64,
+        /// Frames handed out before.
         frames: u64,
         /// What is wrong.
         why: String,
     },
 }
 
-/// Reads frames from a stream: an iterator that ends after the first error.
+/// Reads frames from a stream: an iterator that goes on behind [`ReadError::Damaged`], and ends after any other error.
+///
+/// A frame with totals ([`Frame::base`]) is handed out where frames before it were not, and left out elsewhere.
 pub struct Reader<R> {
-    input: Counted<R>,
-    /// The flush being handed out, decompressed.
-    flush: Vec<u8>,
-    /// Bytes of `flush` handed out.
-    used: usize,
-    /// Where the flush starts in the file.
+    flushes: Flushes<R>,
+    /// The flush being handed out.
+    content: Content,
+    /// Where it is in the file, and its length.
     offset: u64,
+    length: u64,
+    last: Option<Last>,
     frames: u64,
+    skipped: u64,
+    effort: usize,
     ended: bool,
 }
 
-impl Reader<BufReader<File>> {
+/// The last frame that was handed out.
+#[derive(Debug, Clone, Copy)]
+struct Last {
+    run: (u64, u64, u32),
+    /// Its number; `None` before the first one of the run.
+    number: Option<u64>,
+    /// Every frame of the run was handed out, or totals for those that were not.
+    whole: bool,
+}
+
+impl Reader<Box<dyn BufRead>> {
     /// Opens a file.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be opened, or is no recording.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
         let file = File::open(path)?;
         if file.metadata()?.is_dir() {
@@ -65,24 +87,25 @@ impl Reader<BufReader<File>> {
                 why: "it is a directory",
             });
         }
-        Self::new(BufReader::with_capacity(256 << 10, file))
+        Self::new(Box::new(BufReader::with_capacity(256 << 10, file)))
     }
 }
 
 impl<R: BufRead> Reader<R> {
     /// Starts to read: checks the header.
+    ///
+    /// # Errors
+    ///
+    /// The stream cannot be read, or is no recording.
     pub fn new(input: R) -> Result<Self, ReadError> {
-        let mut input = Counted { input, position: 0 };
-        let mut found = Vec::new();
+        let mut flushes = Flushes::new(input);
         let expected = header();
-        (&mut input)
-            .take(expected.len() as u64)
-            .read_to_end(&mut found)?;
+        let found = flushes.peek(expected.len())?;
         if found.is_empty() {
             let why = "the file is empty";
             return Err(ReadError::NotARecording { why });
         }
-        if found.len() < expected.len() && expected.starts_with(&found) {
+        if found.len() < expected.len() && expected.starts_with(found) {
             let why = "the file ends inside its header";
             return Err(ReadError::NotARecording { why });
         }
@@ -95,12 +118,16 @@ impl<R: BufRead> Reader<R> {
         if version != VERSION {
             return Err(ReadError::Version { found: version });
         }
+        flushes.advance(expected.len());
         Ok(Self {
-            input,
-            flush: Vec::new(),
-            used: 0,
+            flushes,
+            content: Content::default(),
             offset: 0,
+            length: 0,
+            last: None,
             frames: 0,
+            skipped: 0,
+            effort: 0,
             ended: false,
         })
     }
@@ -110,88 +137,149 @@ impl<R: BufRead> Reader<R> {
         self.frames
     }
 
-    fn damaged(&self, why: impl Into<String>) -> ReadError {
+    /// Bytes skipped so far because they are damaged.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    fn damaged(&mut self, offset: u64, skipped: u64, why: String) -> ReadError {
+        self.skipped += skipped;
         ReadError::Damaged {
-            offset: self.offset,
+            offset,
+            skipped,
             frames: self.frames,
-            why: why.into(),
+            why,
         }
     }
 
     /// The next frame, `None` at the end of the file.
     fn next_frame(&mut self) -> Result<Option<Frame>, ReadError> {
-        while self.used == self.flush.len() {
-            if !self.next_flush()? {
-                return Ok(None);
+        loop {
+            match self.content.next() {
+                Some(Ok(frame)) => {
+                    if let Some(meta) = &frame.meta {
+                        self.enter(run(meta));
+                    }
+                    if self.is_known(&frame) {
+                        continue;
+                    }
+                    self.follow(&frame);
+                    self.frames += 1;
+                    return Ok(Some(frame));
+                }
+                Some(Err(why)) => {
+                    let (offset, length) = (self.offset, self.length);
+                    return Err(self.damaged(offset, length, why));
+                }
+                None if self.next_flush()? => {}
+                None => return Ok(None),
             }
         }
-        let first = self.used == 0;
-        let mut rest = &self.flush[self.used..];
-        let length = prost::decode_length_delimiter(&mut rest)
-            .map_err(|_| self.damaged("the length of a frame makes no sense"))?;
-        if length > MAX_FRAME {
-            let why = format!("a frame of {length} bytes; at most {MAX_FRAME} are allowed");
-            return Err(self.damaged(why));
-        }
-        let Some(encoded) = rest.get(..length) else {
-            return Err(self.damaged("a frame is longer than the flush it is in"));
-        };
-        let frame = Frame::decode(encoded)
-            .map_err(|error| self.damaged(format!("a frame cannot be decoded: {error}")))?;
-        if first && frame.meta.is_none() {
-            return Err(self.damaged("a flush does not start with a description of the run"));
-        }
-        self.used = self.flush.len() - (rest.len() - length);
-        self.frames += 1;
-        Ok(Some(frame))
     }
 
-    /// Decompresses the next flush; false at the end of the file.
+    /// From here on frames are of this run.
+    fn enter(&mut self, run: (u64, u64, u32)) {
+        if self.last.is_none_or(|last| last.run != run) {
+            self.last = Some(Last {
+                run,
+                number: None,
+                whole: true,
+            });
+        }
+    }
+
+    /// Totals of what was handed out, all of it.
+    fn is_known(&self, frame: &Frame) -> bool {
+        let known = |last: Last| last.whole && last.number == Some(frame.number);
+        frame.base.is_some() && self.last.is_some_and(known)
+    }
+
+    /// Notes that a frame is handed out.
+    fn follow(&mut self, frame: &Frame) {
+        if let Some(last) = &mut self.last {
+            let next = last.number.map_or(0, |number| number.saturating_add(1));
+            last.whole = frame.base.is_some() || last.whole && frame.number <= next;
+            last.number = Some(frame.number);
+        }
+    }
+
+    /// Decompresses the next flush that can be read; false at the end of the file.
     fn next_flush(&mut self) -> Result<bool, ReadError> {
-        self.flush.clear();
-        self.used = 0;
-        self.offset = self.input.position;
-        let mut magic = Vec::new();
-        (&mut self.input).take(4).read_to_end(&mut magic)?;
-        let Ok(magic) = <[u8; 4]>::try_from(magic.as_slice()) else {
-            if magic.is_empty() {
-                return Ok(false);
-            }
-            return Err(self.damaged("the file ends inside a flush"));
-        };
-        match u32::from_le_bytes(magic) {
-            // Recordings written one after the other into one file.
-            HEADER_MAGIC => {
-                let expected = header();
-                let mut found = magic.to_vec();
-                (&mut self.input)
-                    .take(expected.len() as u64 - 4)
-                    .read_to_end(&mut found)?;
-                if found == expected {
+        let mut lost: Option<(u64, String)> = None;
+        loop {
+            let position = self.flushes.position();
+            let blocks = self.flushes.blocks();
+            let part = self.flushes.part()?;
+            let mut length = None;
+            let why = match part {
+                Part::End if lost.is_none() => return Ok(false),
+                Part::Header if lost.is_none() => {
+                    self.flushes.advance(header().len());
+                    continue;
+                }
+                Part::End | Part::Header => None,
+                Part::Flush(bytes) => {
+                    length = Some(bytes);
+                    self.unpack(bytes, lost.is_some())?
+                }
+                Part::Unknown(why) => Some(why.to_owned()),
+            };
+            match (why, &lost) {
+                (None, None) => {
+                    // A flush, whole, where it is expected.
+                    self.offset = position;
+                    self.length = length.unwrap_or(0) as u64;
+                    self.flushes.advance(length.unwrap_or(0));
                     return Ok(true);
                 }
-                return Err(self.damaged("a header of something else"));
+                (None, Some((offset, why))) => {
+                    // What comes next is read when the hole has been told.
+                    let (offset, why) = (*offset, why.clone());
+                    self.content.leave();
+                    return Err(self.damaged(offset, position - offset, why));
+                }
+                (Some(why), _) => {
+                    let (offset, first) = lost.get_or_insert((position, why));
+                    let blocks = self.flushes.blocks() - blocks;
+                    self.effort = self.effort.saturating_add(blocks.saturating_mul(64));
+                    if self.effort > MAX_EFFORT {
+                        let (offset, why) = (*offset, format!("{first}; too much more to go on"));
+                        self.ended = true;
+                        return Err(self.damaged(offset, position - offset, why));
+                    }
+                    self.leave(length)?;
+                }
             }
-            ZSTD_MAGIC => {}
-            _ => return Err(self.damaged("neither a flush nor the end of the file")),
         }
-        let whole = magic.as_slice().chain(&mut self.input);
-        let mut decoder = Decoder::with_buffer(whole)?.single_frame();
-        decoder.window_log_max(MAX_WINDOW_LOG)?;
-        let read = decoder
-            .take(MAX_FLUSH as u64 + 1)
-            .read_to_end(&mut self.flush);
-        let why = match read {
-            Ok(_) if self.flush.len() <= MAX_FLUSH => return Ok(true),
-            Ok(_) => format!("a flush is larger than {MAX_FLUSH} bytes"),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                "the file ends inside a flush".to_owned()
+    }
+
+    /// Leaves a flush that cannot be read: for what follows it, if its length seems right, or else for the next magic.
+    fn leave(&mut self, length: Option<usize>) -> io::Result<()> {
+        if let Some(length) = length {
+            let next = self.flushes.peek(length + 4)?;
+            let magic = super::ZSTD_MAGIC.to_le_bytes();
+            if next.len() == length || next[length..] == magic {
+                self.flushes.advance(length);
+                return Ok(());
             }
-            Err(error) => error.to_string(),
-        };
-        // What was decompressed before the error has not passed its checksum.
-        self.flush.clear();
-        Err(self.damaged(why))
+        }
+        self.flushes.search()
+    }
+
+    /// Decompresses a flush; what is wrong with it, if anything is. Behind damage its first frame must make sense too.
+    fn unpack(&mut self, bytes: usize, search: bool) -> io::Result<Option<String>> {
+        let packed = self.flushes.peek(bytes)?;
+        let mut why = self.content.replace(packed).err();
+        if why.is_none() && search {
+            why = match Content::unpack(packed).map(|mut content| content.next()) {
+                Ok(Some(Ok(_))) => None,
+                _ => Some("no frame behind it".to_owned()),
+            };
+        }
+        if why.is_some() {
+            self.effort = self.effort.saturating_add(self.content.len().max(bytes));
+        }
+        Ok(why)
     }
 }
 
@@ -203,32 +291,7 @@ impl<R: BufRead> Iterator for Reader<R> {
             return None;
         }
         let next = self.next_frame().transpose();
-        self.ended = !matches!(next, Some(Ok(_)));
+        self.ended |= !matches!(next, Some(Ok(_) | Err(ReadError::Damaged { .. })));
         next
-    }
-}
-
-/// A stream that knows how far it was read.
-struct Counted<R> {
-    input: R,
-    position: u64,
-}
-
-impl<R: BufRead> Read for Counted<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.input.read(into)?;
-        self.position += read as u64;
-        Ok(read)
-    }
-}
-
-impl<R: BufRead> BufRead for Counted<R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.input.fill_buf()
-    }
-
-    fn consume(&mut self, amount: usize) {
-        self.position += amount as u64;
-        self.input.consume(amount);
     }
 }

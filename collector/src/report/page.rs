@@ -48,12 +48,14 @@ pub(super) fn page(known: &Known<'_>) -> Markup {
                             " records of detail were lost, no statistic is made of them"
                         }
                     }
+                    @if !source.timing.is_empty() { p.emulated { "Times: " (source.timing) } }
                     nav {
                         a href="#findings" { "Findings" }
                         a href="#live" { "Who waits" }
                         a href="#locks" { "Locks" }
                         a href="#entries" { "Entry points" }
                         a href="#order" { "Order" }
+                        a href="#objects" { "Mdevs and guests" }
                         a href="#environment" { "Environment" }
                     }
                 }
@@ -63,6 +65,7 @@ pub(super) fn page(known: &Known<'_>) -> Markup {
                     (parts::locks::section(known))
                     (parts::entries::section(known))
                     (parts::order::section(known))
+                    (parts::objects::section(known))
                     (parts::environment::section(known))
                 }
                 footer {

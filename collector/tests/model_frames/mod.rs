@@ -5,8 +5,8 @@
 )]
 
 use apscope_collector::frame::{
-    About, ActedOn, AttachPoint, CallsOn, CoarseDelta, Edge, End, EntryDelta, Frame, Hist, Holding,
-    Inside, Instance, Live, LogLine, Loss, Matrix, Meta, Object, Overhead, ProgramCost,
+    About, ActedOn, AttachPoint, Base, CallsOn, CoarseDelta, Edge, End, EntryDelta, Frame, Hist,
+    Holding, Inside, Instance, Live, LogLine, Loss, Matrix, Meta, Object, Overhead, ProgramCost,
     ProgramLoss, SeriesDelta, Spans, Stack, TaskState, Uncarried, UnseenReaders, Waiting, Writer,
 };
 use probe_ebpf::abi::{self, NO_INSTANCE};
@@ -791,6 +791,11 @@ impl<'a> Wild<'a> {
                 since_ns: w.u64(),
                 duration_ns: w.u64(),
                 frames: w.list(Self::text),
+            }),
+            base: self.maybe(|w| Base {
+                series: w.list(Self::series),
+                entries: w.list(Self::entry),
+                ..Base::default()
             }),
         }
     }

@@ -7,6 +7,7 @@ mod diagnose;
 pub mod emulator;
 mod latency;
 mod programs;
+mod recording;
 mod throughput;
 
 use std::fs;
@@ -39,6 +40,8 @@ pub enum Bench {
     Latency(latency::Options),
     /// Time of the dashboard's pictures, and its share of a core, with 200 guests
     Dashboard(dashboard::Options),
+    /// Bytes of a span in a recording, and spans that are replayed in a second
+    Recording(recording::Options),
 }
 
 /// How to measure it.
@@ -100,6 +103,7 @@ pub fn run(root: &Path, bench: Bench) -> Result<(), Failure> {
         Bench::Diagnose(options) => diagnose::run(root, &options),
         Bench::Latency(options) => latency::run(root, &options),
         Bench::Dashboard(options) => dashboard::run(root, &options),
+        Bench::Recording(options) => recording::run(root, &options),
     }
 }
 

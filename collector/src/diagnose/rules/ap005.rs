@@ -58,7 +58,11 @@ impl Rule for ForeignRelease {
 
     fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>) {
         self.confirm(look, seen);
-        if look.model.loss.exact() {
+        if look.frame.base.is_some() {
+            // Totals of a time that is not looked at.
+            self.suspect(look);
+            self.suspects.clear();
+        } else if look.model.loss.exact() {
             self.suspect(look);
         } else {
             // An acquisition that was not seen makes a release without one.

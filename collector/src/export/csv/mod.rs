@@ -107,7 +107,9 @@ impl<W: Write> Spans<W> {
     /// Those of the output.
     pub fn finish(mut self) -> io::Result<W> {
         self.out.flush()?;
-        self.out.into_inner().map_err(|error| error.into_error())
+        self.out
+            .into_inner()
+            .map_err(csv::IntoInnerError::into_error)
     }
 }
 

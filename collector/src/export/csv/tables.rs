@@ -42,7 +42,7 @@ fn optional<T: ToString>(value: Option<T>) -> String {
 
 /// All tables but that of spans.
 #[rustfmt::skip]
-pub const TABLES: [Table; 18] = [
+pub const TABLES: [Table; 19] = [
     Table { name: "run", about: "a fact about the run",
         columns: &["name", "value"], rows: run },
     Table { name: "locks", about: "a lock class in one mode",
@@ -87,6 +87,9 @@ pub const TABLES: [Table; 18] = [
         rows: writes },
     Table { name: "objects", about: "calls of one entry point on an mdev or a guest, as far as their spans arrived",
         columns: &["kind", "name", "entry_point", "spans", "failed"], rows: objects },
+    Table { name: "matrices", about: "an adapter, a usage domain or a control domain that is `assigned` to an mdev, or that its \
+            guest was given (`in_guest`)",
+        columns: &["mdev", "matrix", "what", "number"], rows: matrices },
     Table { name: "stacks", about: "a stack of a long wait or hold, of the last ones; functions are separated by semicolons, \
             innermost first",
         columns: &["tid", "comm", "lock", "mode", "what", "ended", "entry_point", "since_ns", "duration_ns", "functions"],
@@ -114,6 +117,7 @@ fn run(known: &Known<'_>) -> Vec<Row> {
         row!["seed", optional(source.seed)],
         row!["kernel_release", source.kernel_release],
         row!["arch", source.arch],
+        row!["timing", source.timing],
         row!["level", source.level],
         row!["ended", optional(source.ended.clone())],
         row!["version", source.version],
@@ -332,6 +336,26 @@ fn objects(known: &Known<'_>) -> Vec<Row> {
         ]
     })
     .collect()
+}
+
+fn matrices(known: &Known<'_>) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for object in &known.document.objects {
+        for (name, matrix) in [
+            ("assigned", &object.assigned),
+            ("in_guest", &object.in_guest),
+        ] {
+            let Some(matrix) = matrix else { continue };
+            for (what, numbers) in [
+                ("adapter", &matrix.adapters),
+                ("domain", &matrix.domains),
+                ("control domain", &matrix.control_domains),
+            ] {
+                rows.extend(numbers.iter().map(|n| row![object.name, name, what, n]));
+            }
+        }
+    }
+    rows
 }
 
 fn stacks(known: &Known<'_>) -> Vec<Row> {

@@ -22,7 +22,7 @@ pub use super::Origin;
 pub use findings::{Finding, Keeps, Link, Root, Waits};
 pub use live::{Holder, Live, OnBehalfOf, Stack, Waiter, Write};
 pub use locks::{Instance, Lock, PerEntry};
-pub use objects::{CallsOfSpans, Object};
+pub use objects::{CallsOfSpans, Matrix, Object};
 pub use run::{AttachPoint, Events, Interval, Overhead, Program, ProgramEvents, Source, rfc3339};
 
 /// Number of this schema.

@@ -107,6 +107,12 @@ pub struct Interval {
     pub end: String,
     /// From start to end, by a monotonic clock.
     pub duration_ns: u64,
+    /// Where frames do not reach back to the start: from when on there are spans, stacks and messages, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail_start: Option<String>,
+    /// Frames of the run whose increments are in no count, because the file does not have them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing_frames: Option<u64>,
 }
 
 impl Interval {
@@ -116,6 +122,11 @@ impl Interval {
             start: rfc3339(start),
             end: rfc3339(model.last.at_unix_ns),
             duration_ns: query::elapsed_ns(model),
+            detail_start: model
+                .detail_from
+                .as_ref()
+                .map(|tick| rfc3339(tick.at_unix_ns)),
+            missing_frames: Some(model.loss.missing_frames).filter(|missing| *missing > 0),
         }
     }
 }

@@ -102,8 +102,8 @@ const fn durations(
 #[rustfmt::skip]
 pub const METRICS: [Metric; 44] = [
     metric("apscope_source", Kind::Info, "",
-        &["source", "probe", "generation", "scenario", "level", "kernel_release", "arch", "version"],
-        "What is measured, and how.", source),
+        &["source", "probe", "generation", "scenario", "level", "kernel_release", "arch", "timing", "version"],
+        "What is measured, and how. timing: why times are not those of hardware, where they are not.", source),
     seconds_gauge("apscope_run_start_time_seconds", &[],
         "When counting began, since 1970.",
         |run, out| out.seconds(&[], run.model.meta.as_ref().map_or(0, |meta| meta.start_unix_ns))),
@@ -237,6 +237,7 @@ fn source(run: &Run<'_>, out: &mut Samples<'_>) {
         &level,
         &meta.kernel_release,
         &meta.arch,
+        &meta.timing,
         &meta.version,
     ];
     out.value(&labels, 1);

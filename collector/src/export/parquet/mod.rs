@@ -61,10 +61,11 @@ pub const SPANS: [Column; 20] = [
 
 /// Columns of the histograms, one row for each bucket that has values.
 #[rustfmt::skip]
-pub const HISTOGRAMS: [Column; 16] = [
+pub const HISTOGRAMS: [Column; 17] = [
     column("driver", Kind::Text, "`EMULATED`, `kernel` or `stacks`"),
     column("generation", Kind::Text, "driver generation; of a kernel, all candidates"),
     column("kernel_release", Kind::Text, "release of the kernel"),
+    optional("timing", Kind::Text, "why times are not those of hardware, where they are not"),
     column("run_start", Kind::Time, "when counting began, UTC"),
     column("exact", Kind::Flag, "counts are exact; otherwise \"at least\""),
     column("what", Kind::Text, "`wait`, `hold` or `latency`"),
@@ -169,6 +170,10 @@ pub fn histograms(model: &Model, out: impl Write + Send) -> io::Result<()> {
                 Cell::text(driver(model)),
                 Cell::text(&meta.generation),
                 Cell::text(&meta.kernel_release),
+                match meta.timing.as_str() {
+                    "" => Cell::Nothing,
+                    timing => Cell::text(timing),
+                },
                 Cell::number(meta.start_unix_ns),
                 Cell::Flag(exact(model)),
                 Cell::text(what),

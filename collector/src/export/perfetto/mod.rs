@@ -133,12 +133,13 @@ impl<W: Write> Trace<W> {
             }),
             ..TracePacket::default()
         })?;
-        let descriptor = self.tracks.run(format!(
-            "{} {} {}",
+        let about = [
             driver(model),
-            meta.generation,
-            meta.kernel_release
-        ));
+            &meta.generation,
+            &meta.kernel_release,
+            &meta.timing,
+        ];
+        let descriptor = self.tracks.run(about.join(" ").trim_end().to_owned());
         self.describe(descriptor)
     }
 

@@ -32,9 +32,10 @@ pub fn timeline(excerpt: &Excerpt) -> Option<Markup> {
     Some(html! {
         svg.timeline viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-label="timeline" {
             @for n in 0..=(length / step) {
-                @let line = x(excerpt.from_ns + n * step);
-                line.grid x1=(at(line)) x2=(at(line)) y1=(TOP) y2=(at(floor)) {}
-                text.tick x=(at(line)) y=(at(height - 6.0)) text-anchor=(if n == 0 { "start" } else { "middle" }) {
+                @let here = x(excerpt.from_ns + n * step);
+                line.grid x1=(at(here)) x2=(at(here)) y1=(TOP) y2=(at(floor)) {}
+                @let anchor = if n == 0 { "start" } else if here > WIDTH - 30.0 { "end" } else { "middle" };
+                text.tick x=(at(here)) y=(at(height - 6.0)) text-anchor=(anchor) {
                     (moment(n * step))
                 }
             }

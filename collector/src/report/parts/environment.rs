@@ -77,6 +77,7 @@ fn facts(known: &Known<'_>) -> Vec<(&'static str, String)> {
                 .trim()
                 .to_owned(),
         ),
+        ("times", source.timing.clone()),
         ("start", document.interval.start.clone()),
         ("end", document.interval.end.clone()),
         ("ended", source.ended.clone().unwrap_or_default()),

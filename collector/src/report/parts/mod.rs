@@ -5,6 +5,7 @@ pub mod environment;
 pub mod findings;
 pub mod live;
 pub mod locks;
+pub mod objects;
 pub mod order;
 
 use maud::{Markup, html};
@@ -40,12 +41,12 @@ enum Cell {
 }
 
 impl Cell {
-    fn text(text: impl ToString) -> Self {
-        Self::Text(text.to_string())
+    fn text(text: impl Into<String>) -> Self {
+        Self::Text(text.into())
     }
 
-    fn code(text: impl ToString) -> Self {
-        Self::Code(text.to_string())
+    fn code(text: impl Into<String>) -> Self {
+        Self::Code(text.into())
     }
 
     fn draw(&self) -> Markup {

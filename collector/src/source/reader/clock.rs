@@ -10,6 +10,11 @@ pub fn monotonic_ns() -> u64 {
     clock_ns(libc::CLOCK_MONOTONIC)
 }
 
+/// CLOCK_BOOTTIME: with the time that the machine slept.
+pub fn boottime_ns() -> u64 {
+    clock_ns(libc::CLOCK_BOOTTIME)
+}
+
 /// Time since 1970 UTC.
 pub fn unix_ns() -> u64 {
     clock_ns(libc::CLOCK_REALTIME)

@@ -25,7 +25,7 @@ use super::memory::Memory;
 use super::stacks::Stacks;
 use crate::frame;
 
-pub use clock::{monotonic_ns, unix_ns};
+pub use clock::{boottime_ns, monotonic_ns, unix_ns};
 use live::text;
 pub use subjects::{Kind, Subject, Subjects};
 use totals::{
