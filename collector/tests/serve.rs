@@ -171,6 +171,47 @@ fn the_end_of_the_run_is_the_end_of_the_stream_with_the_truth_in_it() {
 }
 
 #[test]
+fn somebody_who_was_too_slow_is_told_and_has_the_same_totals() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place, "--guests 6 --rate 8 --interval 10ms");
+    let export = |out: &str| {
+        let connect = daemon.connect();
+        place.start(&format!(
+            "export {connect} --duration 2m --format json -o {out}"
+        ))
+    };
+    let (well, slow) = (export("well.json"), export("slow.json"));
+    std::thread::sleep(Duration::from_secs(1));
+    let pid = i32::try_from(slow.id()).unwrap();
+    // Longer than what is kept, and what sockets hold; shorter than the patience of pings.
+    for (signal, pause) in [(libc::SIGSTOP, 8), (libc::SIGCONT, 3)] {
+        // SAFETY: sends a signal to a child that has not been waited for.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+        std::thread::sleep(Duration::from_secs(pause));
+    }
+    let left_out = daemon.metric("apscope_serve_left_out_frames_total");
+    assert!(left_out > 0, "it was not too slow");
+    daemon.stop();
+    let well = well.wait_with_output().unwrap();
+    assert!(well.status.success(), "{}", told(&well));
+    let slow = slow.wait_with_output().unwrap();
+    assert!(slow.status.success(), "{}", told(&slow));
+    assert!(
+        told(&slow).contains("frames came too fast for here"),
+        "{}",
+        told(&slow)
+    );
+    let (well, slow) = (read(&place, "well.json"), read(&place, "slow.json"));
+    assert_eq!(slow["source"]["ended"], "finished");
+    for part in ["locks", "entry_points", "order", "exact", "missed"] {
+        assert_eq!(well[part], slow[part], "{part}");
+    }
+    for count in ["emitted", "received", "dropped"] {
+        assert_eq!(well["events"][count], slow["events"][count], "{count}");
+    }
+}
+
+#[test]
 fn a_link_that_is_down_is_said_and_comes_back() {
     let place = Place::new();
     let first = Daemon::start(&place, "--guests 2");

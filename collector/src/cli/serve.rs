@@ -1,17 +1,20 @@
 //! `serve`: the daemon.
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use nix::unistd::Group;
 
 use super::values::{BadValue, endpoint, metrics_address};
 use super::{Failure, Globals, run_options};
 use crate::serve::otlp::Target;
 use crate::serve::{self, Settings};
+
+/// Bytes of /etc/group that are read.
+const MAX_GROUPS: u64 = 16 << 20;
 
 /// Arguments of `serve`.
 #[derive(Debug, Clone, PartialEq, Args)]
@@ -21,7 +24,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "unix:PATH", value_parser = socket)]
     pub listen: PathBuf,
 
-    /// Group whose members may connect too, by name or number
+    /// Group whose members may connect too: its name in /etc/group, or its number
     #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
 
@@ -29,8 +32,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDR:PORT", value_parser = metrics_address, default_value = "127.0.0.1:9929")]
     pub metrics: Metrics,
 
-    /// Send metrics, and a log record for each finding, to this backend over OTLP: http://HOST[:PORT], 4318 where no port
-    /// is given
+    /// Send metrics, and a log record for each finding, to this backend over OTLP: http://ADDRESS[:PORT], 4318 where no
+    /// port is given
     #[arg(long, value_name = "URL", value_parser = target)]
     pub otlp: Option<Target>,
 
@@ -87,9 +90,17 @@ fn group(name: &str) -> Result<u32, Failure> {
             "the name of a group in /etc/group, or its number",
         )
     };
-    match Group::from_name(name) {
-        Ok(Some(group)) => Ok(group.gid.as_raw()),
-        Ok(None) => Err(failed("there is no such group".into())),
-        Err(error) => Err(failed(error.to_string())),
-    }
+    let file = "/etc/group";
+    let mut text = String::new();
+    std::fs::File::open(file)
+        .and_then(|groups| groups.take(MAX_GROUPS).read_to_string(&mut text))
+        .map_err(|error| failed(format!("{file}: {error}")))?;
+    // name:password:gid:members. Not by the C library, whose name services a static program cannot load.
+    let of = |line: &str| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+    };
+    text.lines()
+        .find_map(of)
+        .ok_or_else(|| failed(format!("there is no such group in {file}")))
 }

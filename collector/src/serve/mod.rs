@@ -255,11 +255,7 @@ impl Daemon<'_> {
             .map_err(|error| cannot_serve(&error))?;
         std::thread::Builder::new()
             .name("otlp".into())
-            .spawn(move || {
-                runtime.block_on(exporter.run());
-                // A name that is still being looked up is not waited for.
-                runtime.shutdown_background();
-            })
+            .spawn(move || runtime.block_on(exporter.run()))
             .map_err(|error| cannot_serve(&error))
     }
 

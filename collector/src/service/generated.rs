@@ -10,7 +10,9 @@ pub struct WatchResponse {
     /// The frame. The first one, and the first one after frames were left out, is whole: folded into nothing it gives the
     /// totals since the start of the run. It takes the place of all frames before it.
     #[prost(message, optional, tag = "1")]
-    pub frame: ::core::option::Option<crate::service::encoded::Encoded<crate::frame::Frame>>,
+    pub frame: ::core::option::Option<
+        crate::service::encoded::Encoded<crate::frame::Frame>,
+    >,
     /// The frame is whole, as described above. Otherwise it follows the one before.
     #[prost(bool, tag = "2")]
     pub whole: bool,
@@ -26,10 +28,10 @@ pub mod collector_client {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
-    use tonic::codegen::http::Uri;
     use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
     #[derive(Debug, Clone)]
     pub struct CollectorClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -57,13 +59,14 @@ pub mod collector_client {
             F: tonic::service::Interceptor,
             T::ResponseBody: Default,
             T: tonic::codegen::Service<
-                    http::Request<tonic::body::Body>,
-                    Response = http::Response<
-                        <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                    >,
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
                 >,
-            <T as tonic::codegen::Service<http::Request<tonic::body::Body>>>::Error:
-                Into<StdError> + std::marker::Send + std::marker::Sync,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
         {
             CollectorClient::new(InterceptedService::new(inner, interceptor))
         }
@@ -108,11 +111,18 @@ pub mod collector_client {
             tonic::Response<tonic::codec::Streaming<super::WatchResponse>>,
             tonic::Status,
         > {
-            self.inner.ready().await.map_err(|e| {
-                tonic::Status::unknown(format!("Service was not ready: {}", e.into()))
-            })?;
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
             let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static("/apscope.v1.Collector/Watch");
+            let path = http::uri::PathAndQuery::from_static(
+                "/apscope.v1.Collector/Watch",
+            );
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("apscope.v1.Collector", "Watch"));
@@ -127,7 +137,7 @@ pub mod collector_server {
         dead_code,
         missing_docs,
         clippy::wildcard_imports,
-        clippy::let_unit_value
+        clippy::let_unit_value,
     )]
     use tonic::codegen::*;
     /// Generated trait containing gRPC methods that should be implemented for use with CollectorServer.
@@ -136,7 +146,8 @@ pub mod collector_server {
         /// Server streaming response type for the Watch method.
         type WatchStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::WatchResponse, tonic::Status>,
-            > + std::marker::Send
+            >
+            + std::marker::Send
             + 'static;
         /// The frames of the run, from now on, until it ends. Status codes: PERMISSION_DENIED, the peer is neither root, nor the
         /// collector's user, nor a member of its group; RESOURCE_EXHAUSTED, there are as many clients as are served;
@@ -167,7 +178,10 @@ pub mod collector_server {
                 max_encoding_message_size: None,
             }
         }
-        pub fn with_interceptor<F>(inner: T, interceptor: F) -> InterceptedService<Self, F>
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
         where
             F: tonic::service::Interceptor,
         {
@@ -222,17 +236,24 @@ pub mod collector_server {
                 "/apscope.v1.Collector/Watch" => {
                     #[allow(non_camel_case_types)]
                     struct WatchSvc<T: Collector>(pub Arc<T>);
-                    impl<T: Collector> tonic::server::ServerStreamingService<super::WatchRequest> for WatchSvc<T> {
+                    impl<
+                        T: Collector,
+                    > tonic::server::ServerStreamingService<super::WatchRequest>
+                    for WatchSvc<T> {
                         type Response = super::WatchResponse;
                         type ResponseStream = T::WatchStream;
-                        type Future =
-                            BoxFuture<tonic::Response<Self::ResponseStream>, tonic::Status>;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
                         fn call(
                             &mut self,
                             request: tonic::Request<super::WatchRequest>,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
-                            let fut = async move { <T as Collector>::watch(&inner, request).await };
+                            let fut = async move {
+                                <T as Collector>::watch(&inner, request).await
+                            };
                             Box::pin(fut)
                         }
                     }
@@ -258,19 +279,25 @@ pub mod collector_server {
                     };
                     Box::pin(fut)
                 }
-                _ => Box::pin(async move {
-                    let mut response = http::Response::new(tonic::body::Body::default());
-                    let headers = response.headers_mut();
-                    headers.insert(
-                        tonic::Status::GRPC_STATUS,
-                        (tonic::Code::Unimplemented as i32).into(),
-                    );
-                    headers.insert(
-                        http::header::CONTENT_TYPE,
-                        tonic::metadata::GRPC_CONTENT_TYPE,
-                    );
-                    Ok(response)
-                }),
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
             }
         }
     }

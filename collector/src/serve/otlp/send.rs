@@ -1,6 +1,7 @@
 //! One request to a backend: a connection, a POST, an answer.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,8 +22,7 @@ const MAX_TOLD: usize = 200;
 /// A backend that takes OTLP over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    host: String,
-    port: u16,
+    at: SocketAddr,
     /// As in the URL, for the request.
     authority: String,
     /// What stands before `/v1/metrics`.
@@ -30,7 +30,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// Reads `http://HOST[:PORT][/PATH]`. An error is one line.
+    /// Reads `http://HOST[:PORT][/PATH]`, where HOST is an address or `localhost`. An error is one line.
+    ///
+    /// Names are not looked up: glibc's resolver loads libraries, which a static program must not.
     pub fn parse(url: &str) -> Result<Self, String> {
         let uri: Uri = url
             .parse()
@@ -51,9 +53,14 @@ impl Target {
         if uri.query().is_some() {
             return Err("there must be no ? in it".into());
         }
+        let host = match authority.host().trim_matches(['[', ']']) {
+            "localhost" => Ipv4Addr::LOCALHOST.into(),
+            host => host.parse::<IpAddr>().map_err(|_| {
+                format!("{host} is no address, and names are not looked up: give its address")
+            })?,
+        };
         Ok(Self {
-            host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(4318),
+            at: SocketAddr::new(host, authority.port_u16().unwrap_or(4318)),
             authority: authority.as_str().to_owned(),
             path: uri.path().trim_end_matches('/').to_owned(),
         })
@@ -68,7 +75,7 @@ impl Target {
     }
 
     async fn attempt(&self, path: &str, message: Vec<u8>) -> Result<(), String> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port))
+        let stream = TcpStream::connect(self.at)
             .await
             .map_err(|error| error.to_string())?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
@@ -118,16 +125,17 @@ mod tests {
     #[test]
     fn a_target_is_an_http_url() {
         let target = Target::parse("http://localhost").unwrap();
-        assert_eq!((target.host.as_str(), target.port), ("localhost", 4318));
+        assert_eq!(target.at, "127.0.0.1:4318".parse().unwrap());
         let target = Target::parse("http://[::1]:99/otlp/").unwrap();
-        assert_eq!((target.host.as_str(), target.port), ("::1", 99));
+        assert_eq!(target.at, "[::1]:99".parse().unwrap());
         assert_eq!(target.to_string(), "http://[::1]:99/otlp");
         for text in [
             "",
             "localhost:4318",
-            "https://a",
-            "http://a:b@c",
-            "http://a/?b",
+            "https://[::1]",
+            "http://backend:4318",
+            "http://a:b@[::1]",
+            "http://[::1]/?b",
             "http://",
         ] {
             assert!(Target::parse(text).is_err(), "{text}");
