@@ -132,7 +132,7 @@ fn a_recording_that_was_cut_gives_what_is_before_the_cut() {
         }
         let arguments = format!("export cut.apscope --format {format} -o out.{format}");
         let [what, ..] = failure(&place.command(&arguments).output().unwrap());
-        assert_eq!(what, "cut.apscope is not whole");
+        assert!(what.starts_with("cut.apscope is not whole"), "{what}");
         assert!(place.path(&format!("out.{format}")).exists(), "{format}");
     }
 }

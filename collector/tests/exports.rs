@@ -21,7 +21,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use export_files::{Files, exports, replayed};
 use hdrhistogram::serialization::Deserializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
-use model_frames::{add_writers, kernel_run, run};
+use model_frames::{Wild, add_writers, kernel_run, run};
+use proptest::prelude::*;
 use prost::Message;
 use support::Place;
 
@@ -95,6 +96,25 @@ fn an_export_of_a_recording_is_that_of_the_run() {
                 known(bytes) == known(&replay[name]),
                 "{name} is another one from the recording"
             );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn senseless_frames_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..4_000), sane_first: bool) {
+        let mut frames = if sane_first { run(2) } else { Vec::new() };
+        let mut wild = Wild::new(&bytes);
+        frames.extend((0..3).map(|_| wild.frame()));
+        let (_, files) = exports(&frames, Origin::Recording);
+        prop_assert_eq!(files.len(), 30);
+        let metrics = text(&files, "out.openmetrics");
+        let mut seen = std::collections::BTreeSet::new();
+        for line in metrics.lines().filter(|line| !line.starts_with('#')) {
+            let series = line.rsplit_once(' ').unwrap().0;
+            prop_assert!(seen.insert(series), "{} twice", series);
         }
     }
 }

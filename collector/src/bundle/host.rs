@@ -98,7 +98,7 @@ pub fn name() -> String {
 pub fn sysctls() -> Result<BTreeMap<String, String>, String> {
     let mut all = BTreeMap::new();
     for name in SYSCTLS {
-        if let Ok(value) = read(&format!("/proc/sys/{name}"), MAX_SETTING) {
+        if let Ok(value) = read(format!("/proc/sys/{name}"), MAX_SETTING) {
             let value = String::from_utf8_lossy(&value).trim().to_owned();
             all.insert(name.to_owned(), value);
         }
@@ -132,7 +132,7 @@ pub fn builds() -> Result<BTreeMap<String, Build>, String> {
     let mut all = BTreeMap::new();
     let mut add = |name: &str, notes: &str, types: &str| {
         let build_id = read(notes, MAX_SETTING).ok().and_then(|n| build_id(&n));
-        let btf = read(&format!("/sys/kernel/btf/{types}"), MAX_TYPES).ok();
+        let btf = read(format!("/sys/kernel/btf/{types}"), MAX_TYPES).ok();
         if build_id.is_some() || btf.is_some() {
             let build = Build {
                 build_id,

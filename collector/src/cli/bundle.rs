@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -94,10 +94,10 @@ pub(super) fn run(args: &BundleArgs, globals: &Globals) -> Result<ExitCode, Fail
     let hung = hung.wait();
     if let Some(names) = &mut names {
         host = names.name(Of::Host, &host);
-        for text in [&hung.result, &stacks.result.clone().map(String::into_bytes)] {
-            if let Ok(text) = text {
-                names.learn_text(&String::from_utf8_lossy(text));
-            }
+        let stacks = stacks.result.as_deref().map(str::as_bytes);
+        let texts = [hung.result.as_deref(), stacks];
+        for text in texts.into_iter().flatten() {
+            names.learn_text(&String::from_utf8_lossy(text));
         }
         if let Err(error) = taken.redact(names) {
             taken.fail(error);
@@ -293,25 +293,18 @@ fn take(options: &RunOptions, duration: Duration, until: Instant) -> Taken {
     }
     let mut end = until;
     let mut attached = false;
-    loop {
-        match next(&received, end) {
-            Ok(frame) => {
-                let attaching = frame.meta.as_ref().is_some_and(|meta| meta.attaching);
-                if !attached && frame.meta.is_some() && !attaching {
-                    attached = true;
-                    // A duration that no clock can reach is no limit.
-                    end = Instant::now()
-                        .checked_add(duration)
-                        .map_or(until, |d| d.min(until));
-                }
-                let ended = frame.end.is_some();
-                taken.add(&frame);
-                if ended || taken.is_full() {
-                    break;
-                }
-            }
-            // The time is over, or the source is.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+    // Until the time is over, or the source is.
+    while let Ok(frame) = received.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        let attaching = frame.meta.as_ref().is_some_and(|meta| meta.attaching);
+        if !attached && frame.meta.is_some() && !attaching {
+            attached = true;
+            // A duration that no clock can reach is no limit.
+            let limit = Instant::now().checked_add(duration);
+            end = limit.map_or(until, |limit| limit.min(until));
+        }
+        taken.add(&frame);
+        if frame.end.is_some() || taken.is_full() {
+            break;
         }
     }
     match stopper.try_recv() {
@@ -323,10 +316,6 @@ fn take(options: &RunOptions, duration: Duration, until: Instant) -> Taken {
     taken.pack();
     taken.took = begun.elapsed();
     taken
-}
-
-fn next(received: &Receiver<Arc<Frame>>, end: Instant) -> Result<Arc<Frame>, RecvTimeoutError> {
-    received.recv_timeout(end.saturating_duration_since(Instant::now()))
 }
 
 fn follow(options: &RunOptions, stoppers: &Sender<Begun>, frames: &Sender<Arc<Frame>>) {

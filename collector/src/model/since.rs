@@ -49,6 +49,7 @@ impl Model {
                 unseen_readers: self.unseen_readers.clone(),
                 clear_flags: self.clear_flags.clone(),
             }),
+            base: None,
             spans: None,
             loss: Some(loss(&self.loss, &earlier.loss)),
             overhead: Some(overhead(&self.overhead, &earlier.overhead)),

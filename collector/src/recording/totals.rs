@@ -61,7 +61,7 @@ struct Entry {
 #[derive(Debug, Clone, Default)]
 struct Sum {
     counts: BTreeMap<usize, u64>,
-    sum_ns: u64,
+    total_ns: u64,
     /// Smallest and largest, while there are values.
     extremes: Option<(u64, u64)>,
 }
@@ -289,7 +289,7 @@ impl Sum {
         for (bucket, count) in delta.buckets() {
             grow(self.counts.entry(bucket).or_default(), count);
         }
-        grow(&mut self.sum_ns, delta.sum_ns);
+        grow(&mut self.total_ns, delta.sum_ns);
         if !delta.is_empty() {
             let (min, max) = (delta.min_ns_total, delta.max_ns_total);
             self.extremes = Some(match self.extremes {
@@ -302,7 +302,7 @@ impl Sum {
     fn hist(&self) -> Option<Hist> {
         let (min, max) = self.extremes.unwrap_or_default();
         let counts = self.counts.iter().map(|(bucket, count)| (*bucket, *count));
-        (!self.counts.is_empty() || self.sum_ns > 0)
-            .then(|| Hist::from_buckets(counts, self.sum_ns, min, max))
+        (!self.counts.is_empty() || self.total_ns > 0)
+            .then(|| Hist::from_buckets(counts, self.total_ns, min, max))
     }
 }

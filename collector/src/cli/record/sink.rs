@@ -27,7 +27,7 @@ pub(super) enum Sink {
     /// Numbered files, and the size at which another one begins.
     Rotated(Numbered, Option<Piece>, u64),
     /// A ring, and the file that it goes to.
-    Ring(Ring, Option<Output>),
+    Ring(Box<Ring>, Option<Output>),
     /// A ring that is written when something is found.
     Flight(Box<Flight>),
 }
@@ -35,7 +35,7 @@ pub(super) enum Sink {
 /// What a file is for.
 pub(super) enum Kind {
     One(Option<u64>),
-    Ring(Ring),
+    Ring(Box<Ring>),
 }
 
 pub(super) struct Flight {
@@ -69,7 +69,7 @@ impl Sink {
                 least: least.severity(),
                 known: BTreeSet::new(),
             })),
-            (Some(ring), None, _) => Self::Waiting(Output::open(path)?, Kind::Ring(ring)),
+            (Some(ring), None, _) => Self::Waiting(Output::open(path)?, Kind::Ring(Box::new(ring))),
             (None, _, Some(size)) => {
                 Self::Rotated(Numbered::beside(path, args.max_size)?, None, size)
             }

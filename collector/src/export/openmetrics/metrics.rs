@@ -341,22 +341,27 @@ fn by_instance(
         return;
     }
     for (id, [class, mode, kind]) in series(run) {
+        // One that has gone and come again has two ids and one name, which is one series.
+        let mut named: BTreeMap<&str, CoarseSeries> = BTreeMap::new();
         let mut others: Option<CoarseSeries> = None;
+        let stats = run.model.series.get(&id);
         let all = run.model.instances.values();
-        let own = all.filter(|instance| instance.series == u32::from(id));
-        let nothing = CoarseSeries::default();
-        for (at, instance) in own.enumerate() {
-            let series = run.model.series.get(&id);
-            let coarse = series.and_then(|series| series.by_instance.get(&instance.id));
-            let coarse = coarse.unwrap_or(&nothing);
-            if at < run.options.instances {
-                one(coarse, out, &[class, mode, kind, &instance.name]);
+        for instance in all.filter(|instance| instance.series == u32::from(id)) {
+            let name = instance.name.as_str();
+            let sum = if named.contains_key(name) || named.len() < run.options.instances {
+                named.entry(name).or_default()
             } else {
-                add(others.get_or_insert_default(), coarse);
+                others.get_or_insert_default()
+            };
+            if let Some(one) = stats.and_then(|series| series.by_instance.get(&instance.id)) {
+                add(sum, one);
             }
         }
-        if let Some(others) = others {
-            one(&others, out, &[class, mode, kind, "others"]);
+        for (name, sum) in &named {
+            one(sum, out, &[class, mode, kind, name]);
+        }
+        if let Some(others) = &others {
+            one(others, out, &[class, mode, kind, "others"]);
         }
     }
 }

@@ -43,7 +43,7 @@ pub fn distribution(histogram: &Histogram, class: &str) -> Option<Markup> {
                 text.tick x=(at(x)) y=(HEIGHT - 7.0) text-anchor=(anchor) { (tick(1 << power.min(63))) }
             }
             @for bar in &bars {
-                @let (left, right) = (x(bar.lower_ns), x(bar.upper_ns + 1));
+                @let (left, right) = (x(bar.lower_ns), x(bar.upper_ns.saturating_add(1)));
                 @let height = height(bar.count).max(1.5);
                 rect class=(class) x=(at(left)) y=(at(floor - height)) width=(at((right - left - 0.6).max(1.0)))
                     height=(at(height)) {

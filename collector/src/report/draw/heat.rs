@@ -21,7 +21,7 @@ pub fn heat(map: &Map, column_ns: u64, elapsed_ns: u64, class: &str) -> Option<M
     let width = (WIDTH - LEFT - 8.0) / columns as f64;
     let floor = f64::from(high - low + 1) * ROW + 4.0;
     let height = floor + BOTTOM;
-    let step = steps(columns * column_ns);
+    let step = steps(columns.saturating_mul(column_ns));
     let every = ((high - low) as usize).div_ceil(8).max(2);
     Some(html! {
         svg.heat viewBox=(format!("0 0 {WIDTH} {height}")) role="img" aria-label="distribution over time" {
@@ -41,7 +41,7 @@ pub fn heat(map: &Map, column_ns: u64, elapsed_ns: u64, class: &str) -> Option<M
                 }
             }
             line.axis x1=(LEFT) x2=(WIDTH - 8.0) y1=(at(floor)) y2=(at(floor)) {}
-            @for n in 0..=(columns * column_ns / step) {
+            @for n in 0..=(columns.saturating_mul(column_ns) / step) {
                 @let x = LEFT + (n * step) as f64 / column_ns as f64 * width;
                 @if x < WIDTH - 20.0 {
                     text.tick x=(at(x)) y=(at(height - 5.0)) text-anchor=(if n == 0 { "start" } else { "middle" }) {
