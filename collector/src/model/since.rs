@@ -54,7 +54,6 @@ impl Model {
             loss: Some(loss(&self.loss, &earlier.loss)),
             overhead: Some(overhead(&self.overhead, &earlier.overhead)),
             end: self.end.clone(),
-            base: None,
             uncarried: Some(frame::Uncarried {
                 spans: grown(self.span_count, earlier.span_count),
                 log_lines: log_lines.saturating_sub(log.len() as u64),
