@@ -140,12 +140,6 @@ async fn follow_frames(
                     session.stop();
                 }
             }
-            link = link_changed(&mut session.link) => match link {
-                Link::Down(reason) if warnings == Warnings::Told && !globals.quiet => {
-                    note(&format!("warning: the link is down, and tried again: {reason}"));
-                }
-                _ => {}
-            },
             () = tokio::time::sleep(PAUSE), if failed.is_ok() => {
                 failed = each(Event::Pause);
                 if failed.is_err() && !stopping {
@@ -153,6 +147,12 @@ async fn follow_frames(
                     session.stop();
                 }
             }
+            link = link_changed(&mut session.link) => match link {
+                Link::Down(reason) if warnings == Warnings::Told && !globals.quiet => {
+                    note(&format!("warning: the link is down, and tried again: {reason}"));
+                }
+                _ => {}
+            },
             () = signals.next() => {
                 if stopping {
                     return failed.and(Err(Failure::new(

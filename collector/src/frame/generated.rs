@@ -43,8 +43,7 @@ pub struct Frame {
     /// state of the frame it stands behind, no increments, and goes before frames whose predecessors are elsewhere.
     #[prost(message, optional, tag = "15")]
     pub base: ::core::option::Option<Base>,
-    /// The frame holds the increments of all frames between the one before and this one, whose details are only counted: for
-    /// somebody who comes late to a running collector, or was too slow. None of those frames is missing.
+    /// What was counted of details that no frame of this stretch carries: in the first frame of somebody who comes late.
     #[prost(message, optional, tag = "16")]
     pub uncarried: ::core::option::Option<Uncarried>,
 }

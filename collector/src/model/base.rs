@@ -52,20 +52,16 @@ impl Model {
 
     /// Notes the frames between the last one and this one, which are not there.
     pub(super) fn miss(&mut self, frame: &frame::Frame) {
-        if let Some(uncarried) = &frame.uncarried {
-            // It stands for them.
-            if uncarried.spans > 0 {
-                self.detail_from = Some(Tick::of(frame));
-            }
-            return;
-        }
         let expected = if self.last == Tick::default() {
             0
         } else {
             self.last.number.saturating_add(1)
         };
         let missing = frame.number.saturating_sub(expected);
-        if missing > 0 {
+        if frame.uncarried.is_some() {
+            // It has what the frames in between had, but for details.
+            self.detail_from = Some(Tick::of(frame));
+        } else if missing > 0 {
             self.loss.missing_frames = self.loss.missing_frames.saturating_add(missing);
             self.detail_from = Some(Tick::of(frame));
         }

@@ -49,11 +49,11 @@ impl Model {
                 unseen_readers: self.unseen_readers.clone(),
                 clear_flags: self.clear_flags.clone(),
             }),
+            base: None,
             spans: None,
             loss: Some(loss(&self.loss, &earlier.loss)),
             overhead: Some(overhead(&self.overhead, &earlier.overhead)),
             end: self.end.clone(),
-            base: None,
             uncarried: Some(frame::Uncarried {
                 spans: grown(self.span_count, earlier.span_count),
                 log_lines: log_lines.saturating_sub(log.len() as u64),
