@@ -26,6 +26,10 @@ const WITH_SMALL_RING: &str = "steady";
 
 /// What to run.
 #[derive(Debug, Clone, clap::Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "options that are given or not"
+)]
 pub struct Options {
     /// Seeds of each combination: 1 to N
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
