@@ -48,8 +48,8 @@ fn a_recorder_that_is_killed_leaves_all_but_the_last_second() {
         child.0.wait().unwrap();
         // A write that was not finished costs its flush, and is told.
         let all: Vec<Frame> = Reader::open(&file).unwrap().flatten().collect();
-        let last = all.last().unwrap().at_unix_ns;
-        let lost = killed.saturating_sub(last);
+        let newest = all.last().unwrap().at_unix_ns;
+        let lost = killed.saturating_sub(newest);
         assert!(lost < 1_000_000_000, "{lost} ns are lost");
         let export = export(&place, "killed.apscope");
         assert_eq!(export["exact"], true, "{export}");
