@@ -69,7 +69,7 @@ fn names_in(frames: &[Frame]) -> BTreeSet<String> {
         for task in frame.live.iter().flat_map(|live| &live.tasks) {
             all.insert(task.comm.clone());
         }
-        for spans in &frame.spans {
+        if let Some(spans) = &frame.spans {
             all.extend(spans.comms.iter().cloned());
             all.extend(spans.on_behalf_of_comms.iter().cloned());
         }

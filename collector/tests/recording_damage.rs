@@ -78,7 +78,7 @@ fn a_flipped_bit_costs_the_flush_that_it_is_in() {
         let (back, errors, skipped) = read(&bytes);
         assert_sound(&back, &frames, &what);
         let real = back.iter().filter(|f| f.base.is_none()).count();
-        assert!(real + IN_A_FLUSH >= frames.len(), "{what}: {} read", real);
+        assert!(real + IN_A_FLUSH >= frames.len(), "{what}: {real} read");
         // A few bits of a zstd frame's header mean nothing, or only that four bytes are left over.
         assert!(!errors.is_empty() || real == frames.len(), "{what}");
         assert!(errors.is_empty() == (skipped == 0), "{what}");
