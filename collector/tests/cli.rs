@@ -260,6 +260,25 @@ fn a_recording_is_exported() {
 }
 
 #[test]
+fn a_recording_is_not_written_over_by_what_is_made_of_it() {
+    let folder = TempDir::new().unwrap();
+    let file = recording(&folder, "a", &run(25));
+    let bytes = fs::read(&file).unwrap();
+    std::os::unix::fs::symlink("a", folder.path().join("link")).unwrap();
+    for arguments in [
+        &["export", "a", "--format", "json", "-o", "a"][..],
+        &["export", "link", "--format", "csv", "-o", "./a"],
+        &["export", "a", "--format", "hlog", "-o", "link"],
+        &["report", "a", "-o", "link"],
+    ] {
+        let [what, cause, _] = fails(folder.path(), arguments);
+        assert!(what.contains("cannot be written"), "{what}");
+        assert_eq!(cause, "it is the recording that is read");
+        assert_eq!(fs::read(&file).unwrap(), bytes);
+    }
+}
+
+#[test]
 fn a_damaged_recording_gives_what_is_before_the_damage() {
     let folder = TempDir::new().unwrap();
     let file = recording(&folder, "a", &run(25));

@@ -66,6 +66,30 @@ fn assert_sound(back: &[Frame], frames: &[Frame], what: &str) {
 }
 
 #[test]
+fn a_damaged_header_costs_no_frame() {
+    let frames = run(43);
+    let whole = record(&frames);
+    // A small version is another version, not damage.
+    for at in (0..20).filter(|at| *at != 16) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        let (back, errors, skipped) = read(&bytes);
+        assert_eq!(back.len(), frames.len(), "byte {at}");
+        assert_sound(&back, &frames, &format!("byte {at}"));
+        assert!(matches!(
+            errors[..],
+            [ReadError::Damaged {
+                offset: 0,
+                skipped: 20,
+                frames: 0,
+                ..
+            }]
+        ));
+        assert_eq!(skipped, 20);
+    }
+}
+
+#[test]
 fn a_flipped_bit_costs_the_flush_that_it_is_in() {
     let frames = run(43);
     let whole = record(&frames);

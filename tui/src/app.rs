@@ -167,7 +167,12 @@ async fn drive(
                     }
                     app.closed();
                     if app.ending == Some(Ending::InOrder) {
-                        return Ok(());
+                        if link.is_none() {
+                            return Ok(());
+                        }
+                        // Somebody else has ended it: the last picture is not theirs to take away.
+                        let detail = "the run has ended over there; start again when there is another";
+                        app.ending = Some(Ending::Detached(detail.into()));
                     }
                 }
                 // While paused, the header still says how far behind the picture is.
@@ -183,8 +188,10 @@ async fn drive(
                     let before = replay.at_ns();
                     replay.pass(now - replayed);
                     let moved = replay.at_ns() != before;
+                    let shown = app.shown().model.last.number;
                     let there = tape.follow(app)?;
-                    if moved || !there {
+                    // It may have been told where to be before there was a picture.
+                    if moved || !there || app.shown().model.last.number != shown {
                         due.get_or_insert(drawn + DATA_SPACING);
                     }
                 }

@@ -55,6 +55,13 @@ pub struct BundleArgs {
 }
 
 pub(super) fn run(args: &BundleArgs, globals: &Globals) -> Result<ExitCode, Failure> {
+    if let Some(endpoint) = &globals.connect {
+        return Err(Failure::new(
+            format!("no bundle can be made of {endpoint}"),
+            "what the host says besides the measurement is asked for here, and the measurement would be another's",
+            "apscope bundle on that host; or `record --connect` for the frames alone",
+        ));
+    }
     let options = run_options(globals)?;
     let output = Replaced::open(&args.output)?;
     let begun = Instant::now();

@@ -1,6 +1,7 @@
 //! `export`: what was measured, in the formats that other tools read.
 
 use std::io::BufRead;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -69,6 +70,7 @@ pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Fail
     options.truth = args.truth.is_some();
     different(&args.output, args.truth.as_deref())?;
     if let Some(file) = &args.file {
+        not_over(file, &args.output)?;
         let mut writing = Writing::open(args)?;
         let mut case = Case::default();
         let whole = fold_recording_with(file, &mut case, |case, frame| writing.frame(case, frame))?;
@@ -124,7 +126,7 @@ pub(super) fn finish(
 
 /// A file cannot be two outputs.
 pub(super) fn different(output: &Path, truth: Option<&Path>) -> Result<(), Failure> {
-    if truth == Some(output) {
+    if truth.is_some_and(|truth| is_same(truth, output)) {
         return Err(Failure::new(
             format!("{} cannot be both outputs", output.display()),
             "--output and --truth name the same file",
@@ -132,6 +134,24 @@ pub(super) fn different(output: &Path, truth: Option<&Path>) -> Result<(), Failu
         ));
     }
     Ok(())
+}
+
+/// A recording that is read must not be written over: it may be the only one.
+pub(super) fn not_over(input: &Path, output: &Path) -> Result<(), Failure> {
+    if is_same(input, output) {
+        return Err(Failure::new(
+            format!("{} cannot be written", output.display()),
+            "it is the recording that is read",
+            "another path for --output",
+        ));
+    }
+    Ok(())
+}
+
+/// The same file, by whatever names.
+fn is_same(a: &Path, b: &Path) -> bool {
+    let file = |path: &Path| Some(std::fs::metadata(path).ok()?).map(|m| (m.dev(), m.ino()));
+    a == b || file(a).is_some_and(|a| file(b) == Some(a))
 }
 
 /// Opens a recording, or the recording in a support bundle.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::export::{finish, fold_recording_with};
+use super::export::{finish, fold_recording_with, not_over};
 use super::live::{Warnings, follow};
 use super::output::Replaced;
 use super::{Failure, Globals, run_options};
@@ -30,6 +30,7 @@ pub(super) fn run(args: &ReportArgs, globals: &Globals) -> Result<ExitCode, Fail
     let mut case = Case::default();
     let mut collected = Collected::default();
     if let Some(file) = &args.file {
+        not_over(file, &args.output)?;
         let output = Replaced::open(&args.output)?;
         let whole = fold_recording_with(file, &mut case, |case, frame| {
             collected.frame(case, frame);

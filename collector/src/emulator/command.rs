@@ -116,10 +116,11 @@ impl<'a> TruthFile<'a> {
 /// The collector decides when to start and stop; the end of the connection is the end.
 fn under_a_collector(fd: RawFd, run: &Run, truth: Option<TruthFile<'_>>) -> Result<(), Problem> {
     let stream = control::inherited(fd)?;
-    // ctrl-c goes to the whole foreground group; the collector handles it and stops the emulator in order.
-    // SAFETY: setting a signal to be ignored has no precondition.
-    unsafe {
-        libc::signal(libc::SIGINT, libc::SIG_IGN);
+    // ctrl-c, the end of a terminal and timeout(1) reach the whole foreground group; the collector handles them and stops the
+    // emulator in order.
+    for signal in [libc::SIGINT, libc::SIGHUP, libc::SIGTERM] {
+        // SAFETY: setting a signal to be ignored has no precondition.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
     // An error here means that the collector is gone.
     let end = control::serve(&stream, run).unwrap_or(control::End::Closed);

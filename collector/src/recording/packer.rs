@@ -56,6 +56,19 @@ pub struct Flush {
     pub to_ns: u64,
     /// Frames in it.
     pub frames: u64,
+    /// Spans in it, and spans that were lost in its time.
+    pub spans: u64,
+    /// See `spans`.
+    pub dropped: u64,
+}
+
+fn spans_of(frame: &Frame) -> u64 {
+    frame.spans.as_ref().map_or(0, |spans| spans.len() as u64)
+}
+
+fn dropped_of(frame: &Frame) -> u64 {
+    let lost = frame.loss.iter().flat_map(|loss| &loss.programs);
+    lost.map(|program| program.dropped).sum()
 }
 
 /// Makes flushes of frames.
@@ -69,6 +82,8 @@ pub struct Packer {
     from_ns: u64,
     to_ns: u64,
     frames: u64,
+    spans: u64,
+    dropped: u64,
     /// Bytes and flushes, before compression, since the totals were recorded.
     since_totals: (usize, u32),
     /// Size of the totals when they were recorded last.
@@ -92,6 +107,8 @@ impl Packer {
             from_ns: 0,
             to_ns: 0,
             frames: 0,
+            spans: 0,
+            dropped: 0,
             since_totals: (0, 0),
             totals_size: 0,
         })
@@ -131,6 +148,8 @@ impl Packer {
         let tick = frame.at_ns.saturating_sub(self.to_ns.max(self.from_ns));
         self.to_ns = frame.at_ns;
         self.frames += 1;
+        self.spans += spans_of(frame);
+        self.dropped += dropped_of(frame);
         self.totals.fold(frame);
         // Also where the next frame would come too late.
         let spans_ns = frame
@@ -170,6 +189,8 @@ impl Packer {
             from_ns: self.from_ns,
             to_ns: self.to_ns,
             frames,
+            spans: std::mem::take(&mut self.spans),
+            dropped: std::mem::take(&mut self.dropped),
         }))
     }
 
@@ -204,6 +225,8 @@ impl Packer {
             from_ns: frame.at_ns,
             to_ns: frame.at_ns,
             frames: 1,
+            spans: spans_of(frame),
+            dropped: dropped_of(frame),
         })
     }
 

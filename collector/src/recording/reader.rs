@@ -13,6 +13,11 @@ use crate::frame::Frame;
 /// Bytes that are decompressed in vain before a damaged file is given up.
 const MAX_EFFORT: usize = 1 << 30;
 
+/// Where the version is in the header.
+const VERSION_AT: usize = 16;
+/// Bytes of the header that may be damaged.
+const MOST_DAMAGED: usize = 2;
+
 /// Why a recording could not be read, or what of it.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -62,6 +67,8 @@ pub struct Reader<R> {
     skipped: u64,
     effort: usize,
     ended: bool,
+    /// To be told first.
+    header_damaged: bool,
 }
 
 /// The last frame that was handed out.
@@ -109,15 +116,22 @@ impl<R: BufRead> Reader<R> {
             let why = "the file ends inside its header";
             return Err(ReadError::NotARecording { why });
         }
-        // Everything but the version.
-        if found.len() < expected.len() || found[..16] != expected[..16] {
+        let differ = |range: std::ops::Range<usize>| {
+            let pairs = found[range.clone()].iter().zip(&expected[range]);
+            pairs.filter(|(a, b)| a != b).count()
+        };
+        // A damaged byte or two leave no doubt what it was.
+        if found.len() < expected.len() || differ(0..VERSION_AT) > MOST_DAMAGED {
             let why = "it starts with something else";
             return Err(ReadError::NotARecording { why });
         }
-        let version = u32::from_le_bytes([found[16], found[17], found[18], found[19]]);
-        if version != VERSION {
+        let version: [u8; 4] = std::array::from_fn(|n| found[VERSION_AT + n]);
+        let version = u32::from_le_bytes(version);
+        // There will never be so many versions.
+        if version != VERSION && version <= u32::from(u8::MAX) {
             return Err(ReadError::Version { found: version });
         }
+        let header_damaged = differ(0..expected.len()) > 0;
         flushes.advance(expected.len());
         Ok(Self {
             flushes,
@@ -129,6 +143,7 @@ impl<R: BufRead> Reader<R> {
             skipped: 0,
             effort: 0,
             ended: false,
+            header_damaged,
         })
     }
 
@@ -154,6 +169,9 @@ impl<R: BufRead> Reader<R> {
 
     /// The next frame, `None` at the end of the file.
     fn next_frame(&mut self) -> Result<Option<Frame>, ReadError> {
+        if std::mem::take(&mut self.header_damaged) {
+            return Err(self.damaged(0, header().len() as u64, "the header".into()));
+        }
         loop {
             match self.content.next() {
                 Some(Ok(frame)) => {

@@ -65,7 +65,8 @@ pub fn run(settings: &Settings, globals: &Globals, options: &RunOptions) -> Resu
         None => Config::default(),
     };
     let mut options = options.clone();
-    options.interval = config.interval.unwrap_or(options.interval);
+    let asked = options.interval;
+    options.interval = config.interval.unwrap_or(asked);
     // What cannot be listened at is known before anything is attached.
     let socket = Socket::bind(&settings.socket, settings.gid)?;
     let pages = settings.metrics.map(listen_tcp).transpose()?;
@@ -110,6 +111,8 @@ pub fn run(settings: &Settings, globals: &Globals, options: &RunOptions) -> Resu
         .enable_all()
         .build()
         .map_err(|error| cannot_serve(&error))?;
+    // What a configuration without an interval goes back to.
+    options.interval = asked;
     let followed = runtime.block_on(daemon.follow(session, settings, &options, &mut config));
     // Clients get what was published last, and an end.
     daemon.hub.end();

@@ -28,7 +28,7 @@ pub enum Files {
 impl fmt::Display for Files {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Closed => "opens no file and connects to nobody (Landlock)",
+            Self::Closed => "opens no file and connects to nobody over TCP (Landlock)",
             Self::Partly => "opens no file (Landlock of this kernel knows no more)",
             Self::Open => "could open files: this kernel does not use Landlock",
         })

@@ -137,6 +137,7 @@ impl Emulator {
             .spawn(move || {
                 // It reads from a socket, and needs no privilege for that; one that it cannot give up does no harm.
                 let _ = confine::keep(&[]);
+                let _ = confine::no_new_privileges();
                 while let Ok(Some(reply)) = read_reply(&mut reader) {
                     if sender.send(reply).is_err() {
                         break;

@@ -135,9 +135,6 @@ impl Recorder {
     /// Takes a frame.
     pub fn push(&mut self, frame: &Frame) -> Result<(), Failure> {
         self.waited = false;
-        self.spans += frame.spans.as_ref().map_or(0, |spans| spans.len() as u64);
-        let lost = frame.loss.iter().flat_map(|loss| &loss.programs);
-        self.dropped += lost.map(|program| program.dropped).sum::<u64>();
         let flush = self.packer.push(frame);
         self.store(flush)?;
         let Sink::Flight(flight) = &mut self.sink else {
@@ -174,10 +171,10 @@ impl Recorder {
                 let flushes = ring.take(&mut self.packer);
                 let flushes = flushes.map_err(|error| failed(&self.target, error))?;
                 let mut piece = Piece::start(output)?;
-                for flush in &flushes {
-                    piece.write(flush)?;
-                }
+                let written = flushes.iter().try_for_each(|flush| piece.write(flush));
+                // What is in the file is said, also where there was no room for all.
                 self.sink = Sink::One(piece, None);
+                written?;
             }
             Sink::Rotated(files, piece, _) => {
                 if let Some(piece) = piece.take() {
@@ -196,7 +193,7 @@ impl Recorder {
             return Ok(());
         };
         let size = flush.bytes.len() as u64;
-        let frames = flush.frames;
+        let (frames, spans, dropped) = (flush.frames, flush.spans, flush.dropped);
         match &mut self.sink {
             Sink::Waiting(..) => {}
             Sink::One(piece, max) => {
@@ -224,6 +221,8 @@ impl Recorder {
             Sink::Flight(flight) => flight.store(flush)?,
         }
         self.frames += frames;
+        self.spans += spans;
+        self.dropped += dropped;
         Ok(())
     }
 
