@@ -313,6 +313,24 @@ fn clients_that_behave_badly_cost_nothing() {
 }
 
 #[test]
+fn who_reads_no_answer_keeps_nobody_from_the_pages() {
+    let place = Place::new();
+    let daemon = Daemon::start(&place, "--guests 2");
+    let stuck: Vec<TcpStream> = (0..80)
+        .map(|_| {
+            let mut stream = TcpStream::connect(("127.0.0.1", daemon.port)).unwrap();
+            // Refused by the time it is written, it was one too many.
+            let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+            stream
+        })
+        .collect();
+    assert!(daemon.get("/healthz").contains("200 OK"));
+    assert!(daemon.get("/metrics").contains("apscope_source_info"));
+    drop(stuck);
+    daemon.stop();
+}
+
+#[test]
 fn the_configuration_is_read_again_and_a_bad_one_changes_nothing() {
     let place = Place::new();
     let file = place.path("serve.toml");

@@ -1,7 +1,9 @@
 //! `/metrics` and `/healthz`: HTTP/1 for Prometheus and for whoever watches the daemon.
 //!
-//! Two paths, no bodies, no state. What a client does with its connection is bounded in time and number.
+//! Two paths, no bodies, no state. A connection is for one request and bounded in time; where there are too many, the oldest
+//! goes, so that those who read slowly or not at all keep nobody out.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,8 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 
 use super::grpc::Counts;
 use super::hub::Hub;
@@ -25,8 +28,8 @@ use super::metrics;
 const MAX_CONNECTIONS: usize = 32;
 /// Time for a request's headers.
 const HEADERS: Duration = Duration::from_secs(5);
-/// Longest time that a connection is served.
-const CONNECTION: Duration = Duration::from_secs(300);
+/// Longest time that a connection is served, its request included.
+const CONNECTION: Duration = Duration::from_secs(10);
 /// Bytes of a request's headers.
 const MAX_HEADERS: usize = 16 << 10;
 
@@ -45,7 +48,7 @@ pub struct Pages {
 
 /// Accepts connections until the collector stops.
 pub async fn serve(listener: TcpListener, pages: Pages, mut stopping: watch::Receiver<bool>) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => {
@@ -58,25 +61,28 @@ pub async fn serve(listener: TcpListener, pages: Pages, mut stopping: watch::Rec
             }
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
-        // One too many is closed without a word: whoever scrapes comes again.
-        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
-            continue;
-        };
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= MAX_CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
         let pages = pages.clone();
-        tokio::spawn(async move {
+        let served = tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let response = pages.answer(&request);
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
+                .keep_alive(false)
                 .header_read_timeout(HEADERS)
                 .max_buf_size(MAX_HEADERS)
                 .serve_connection(TokioIo::new(stream), service);
             // However it ends, it is over.
             let _ = tokio::time::timeout(CONNECTION, connection).await;
-            drop(permit);
         });
+        open.push_back(served.abort_handle());
     }
 }
 

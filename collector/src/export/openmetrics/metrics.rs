@@ -133,7 +133,7 @@ pub const METRICS: [Metric; 44] = [
         "Releases whose acquisition was not seen; they have no hold.",
         |run, out| of_locks(run, out, |series| series.unmatched_releases)),
     durations("apscope_lock_wait_seconds", LOCK,
-        "From entering the slow path to the acquisition. An acquisition that did not wait is a wait of 0.",
+        "From entering the slow path to the acquisition. An acquisition that did not wait is a wait of 0; of flags and work items, only waits that slept are here.",
         |run, out| histograms(run, out, |series| &series.wait)),
     durations("apscope_lock_hold_seconds", LOCK,
         "From the acquisition to the entry of the release.",
