@@ -128,7 +128,7 @@ impl<R: BufRead> Reader<R> {
         let version: [u8; 4] = std::array::from_fn(|n| found[VERSION_AT + n]);
         let version = u32::from_le_bytes(version);
         // There will never be so many versions.
-        if version != VERSION && version <= u32::from(u8::MAX) {
+        if version != VERSION && u8::try_from(version).is_ok() {
             return Err(ReadError::Version { found: version });
         }
         let header_damaged = differ(0..expected.len()) > 0;
