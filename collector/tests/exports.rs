@@ -52,12 +52,29 @@ fn table(files: &Files, name: &str) -> Vec<BTreeMap<String, String>> {
     reader.deserialize().map(Result::unwrap).collect()
 }
 
+fn key(parts: [&str; 3]) -> String {
+    let key = parts.join("/").replace(' ', "_");
+    key.trim_end_matches('/').to_owned()
+}
+
+/// The rows of a table of buckets add up to the counts of the model's histograms.
+fn assert_counts(model: &Model, rows: impl Iterator<Item = (String, u64)>) {
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for (key, count) in rows {
+        *counts.entry(key).or_default() += count;
+    }
+    let expected: BTreeMap<_, _> = histograms(model)
+        .into_iter()
+        .map(|(k, h)| (k, h.count))
+        .collect();
+    assert_eq!(counts, expected);
+}
+
 fn histograms(model: &Model) -> BTreeMap<String, Histogram> {
     let mut all = BTreeMap::new();
     each_histogram(model, |what, name, mode, histogram| {
         if histogram.count > 0 {
-            let key = [what, name, mode].join("/").replace(' ', "_");
-            all.insert(key.trim_end_matches('/').to_owned(), histogram.clone());
+            all.insert(key([what, name, mode]), histogram.clone());
         }
     });
     assert!(!all.is_empty());
@@ -166,19 +183,14 @@ fn tables_have_the_numbers_of_the_model() {
         sum(&locks, "wait_sum_ns"),
         series().map(|s| s.wait.sum_ns).sum::<u64>()
     );
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    for row in table(&files, "histograms") {
-        let key = [&row["what"], &row["name"], &row["mode"]]
-            .map(String::as_str)
-            .join("/");
-        let key = key.replace(' ', "_").trim_end_matches('/').to_owned();
-        *counts.entry(key).or_default() += row["count"].parse::<u64>().unwrap();
-    }
-    let expected: BTreeMap<_, _> = histograms(&model)
-        .into_iter()
-        .map(|(k, h)| (k, h.count))
-        .collect();
-    assert_eq!(counts, expected);
+    let rows = table(&files, "histograms").into_iter().map(|row| {
+        let parts = [&row["what"], &row["name"], &row["mode"]];
+        (
+            key(parts.map(String::as_str)),
+            row["count"].parse().unwrap(),
+        )
+    });
+    assert_counts(&model, rows);
 }
 
 #[test]
@@ -388,18 +400,11 @@ fn parquet_files_have_every_span_and_every_bucket() {
         assert_eq!(row.get_string(3).unwrap(), &line["name"]);
         assert_eq!(row.get_long(11).unwrap().to_string(), line["duration_ns"]);
     }
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    for row in open("histograms.parquet").get_row_iter(None).unwrap() {
+    let file = open("histograms.parquet");
+    let rows = file.get_row_iter(None).unwrap().map(|row| {
         let row = row.unwrap();
-        let key = [6, 7, 8]
-            .map(|at| row.get_string(at).unwrap().as_str())
-            .join("/");
-        let key = key.replace(' ', "_").trim_end_matches('/').to_owned();
-        *counts.entry(key).or_default() += row.get_long(11).unwrap() as u64;
-    }
-    let expected: BTreeMap<_, _> = histograms(&model)
-        .into_iter()
-        .map(|(k, h)| (k, h.count))
-        .collect();
-    assert_eq!(counts, expected);
+        let parts = [6, 7, 8].map(|at| row.get_string(at).unwrap().as_str());
+        (key(parts), row.get_long(11).unwrap() as u64)
+    });
+    assert_counts(&model, rows);
 }

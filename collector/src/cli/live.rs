@@ -24,6 +24,18 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// Adds what is known when all frames have come; the source's failure, where it could not go on.
+    pub fn completed(self, session: &Session) -> Result<Self, Failure> {
+        let ended = session.ended();
+        match ended.failed {
+            Some(error) => Err(error.into()),
+            None => Ok(Self {
+                truth: ended.truth,
+                ..self
+            }),
+        }
+    }
+
     /// The failure of a source that ended without being asked; what was received until then is whole.
     pub fn check(&self) -> Result<(), Failure> {
         let (what, cause) = match &self.end {
@@ -153,26 +165,26 @@ async fn follow_frames(
                 }
                 _ => {}
             },
-            () = signals.next() => {
+            _ = signals.next() => {
                 if stopping {
-                    return failed.and(Err(Failure::new(
-                        "stopped before the last frame",
-                        "a second signal came while the source was being stopped",
-                        "wait until the source has stopped",
-                    )));
+                    return failed.and(Err(given_up()));
                 }
                 stopping = true;
                 session.stop();
             }
         }
     }
-    let ended = session.ended();
-    finished.truth = ended.truth;
     failed?;
-    match ended.failed {
-        Some(error) => Err(error.into()),
-        None => Ok(finished),
-    }
+    finished.completed(&session)
+}
+
+/// The failure of a run that was given up: a second signal came while the source was being stopped.
+pub fn given_up() -> Failure {
+    Failure::new(
+        "stopped before the last frame",
+        "a second signal came while the source was being stopped",
+        "wait until the source has stopped",
+    )
 }
 
 fn cannot_follow(error: &io::Error) -> Failure {
@@ -183,15 +195,25 @@ fn cannot_follow(error: &io::Error) -> Failure {
     )
 }
 
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// The end: SIGINT, SIGTERM.
+    Stop,
+    /// SIGHUP: the end where there is a terminal, the configuration read again by a daemon.
+    Hangup,
+}
+
 /// The signals that end a run in order.
-struct Signals {
+pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
 }
 
 impl Signals {
-    fn new() -> io::Result<Self> {
+    /// Takes them over.
+    pub fn new() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -199,11 +221,12 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    /// Waits for the next one.
+    pub async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Hangup,
         }
     }
 }

@@ -22,6 +22,7 @@ use tower_service::Service as _;
 
 use super::access::{Access, Peer};
 use super::hub::{Hub, Next, Place};
+use super::listen;
 use crate::cli::live::note;
 use crate::service::collector_server::{Collector, CollectorServer};
 use crate::service::{WatchRequest, WatchResponse};
@@ -78,16 +79,9 @@ pub async fn serve(listener: UnixListener, serving: Serving) {
     loop {
         // What is over is forgotten.
         while connections.try_join_next().is_some() {}
-        let stream = tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else {
-                    // Out of descriptors: others must go first.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                };
-                stream
-            }
-            _ = stopping.wait_for(|stopping| *stopping) => break,
+        let accept = async || listener.accept().await.map(|(stream, _)| stream);
+        let Some(stream) = listen::next(accept, &mut stopping).await else {
+            break;
         };
         serving.counts.connected.fetch_add(1, Ordering::Relaxed);
         let peer = Peer::of(&stream).ok();

@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 
 use super::grpc::Counts;
 use super::hub::Hub;
-use super::metrics;
+use super::{listen, metrics};
 
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 32;
@@ -50,16 +50,9 @@ pub struct Pages {
 pub async fn serve(listener: TcpListener, pages: Pages, mut stopping: watch::Receiver<bool>) {
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let stream = tokio::select! {
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else {
-                    // Out of descriptors: others must go first.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                };
-                stream
-            }
-            _ = stopping.wait_for(|stopping| *stopping) => return,
+        let accept = async || listener.accept().await.map(|(stream, _)| stream);
+        let Some(stream) = listen::next(accept, &mut stopping).await else {
+            return;
         };
         open.retain(|connection| !connection.is_finished());
         if open.len() >= MAX_CONNECTIONS

@@ -1,16 +1,37 @@
-//! The socket: made under another name with its owner and mode, then given its name, and removed when it is ours.
+//! The socket: made under another name with its owner and mode, then given its name, and removed when it is ours; and how
+//! connections are accepted.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::cli::Failure;
 
 /// Mode of the socket where a group may connect, and where none may.
 const MODE_GROUP: u32 = 0o660;
 const MODE_OWNER: u32 = 0o600;
+
+/// The next connection; `None` when the collector stops.
+pub async fn next<S>(
+    accept: impl AsyncFn() -> io::Result<S>,
+    stopping: &mut watch::Receiver<bool>,
+) -> Option<S> {
+    loop {
+        tokio::select! {
+            accepted = accept() => match accepted {
+                Ok(stream) => return Some(stream),
+                // Out of descriptors: others must go first.
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            },
+            _ = stopping.wait_for(|stopping| *stopping) => return None,
+        }
+    }
+}
 
 /// A listening socket. It is removed when this is dropped.
 #[derive(Debug)]

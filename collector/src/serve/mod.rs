@@ -22,11 +22,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::cli::live::{Finished, Warnings, note, tell};
+use crate::cli::live::{Asked, Finished, Signals, Warnings, given_up, note, tell};
 use crate::cli::{Failure, Globals};
 use crate::options::RunOptions;
 use crate::source::leave::detach_in_background;
@@ -304,13 +303,9 @@ impl Daemon<'_> {
                     session.stop();
                 }
                 signal = signals.next() => match signal {
-                    Asked::Reload => self.reload(settings, options, &session, config),
+                    Asked::Hangup => self.reload(settings, options, &session, config),
                     Asked::Stop if stopping => {
-                        return Err(Failure::new(
-                            "stopped before the last frame",
-                            "a second signal came while the source was being stopped",
-                            "wait until the source has stopped",
-                        ));
+                        return Err(given_up());
                     }
                     Asked::Stop => {
                         stopping = true;
@@ -320,12 +315,7 @@ impl Daemon<'_> {
                 },
             }
         }
-        let ended = session.ended();
-        finished.truth = ended.truth;
-        match ended.failed {
-            Some(error) => Err(error.into()),
-            None => Ok(finished),
-        }
+        finished.completed(&session)
     }
 
     /// Reads the configuration again. One that cannot be used changes nothing.
@@ -368,34 +358,4 @@ fn kept(kernel: bool) -> String {
         "privileges: everything is attached; the source's threads keep at most {}",
         privileges::names(kept)
     )
-}
-
-/// What a signal asks for.
-enum Asked {
-    Stop,
-    Reload,
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Asked {
-        tokio::select! {
-            _ = self.interrupt.recv() => Asked::Stop,
-            _ = self.terminate.recv() => Asked::Stop,
-            _ = self.hangup.recv() => Asked::Reload,
-        }
-    }
 }

@@ -11,6 +11,8 @@ use crate::frame::{Matrix, Object};
 /// number and a bitmap of 256 bits.
 const BYTES: usize = 3 * MAP;
 const MAP: usize = 8 + 32;
+/// What is assigned is looked at so often, and when an mdev is new.
+pub(super) const INTERVAL_NS: u64 = 1_000_000_000;
 
 /// Offsets in bytes in `struct ap_matrix_mdev`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

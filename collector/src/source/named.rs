@@ -22,9 +22,6 @@ pub(super) struct Named {
     next_matrices_ns: u64,
 }
 
-/// What is assigned is looked at so often.
-const MATRICES_INTERVAL_NS: u64 = 1_000_000_000;
-
 impl Named {
     pub(super) fn new(hello: &Hello) -> Self {
         let known = hello.subjects.iter();
@@ -51,7 +48,7 @@ impl Named {
         if now_ns < self.next_matrices_ns && !new {
             return new;
         }
-        self.next_matrices_ns = now_ns.saturating_add(MATRICES_INTERVAL_NS);
+        self.next_matrices_ns = now_ns.saturating_add(matrix::INTERVAL_NS);
         let Some(memory) = &self.memory else {
             return new;
         };

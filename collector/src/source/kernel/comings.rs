@@ -203,7 +203,7 @@ impl KernelSource {
         if named {
             meta.guests = names.guests();
             self.meta_changed = true;
-            self.read_matrices();
+            self.next_matrices_ns = 0;
         }
     }
 

@@ -232,6 +232,7 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         log,
         meta,
         meta_changed: true,
+        next_matrices_ns: 0,
         reader,
     })
 }

@@ -27,6 +27,7 @@ use crate::source::SourceError;
 use crate::source::confine;
 use crate::source::ebpf::{EbpfRing, ProbeError, object, sys};
 use crate::source::log_lines::LogLines;
+use crate::source::matrix;
 use crate::source::memory::View;
 use crate::source::reader::{self, Reader};
 use crate::source::run::{Command, Losses, readable, ticker, wake_of};
@@ -108,6 +109,8 @@ pub(in crate::source) struct KernelSource {
     pub(super) log: LogLines,
     pub(super) meta: Meta,
     pub(super) meta_changed: bool,
+    /// When to look next at what is assigned to mdevs.
+    pub(super) next_matrices_ns: u64,
     pub(super) reader: Reader,
     /// Programs go after everything else. None where a thread has them that does not come back.
     pub(super) ebpf: Option<Ebpf>,
@@ -183,7 +186,6 @@ impl KernelSource {
         }
         self.free_tasks();
         self.find_objects();
-        self.read_matrices();
         if let (Some(places), Ok(sched)) = (
             &mut self.places,
             std::fs::read_to_string("/proc/thread-self/sched"),
@@ -395,6 +397,11 @@ impl KernelSource {
         let (now, unix) = (reader::monotonic_ns(), reader::unix_ns());
         let mut frame = self.reader.frame(&mut self.ring, now, unix, &runs);
         self.name_subjects();
+        // Once for all that are new.
+        if now >= self.next_matrices_ns {
+            self.next_matrices_ns = now.saturating_add(matrix::INTERVAL_NS);
+            self.read_matrices();
+        }
         let mut disagreements = 0;
         if let (Some(places), Some(live)) = (&self.places, &mut frame.live) {
             // Before anything is attached, there are few readings: each is of everything.
