@@ -93,19 +93,41 @@ fn late_as_early(scenario: &str, generation: &str, id: &str) {
     }
 }
 
+/// On each of these generations, at once: most of the time is waiting.
+fn everywhere(scenario: &str, generations: &[&str], id: &str) {
+    std::thread::scope(|scope| {
+        for generation in generations {
+            scope.spawn(move || late_as_early(scenario, generation, id));
+        }
+    });
+}
+
+// Every scenario on every generation on which it hangs (`expected/findings.txt`).
+
 #[test]
 fn a_deadlock_that_was_there_before() {
-    for generation in ["v5.10", "v5.13", "v5.15-rc"] {
-        late_as_early("se-start", generation, "AP001");
-    }
+    let generations = [
+        "v5.10",
+        "v5.11",
+        "v5.13",
+        "v5.15-rc",
+        "rfc-2021-06",
+        "rfc-2021-07",
+    ];
+    everywhere("se-start", &generations, "AP001");
+}
+
+#[test]
+fn a_task_that_waits_for_itself() {
+    everywhere("two-mdevs", &["rfc-2021-06", "rfc-2021-07"], "AP001");
 }
 
 #[test]
 fn a_wait_that_nobody_ends() {
-    late_as_early("lost-wakeup", "v5.13", "AP003");
+    everywhere("lost-wakeup", &["v5.13", "v5.15-rc"], "AP003");
 }
 
 #[test]
 fn a_reset_without_an_end() {
-    late_as_early("stuck-reset", "v6.6", "AP007");
+    everywhere("stuck-reset", &["v6.6", "v7.3"], "AP007");
 }
