@@ -79,21 +79,22 @@ impl Survey {
         Self::of(facts, allowed, tables, options)
     }
 
-    /// As [`Survey::new`], of this machine, whose kernel is tried while its tables are read.
+    /// As [`Survey::new`], of this machine, of whose kernel nothing is tried: files say what it should allow. For reading
+    /// memory that is enough, and what tries to attach may wait for what is stuck.
     ///
     /// # Errors
     ///
     /// If a file of the options has no types.
-    pub fn here(options: &KernelOptions) -> Result<Self, GivenTypes> {
+    pub fn untried(options: &KernelOptions) -> Result<Self, GivenTypes> {
         let facts = Facts::read(Path::new("/"));
-        let (allowed, tables) = std::thread::scope(|scope| {
-            let trials = scope.spawn(|| Allowed::probe(&facts));
-            let tables = Tables::read(&facts);
-            // Where the thread has panicked, which it has reported, what the facts say is left.
-            let allowed = trials.join().unwrap_or_else(|_| Allowed::conclude(&facts));
-            (allowed, tables)
-        });
-        Self::of(facts, allowed, tables, options)
+        let allowed = Allowed::conclude(&facts);
+        Self::new(facts, allowed, options)
+    }
+
+    /// Tries what the kernel allows, and plans anew.
+    pub fn try_out(&mut self, options: &KernelOptions) {
+        self.allowed = Allowed::probe(&self.facts);
+        self.plan = self.plan_at(options, options.level);
     }
 
     fn of(

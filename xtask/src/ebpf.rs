@@ -229,12 +229,21 @@ fn strip(object: &[u8]) -> Result<Vec<u8>, String> {
 /// The first folder of this machine whose name is in the object.
 pub fn path_inside(object: &[u8], root: &Path) -> Option<String> {
     let home = env::var_os("HOME").map(PathBuf::from);
-    [Some(root.to_path_buf()), Some(cargo_home()), home]
-        .into_iter()
-        .flatten()
-        .map(|p| p.display().to_string())
-        .filter(|p| p.len() > 1)
-        .find(|p| object.windows(p.len()).any(|w| w == p.as_bytes()))
+    let rustup_home = env::var_os("RUSTUP_HOME").map(PathBuf::from);
+    let rustup_home = rustup_home.or_else(|| Some(home.clone()?.join(".rustup")));
+    // That of the superuser is also the name of a link in /proc/PID, which programs do name.
+    let home = home.filter(|home| home != Path::new("/root"));
+    [
+        Some(root.to_path_buf()),
+        Some(cargo_home()),
+        rustup_home,
+        home,
+    ]
+    .into_iter()
+    .flatten()
+    .map(|p| p.display().to_string())
+    .filter(|p| p.len() > 1)
+    .find(|p| object.windows(p.len()).any(|w| w == p.as_bytes()))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Takes any reader; gives one line after the other. Does not know what the lines mean. Every file of a kernel that is
 //! read here is a few MB; the bounds leave an order of magnitude of room and keep a wrong file from filling the memory.
 
+use std::hash::{DefaultHasher, Hasher as _};
 use std::io::{self, BufRead, Read};
 
 /// Bytes of one line. A symbol is at most 512 bytes (`KSYM_NAME_LEN`, include/linux/kallsyms.h, since v6.1), a module's
@@ -101,6 +102,14 @@ impl Modules {
             .get(usize::from(number).checked_sub(1)?)
             .map(|name| &**name)
     }
+}
+
+/// A number by which a name is found among hundreds of thousands: sorting numbers takes a tenth of the time that sorting
+/// names takes. Different names may have the same.
+pub(super) fn key(name: &[u8]) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(name);
+    hasher.finish() as u32
 }
 
 /// `[vfio_ap]` without its brackets.

@@ -339,7 +339,7 @@ pub struct Loss {
 }
 
 /// The plan.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// Which generation it may be.
     pub generation: Detected,

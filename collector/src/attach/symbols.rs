@@ -5,14 +5,14 @@
 
 use std::io::BufRead;
 
-use super::lines::{self, Modules, ReadError, bracketed};
+use super::lines::{self, Modules, ReadError, bracketed, key};
 
 /// The symbol table.
 #[derive(Debug, Default)]
 pub struct Symbols {
     /// All names, one after the other.
     names: String,
-    /// Sorted by name, then by module and address.
+    /// Sorted by the key of the name's stem, then by name, module and address.
     entries: Vec<Entry>,
     modules: Modules,
     hidden: bool,
@@ -22,6 +22,8 @@ pub struct Symbols {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     address: u64,
+    /// Of the [`stem`].
+    key: u32,
     start: u32,
     length: u16,
     module: u16,
@@ -108,9 +110,11 @@ impl Symbols {
             !symbols.entries.is_empty() && symbols.entries.iter().all(|e| e.address == 0);
         let names = std::mem::take(&mut symbols.names);
         let of = |e: &Entry| &names[e.start as usize..][..usize::from(e.length)];
-        symbols
-            .entries
-            .sort_by(|a, b| (of(a), a.module, a.address).cmp(&(of(b), b.module, b.address)));
+        symbols.entries.sort_unstable_by(|a, b| {
+            a.key
+                .cmp(&b.key)
+                .then_with(|| (of(a), a.module, a.address).cmp(&(of(b), b.module, b.address)))
+        });
         symbols.names = names;
         Ok(symbols)
     }
@@ -145,6 +149,7 @@ impl Symbols {
         let module = self.modules.number(module);
         self.entries.push(Entry {
             address,
+            key: key(stem(name).as_bytes()),
             start,
             length,
             module,
@@ -202,10 +207,19 @@ impl Symbols {
         }
     }
 
+    /// Symbols whose names have a stem, sorted by name, and perhaps others between them.
+    fn near(&self, stem: &str) -> &[Entry] {
+        let key = key(stem.as_bytes());
+        let start = self.entries.partition_point(|e| e.key < key);
+        let rest = &self.entries[start..];
+        &rest[..rest.partition_point(|e| e.key <= key)]
+    }
+
     /// All symbols of a name, of every module.
     pub fn named<'a>(&'a self, name: &str) -> impl Iterator<Item = Symbol<'a>> {
-        let start = self.entries.partition_point(|e| self.name(e) < name);
-        let rest = &self.entries[start..];
+        let near = self.near(stem(name));
+        let start = near.partition_point(|e| self.name(e) < name);
+        let rest = &near[start..];
         let end = rest.partition_point(|e| self.name(e) <= name);
         rest[..end].iter().map(|e| self.symbol(e))
     }
@@ -252,11 +266,9 @@ impl Symbols {
     /// a function but the unlikely blocks of one.
     #[must_use]
     pub fn clones<'a>(&'a self, module: Option<&str>, name: &str) -> Vec<Found<'a>> {
-        let start = self.entries.partition_point(|e| self.name(e) <= name);
-        let mut all: Vec<Found<'a>> = self.entries[start..]
-            .iter()
+        let near = self.near(stem(name)).iter();
+        let mut all: Vec<Found<'a>> = near
             .map(|e| self.symbol(e))
-            .take_while(|s| s.name.starts_with(name))
             .filter(|s| s.module == module && s.is_function())
             .filter_map(|s| {
                 let suffix = s.name.strip_prefix(name)?;
@@ -268,6 +280,11 @@ impl Symbols {
         all.sort_by_key(|f| (f.suffix.map_or(0, rank), f.symbol.name.len()));
         all
     }
+}
+
+/// A name without what the compiler has put behind it: up to its first dot.
+fn stem(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(stem, _)| stem)
 }
 
 /// Whether a suffix is a chain of `.part.N`, `.constprop.N` and `.isra.N`.

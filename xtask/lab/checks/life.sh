@@ -15,10 +15,14 @@ for m in /sys/devices/vfio_ap/matrix/*-*-*; do
 done >$O/matrix.sysfs
 gone 60 >$O/kill.left
 
+no_workload() { ! pidof workload; }
+
 # Guests end in the middle of PQAP, their mdev is removed after them.
 measure exit record -o $O/exit.apscope
-kill -9 $busy
+# The workload's guest is a child of the process that was started here.
+kill -9 $(pidof workload)
 wait $busy
+until_true 60 no_workload
 workload cleanup
 sleep 1
 finish exit INT

@@ -12,6 +12,8 @@ use std::sync::Arc;
 
 pub use members::PathError;
 
+use super::lines::key;
+
 /// Bytes of one file. Distributions' vmlinux has 5 to 8 MB.
 pub const MAX_BYTES: usize = 64 << 20;
 
@@ -92,8 +94,8 @@ pub struct Btf {
     /// Offset of the first string here: the length of the base's strings.
     first_string: u32,
     base: Option<Arc<Btf>>,
-    /// Own structs, unions, enums, typedefs and functions that have a name, sorted by it.
-    named: Vec<u32>,
+    /// Own structs, unions, enums, typedefs and functions that have a name: its key and the type's number, sorted.
+    named: Vec<(u32, u32)>,
 }
 
 /// A type's fixed part.
@@ -295,23 +297,23 @@ impl Btf {
     }
 
     fn index(&mut self) {
-        let mut named: Vec<u32> = (self.first..self.end())
-            .filter(|id| {
-                self.get(*id).is_some_and(|(_, t)| {
-                    let kept = matches!(
-                        t.kind,
-                        kind::STRUCT
-                            | kind::UNION
-                            | kind::ENUM
-                            | kind::ENUM64
-                            | kind::TYPEDEF
-                            | kind::FUNC
-                    );
-                    kept && !self.string(t.name).is_empty()
-                })
+        let mut named: Vec<(u32, u32)> = (self.first..self.end())
+            .filter_map(|id| {
+                let (_, t) = self.get(id)?;
+                let kept = matches!(
+                    t.kind,
+                    kind::STRUCT
+                        | kind::UNION
+                        | kind::ENUM
+                        | kind::ENUM64
+                        | kind::TYPEDEF
+                        | kind::FUNC
+                );
+                let name = if kept { self.string(t.name) } else { &[] };
+                (!name.is_empty()).then(|| (key(name), id))
             })
             .collect();
-        named.sort_by(|a, b| self.name_of(*a).cmp(self.name_of(*b)));
+        named.sort_unstable();
         named.shrink_to_fit();
         self.named = named;
     }
@@ -322,12 +324,13 @@ impl Btf {
 
     /// What has this name in this file, without the base.
     fn own(&self, name: &[u8]) -> impl Iterator<Item = (u32, Type)> {
-        let start = self.named.partition_point(|id| self.name_of(*id) < name);
+        let key = key(name);
+        let start = self.named.partition_point(|(other, _)| *other < key);
         let rest = &self.named[start..];
-        let end = rest.partition_point(|id| self.name_of(*id) <= name);
-        rest[..end]
-            .iter()
-            .filter_map(|id| self.get(*id).map(|(_, t)| (*id, t)))
+        let end = rest.partition_point(|(other, _)| *other <= key);
+        let near = rest[..end].iter();
+        near.filter(move |(_, id)| self.name_of(*id) == name)
+            .filter_map(|(_, id)| self.get(*id).map(|(_, t)| (*id, t)))
     }
 
     /// All structs and unions of a name: of this file, or where it has none, of the base.
@@ -406,7 +409,7 @@ impl Btf {
     /// Bytes of memory, without the base.
     #[cfg(feature = "fuzzing")]
     pub(super) const fn memory(btf: &Self) -> usize {
-        btf.data.capacity() + 4 * (btf.types.capacity() + btf.named.capacity())
+        btf.data.capacity() + 4 * btf.types.capacity() + 8 * btf.named.capacity()
     }
 
     /// Number of types in this file.

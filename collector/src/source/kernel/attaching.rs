@@ -15,23 +15,22 @@ use probe_ebpf::abi::gate;
 
 use super::programs::{self, Attached, Misses};
 use super::run::KernelSource;
-use super::{STALLED_HINT, failed, jobs, probe_failed, sample, within_deadline};
-use crate::attach::plan::Plan;
+use super::{STALLED_HINT, failed, jobs, load, probe_failed, sample, within_deadline};
 use crate::machine::Others;
-use crate::options::KernelOptions;
+use crate::options::RunOptions;
 use crate::source::SourceError;
 use crate::source::ebpf::{Heartbeat, object, sys};
 use crate::source::log_lines::LogLines;
 use crate::source::stacks::{Stacks, Whose};
+use crate::survey::Survey;
 
 /// What is needed to attach.
 pub struct Pending {
-    pub plan: Plan,
-    pub options: KernelOptions,
-    pub tracefs: Option<PathBuf>,
-    /// The kernel measures run times of programs already.
-    pub stats_enabled: bool,
-    pub others: Others,
+    /// Of the machine, of whose kernel nothing was tried yet.
+    pub survey: Survey,
+    pub options: RunOptions,
+    /// Why this source.
+    pub reason: String,
     pub cpus: u32,
 }
 
@@ -53,23 +52,60 @@ pub struct Attachment {
 impl KernelSource {
     /// Loads and attaches what is pending, up to the level that was asked for.
     pub(super) fn attach(&mut self) -> Result<(), SourceError> {
-        let Some(pending) = self.pending.take() else {
+        let Some(mut pending) = self.pending.take() else {
             return Ok(());
         };
+        // Only now: what tries the kernel attaches, and may wait for what is stuck.
+        if pending.options.kernel.level > 0 {
+            let planned = pending.survey.plan.clone();
+            pending.survey.try_out(&pending.options.kernel);
+            if pending.survey.plan != planned {
+                pending = self.load_again(*pending)?;
+            }
+        }
         self.meta.attaching = false;
         self.meta_changed = true;
         self.attach_pending(*pending)
     }
 
+    /// Begins anew with another plan: what the programs are told of the kernel follows from it. Nothing was attached, so
+    /// nothing was counted.
+    fn load_again(&mut self, pending: Pending) -> Result<Box<Pending>, SourceError> {
+        let Pending {
+            survey,
+            options,
+            reason,
+            ..
+        } = pending;
+        let mut fresh = load(survey, &options, &reason)?;
+        fresh.reader.go_on_after(&self.reader);
+        fresh.log = std::mem::take(&mut self.log);
+        fresh.meta.start_ns = self.meta.start_ns;
+        fresh.meta.start_unix_ns = self.meta.start_unix_ns;
+        fresh.next_second = self.next_second;
+        let pending = fresh.pending.take();
+        std::mem::replace(self, fresh).end();
+        pending.ok_or_else(|| {
+            failed(
+                "cannot measure the kernel",
+                "there is nothing to attach",
+                "report this",
+            )
+        })
+    }
+
     fn attach_pending(&mut self, pending: Pending) -> Result<(), SourceError> {
         let Pending {
-            plan,
-            options: kernel,
-            tracefs,
-            stats_enabled,
-            others,
+            survey,
+            options,
             cpus,
+            ..
         } = pending;
+        let (plan, kernel, facts) = (survey.plan, options.kernel, survey.facts);
+        let tracefs = facts.tracing.tracefs.as_ref();
+        let tracefs = tracefs.map(|tracefs| PathBuf::from(&tracefs.path));
+        let stats_enabled = facts.settings.bpf_stats_enabled == Some(1);
+        let others = facts.others;
         // Given back only by what has come back.
         let Some(mut ebpf) = self.ebpf.take() else {
             return Ok(());

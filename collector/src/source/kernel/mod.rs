@@ -23,7 +23,6 @@ mod tables;
 pub(in crate::source) mod verify;
 pub(in crate::source) mod words;
 
-use std::path::PathBuf;
 
 use aya::Ebpf;
 use probe_ebpf::abi::{InstanceInfo, gate};
@@ -95,20 +94,25 @@ fn target(survey: &Survey, options: &KernelOptions) -> Result<(), SourceError> {
 /// this source.
 pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, SourceError> {
     let kernel = &options.kernel;
-    let survey = Survey::here(kernel).map_err(|e| {
+    let survey = Survey::untried(kernel).map_err(|e| {
         let (what, cause) = e.what_and_cause();
         failed(&what, cause, GivenTypes::HINT)
     })?;
     target(&survey, kernel)?;
+    load(survey, options, reason)
+}
+
+/// Loads what reads the kernel's memory, and prepares everything else for what a plan attaches later.
+fn load(survey: Survey, options: &RunOptions, reason: &str) -> Result<KernelSource, SourceError> {
+    let kernel = &options.kernel;
     let log = LogLines::default();
     let cpus = super::choose::possible_cpus();
     let Survey {
         tables,
         offsets,
         plan,
-        facts,
         ..
-    } = survey;
+    } = &survey;
     let sizes = Sizes::for_kernel(cpus, kernel, options.ring_bytes).map_err(|e| {
         failed(
             "the maps would take too much memory",
@@ -117,14 +121,14 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         )
     })?;
     let symbols = tables.symbols.as_ref().ok();
-    let config = tables::config(&plan, &offsets, symbols, &sizes);
+    let config = tables::config(plan, offsets, symbols, &sizes);
     let mut ebpf = object::load(&config, &sizes).map_err(|e| probe_failed(&e))?;
     let (back, memory) = within_deadline(ebpf, "what reads kernel memory", Kernel::new)?;
     ebpf = back;
     let memory = memory.map_err(|e| probe_failed(&e))?;
-    let has_flag = tables::has_flag(&offsets);
-    let matrix_dev = fixed::matrix_dev(&memory, &plan);
-    let fixed = fixed::locks(&memory, &offsets, &plan, kernel, matrix_dev, has_flag);
+    let has_flag = tables::has_flag(offsets);
+    let matrix_dev = fixed::matrix_dev(&memory, plan);
+    let fixed = fixed::locks(&memory, offsets, plan, kernel, matrix_dev, has_flag);
     let given = Given::all(&fixed, kernel);
     let instances = fixed::instances(&fixed, &given);
     object::add_locks(&mut ebpf, &fixed::table(&fixed, &instances))
@@ -137,15 +141,15 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     };
     let vm_list = symbol(Some("kvm"), "vm_list");
     if let Some(matrix_dev) = matrix_dev {
-        let known = vm_list.and_then(|list| objects::all_guests(&memory, &offsets, list));
-        for (lock, tgid) in objects::guests_now(&memory, &offsets, matrix_dev, known.as_deref()) {
+        let known = vm_list.and_then(|list| objects::all_guests(&memory, offsets, list));
+        for (lock, tgid) in objects::guests_now(&memory, offsets, matrix_dev, known.as_deref()) {
             object::adopt(&mut ebpf, &lock, tgid, reader::monotonic_ns())
                 .map_err(|e| probe_failed(&e))?;
         }
     }
-    object::set_entry_info(&mut ebpf, &tables::entry_info(&plan, &offsets))
+    object::set_entry_info(&mut ebpf, &tables::entry_info(plan, offsets))
         .map_err(|e| probe_failed(&e))?;
-    object::set_entry_at(&mut ebpf, &entry_addresses(&plan)).map_err(|e| probe_failed(&e))?;
+    object::set_entry_at(&mut ebpf, &entry_addresses(plan)).map_err(|e| probe_failed(&e))?;
     object::set_gate(&mut ebpf, gate::LEVEL, 0).map_err(|e| probe_failed(&e))?;
     let shared = object::map_memory(&ebpf, &sizes).map_err(|e| probe_failed(&e))?;
     let info = object::view::<InstanceInfo>(&ebpf, "INSTANCE_INFO", sizes.instances as usize)
@@ -156,7 +160,7 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     };
     let mut reader = Reader::new(shared, sizes.shards, &instances);
     reader.tasks_end();
-    let mdevs = matrix_dev.map(|matrix_dev| objects::mdevs(&memory, &offsets, matrix_dev));
+    let mdevs = matrix_dev.map(|matrix_dev| objects::mdevs(&memory, offsets, matrix_dev));
     for mdev in mdevs.into_iter().flatten() {
         reader.subjects.at(Kind::Mdev, mdev, reader::monotonic_ns());
     }
@@ -165,17 +169,17 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
     }
     // Before anything is attached: what is loaded afterwards is another one.
     let module = driver::Module::at(std::path::Path::new("/sys/module/vfio_ap"));
-    let places = verify::Places::new(&offsets);
+    let places = verify::Places::new(offsets);
     let tasks = Tasks::new(Of::Kernel, true);
-    let snapshot = Snapshot::new(&offsets, symbol, tasks.ids_are_ours());
+    let snapshot = Snapshot::new(offsets, symbol, tasks.ids_are_ours());
     let meta = frame::Meta {
         attaching: kernel.level > 0,
         reads_queues: places.is_some() && snapshot.sees_waits(),
-        ..meta(&plan, &instances, reason, &config, kernel)
+        ..meta(plan, &instances, reason, &config, kernel)
     };
     let driver = !plan.generation.candidates.is_empty();
     let watched = fixed::watched(&fixed, &instances, &given);
-    Ok(KernelSource {
+    let mut source = KernelSource {
         names: Names::default(),
         memory,
         info,
@@ -207,7 +211,7 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
             .filter(|lock| objects::is_drivers(lock.class))
             .map(|lock| lock.address)
             .collect(),
-        driver_entries: driver_entries(&plan),
+        driver_entries: driver_entries(plan),
         generation: plan.generation.clone(),
         edges: Vec::new(),
         edges_complete: true,
@@ -215,26 +219,22 @@ pub(super) fn start(options: &RunOptions, reason: &str) -> Result<KernelSource, 
         next_second: 0,
         last_frame_ns: reader::monotonic_ns(),
         ebpf: Some(ebpf),
-        pending: Some(Box::new(Pending {
-            plan,
-            options: kernel.clone(),
-            tracefs: facts
-                .tracing
-                .tracefs
-                .as_ref()
-                .map(|tracefs| PathBuf::from(&tracefs.path)),
-            stats_enabled: facts.settings.bpf_stats_enabled == Some(1),
-            others: facts.others,
-            cpus,
-        })),
-        offsets,
+        pending: None,
+        offsets: offsets.clone(),
         ring,
         log,
         meta,
         meta_changed: true,
         next_matrices_ns: 0,
         reader,
-    })
+    };
+    source.pending = Some(Box::new(Pending {
+        survey,
+        options: options.clone(),
+        reason: reason.to_owned(),
+        cpus,
+    }));
+    Ok(source)
 }
 
 /// Does something with the programs on a thread that may be given up, together with them.

@@ -124,7 +124,7 @@ impl KernelSource {
         mut commands: mpsc::UnboundedReceiver<Command>,
         frames: &mpsc::Sender<Arc<Frame>>,
     ) -> Result<(), SourceError> {
-        let wake = wake_of(&self.ring);
+        let mut wake = wake_of(&self.ring);
         let mut interval = interval;
         let mut ticks = ticker(interval.min(BETWEEN_READINGS));
         let mut losses = Losses::default();
@@ -155,6 +155,8 @@ impl KernelSource {
             // What is stuck was stuck before anything was attached, and is known by now.
             if readings == READINGS_BEFORE {
                 self.attach()?;
+                // Another plan may have brought another ring.
+                wake = wake_of(&self.ring);
                 self.last_frame_ns = reader::monotonic_ns();
                 ticks = ticker(interval);
             }

@@ -159,6 +159,11 @@ impl Reader {
         }
     }
 
+    /// The next frame is the one after those of another reader.
+    pub fn go_on_after(&mut self, other: &Self) {
+        self.number = other.number;
+    }
+
     /// Stacks of long waits and holds are read and named.
     pub fn read_stacks(&mut self, stacks: Stacks) {
         self.stacks = Some(stacks);

@@ -19,8 +19,8 @@ pub struct Evidence<'a> {
     pub folder: PathBuf,
     /// apscope of this machine.
     pub apscope: PathBuf,
-    /// The folder of the emulated driver's lock sequences.
-    pub sequences: PathBuf,
+    /// The checkout.
+    pub root: PathBuf,
 }
 
 impl Evidence<'_> {
@@ -83,11 +83,12 @@ impl Evidence<'_> {
     }
 }
 
-fn run(command: &mut Command, codes: &[i32]) -> Result<String, Failure> {
+/// What a program of this machine prints, if it ends with one of these codes.
+pub fn run(command: &mut Command, codes: &[i32]) -> Result<String, Failure> {
     let output = command
         .stdin(Stdio::null())
         .output()
-        .map_err(|e| Failure::new("running apscope").cause(e.to_string()))?;
+        .map_err(|e| Failure::new(format!("running {command:?}")).cause(e.to_string()))?;
     let code = output.status.code();
     if code.is_some_and(|code| codes.contains(&code)) {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -96,7 +97,8 @@ fn run(command: &mut Command, codes: &[i32]) -> Result<String, Failure> {
         .cause(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
-fn parse(name: &str, text: &str) -> Result<Value, Failure> {
+/// A text that is JSON.
+pub fn parse(name: &str, text: &str) -> Result<Value, Failure> {
     serde_json::from_str(text)
         .map_err(|e| Failure::new(format!("{name} is not JSON")).cause(e.to_string()))
 }

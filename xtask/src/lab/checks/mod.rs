@@ -14,6 +14,7 @@ mod plan;
 pub mod processes;
 mod reset;
 mod sequences;
+mod snapshots;
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -106,7 +107,7 @@ pub const LIBRARY: &str = include_str!("../../../lab/checks/lib.sh");
 const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// All starts, in the order in which they are made.
-pub const BOOTS: [Boot; 7] = [
+pub const BOOTS: [Boot; 8] = [
     Boot {
         name: "trace",
         script: include_str!("../../../lab/checks/trace.sh"),
@@ -132,6 +133,16 @@ pub const BOOTS: [Boot; 7] = [
         repeated: false,
     },
     Boot {
+        name: "snapshots",
+        script: include_str!("../../../lab/checks/snapshots.sh"),
+        // The oldest driver, and the newest, whose lists of waiters differ.
+        is_for: |kernel| ["5.10", "7.2"].contains(&kernel.name.as_str()),
+        shim: &[],
+        deadline: DEADLINE,
+        judges: &[("snapshots", snapshots::judge)],
+        repeated: false,
+    },
+    Boot {
         name: "reset",
         script: include_str!("../../../lab/checks/reset.sh"),
         // Before Linux 6.6 a reset is given up after a few polls.
@@ -148,7 +159,7 @@ pub const BOOTS: [Boot; 7] = [
         shim: &["uv=1"],
         deadline: DEADLINE,
         judges: &[("deadlock", hang::judge)],
-        repeated: false,
+        repeated: true,
     },
     Boot {
         name: "lockdep",

@@ -112,7 +112,8 @@ const BACKPORT_6_1: (&str, &str) = (
 /// Judges the trace.
 pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
     let path = evidence
-        .sequences
+        .root
+        .join("collector/src/emulator/sequences")
         .join(format!("{}.txt", evidence.generation()));
     let text = fs::read_to_string(&path).map_err(|e| Failure::file("reading", &path, &e))?;
     let mut written = parse(&text);

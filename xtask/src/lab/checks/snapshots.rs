@@ -1,0 +1,69 @@
+//! A busy guest, read from the kernel's memory a thousand times, against what probes saw at the same time.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::evidence::{number, parse, run};
+use super::{Evidence, Findings};
+use crate::failure::Failure;
+use crate::process;
+
+/// Fewest snapshots.
+const SNAPSHOTS: u64 = 1000;
+
+/// Judges the two recordings.
+pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
+    for (what, code) in [
+        ("workload", "workload.code"),
+        ("snapshots", "snapshots.code"),
+    ] {
+        let what = format!("{what}: exit code");
+        findings.equal(what, &evidence.code(code)?, &0);
+    }
+    super::counts::exact(&evidence.export("traced.apscope")?, findings);
+    let compared = compare(evidence)?;
+    let snapshots = number(&compared, "compared");
+    findings.add(
+        "snapshots while probes saw everything",
+        snapshots >= SNAPSHOTS,
+        snapshots.to_string(),
+    );
+    for (kind, what) in [
+        ("holds", "owners that snapshots named were owners"),
+        ("waits", "waiters that snapshots named were waiters"),
+    ] {
+        let facts = &compared[kind];
+        let [seen, by_chance, contradicted] =
+            ["seen", "by_chance", "contradicted"].map(|name| number(facts, name));
+        // A comparison that would also succeed at another time says nothing.
+        findings.add(
+            what,
+            contradicted == 0 && seen > 0 && by_chance < seen,
+            format!(
+                "{seen} were, {contradicted} were not {}; at another time {by_chance} would have been",
+                facts["first"]
+            ),
+        );
+    }
+    findings.equal(
+        "mutexes and writers' locks with two owners",
+        &number(&compared, "two_owners"),
+        &0,
+    );
+    let left = evidence.text("traced.left")?;
+    findings.equal("events and processes left behind", &left.trim(), &"0 0");
+    Ok(())
+}
+
+/// What the collector's example says of the two recordings.
+fn compare(evidence: &Evidence) -> Result<Value, Failure> {
+    let mut command = process::cargo_here();
+    command
+        .current_dir(&evidence.root)
+        .args(["run", "--quiet", "--package", "apscope-collector"])
+        .args(["--example", "snapshots_agree", "--"])
+        .args(["snapshots.apscope", "traced.apscope"].map(|name| evidence.folder.join(name)))
+        .stdin(Stdio::null());
+    parse("the comparison", &run(&mut command, &[0])?)
+}
