@@ -62,7 +62,7 @@ pub fn heat(map: &Map, column_ns: u64, elapsed_ns: u64, class: &str) -> Option<M
             }
             text.tick x=(LEFT) y=(at(height - 5.0)) { "values in a cell" }
             @for (n, count) in shades.into_iter().enumerate() {
-                @let x = LEFT + 92.0 + n as f64 * SHADE;
+                @let x = LEFT + 104.0 + n as f64 * SHADE;
                 rect class=(class) x=(at(x)) y=(at(height - 13.0)) width="12" height=(at(ROW)) fill-opacity=(shade(count)) {}
                 text.tick x=(at(x + 15.0)) y=(at(height - 5.0)) { (short(count)) }
             }
