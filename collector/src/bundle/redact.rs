@@ -326,7 +326,9 @@ mod tests {
         // And the text says the same as before.
         let parse = |text: &str| {
             let mut tasks = crate::diagnose::stacks::text::parse(text).tasks;
-            tasks.iter_mut().for_each(|task| task.comm.clear());
+            for task in &mut tasks {
+                task.comm.clear();
+            }
             format!("{tasks:?}")
         };
         let hidden = names.stacks(text);

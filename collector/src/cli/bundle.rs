@@ -114,7 +114,7 @@ pub(super) fn run(args: &BundleArgs, globals: &Globals) -> Result<ExitCode, Fail
         limit: taken.limit,
     };
     let incomplete = taken.failed.clone();
-    let concluded = Job::start(CONCLUDE, move || taken.conclude(CONCLUDE)).wait();
+    let concluded = Job::start(CONCLUDE, move || Ok(taken.conclude(CONCLUDE))).wait();
     let labelled = |text: Vec<u8>| {
         let mut all = format!("# driver: {driver}\n").into_bytes();
         all.extend(text);
@@ -139,17 +139,17 @@ pub(super) fn run(args: &BundleArgs, globals: &Globals) -> Result<ExitCode, Fail
         taken: Vec::new(),
         items: Vec::new(),
     };
-    files.add(names::DIAGNOSIS, diagnosis.map(&labelled), Kind::Hidden);
+    files.add(names::DIAGNOSIS, diagnosis.map(labelled), Kind::Hidden);
     files.add(names::DIAGNOSIS_JSON, diagnosis_json, Kind::Hidden);
-    files.add(names::DOCTOR, doctor_text.map(&labelled), Kind::Prose);
+    files.add(names::DOCTOR, doctor_text.map(labelled), Kind::Prose);
     files.add(names::DOCTOR_JSON, doctor_json, Kind::Document);
     files.add(names::FRAMES, recording, Kind::Hidden);
     if let (Some(why), Some(item)) = (incomplete, files.items.last_mut()) {
         item.why = Some(why);
     }
     let stacks = stacks.map(String::into_bytes);
-    files.add(names::STACKS, stacks.map(&labelled), Kind::Stacks);
-    files.add(names::HUNG_TASKS, hung.map(&labelled), Kind::Stacks);
+    files.add(names::STACKS, stacks.map(labelled), Kind::Stacks);
+    files.add(names::HUNG_TASKS, hung.map(labelled), Kind::Stacks);
     files.add(names::BUILD_IDS, builds.wait(), Kind::Nameless);
     files.add(names::SYSCTLS, sysctls.wait(), Kind::Nameless);
     let manifest = Manifest {

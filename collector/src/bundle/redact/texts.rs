@@ -66,6 +66,9 @@ pub(super) fn replace(text: &str, name: &str, hidden: &str) -> String {
     out
 }
 
+/// Whether a name has ended, by what follows it.
+type Ends = fn(&str) -> bool;
+
 /// Replaces the name of a thread in a line where the kernel writes one; `None` where it is in no such place.
 ///
 /// `INFO: task NAME:12 blocked`, `owned by task NAME:12` (kernel/hung_task.c), `task:NAME state:D` (sched_show_task()) and,
@@ -73,7 +76,7 @@ pub(super) fn replace(text: &str, name: &str, hidden: &str) -> String {
 pub(super) fn replace_thread(line: &str, name: &str, hidden: &str) -> Option<String> {
     let mut found = false;
     let mut line = line.to_owned();
-    let ends: [(&str, fn(&str) -> bool); 4] = [
+    let ends: [(&str, Ends); 4] = [
         ("task ", |rest| rest.starts_with(':')),
         ("task:", starts_blank),
         ("Comm: ", starts_blank),

@@ -173,7 +173,7 @@ impl Taken {
     }
 
     /// The diagnosis of what was taken.
-    pub fn conclude(&self, limit: Duration) -> Result<Concluded, String> {
+    pub fn conclude(&self, limit: Duration) -> Concluded {
         let begun = Instant::now();
         let report = self.case.report();
         let whole = self.check();
@@ -188,7 +188,7 @@ impl Taken {
                 limit,
             }
         };
-        Ok(Concluded {
+        Concluded {
             verdict: report.verdict.to_string(),
             text: timed(&|| Ok(text::render(&report, &self.case.model).into_bytes())),
             json: timed(&|| {
@@ -198,7 +198,7 @@ impl Taken {
                     .map_err(|error| error.to_string())?;
                 Ok(json)
             }),
-        })
+        }
     }
 
     /// Hides the names in all frames, and looks at what they say anew.
