@@ -117,6 +117,16 @@ fn a_bundle_of_a_deadlock_is_diagnosed_anywhere() {
         let file = item["file"].as_str().unwrap();
         assert_eq!(item["taken"], files.contains_key(file), "{file}");
         assert!(item["taken"] == true || item["why"].is_string(), "{file}");
+        assert!(item["deadline_ms"].as_u64() > Some(0), "{file}");
+    }
+    // Each item has its own time: frames take what was asked for, what is concluded from them does not.
+    let took = |file| {
+        let item = items.iter().find(|item| item["file"] == file).unwrap();
+        item["took_ms"].as_u64().unwrap()
+    };
+    assert!(took(names::FRAMES) >= 6000);
+    for file in [names::DIAGNOSIS, names::DIAGNOSIS_JSON, names::SYSCTLS] {
+        assert!(took(file) < took(names::FRAMES), "{file}");
     }
     for file in [names::DIAGNOSIS, names::DOCTOR] {
         assert!(contains(&files[file], "driver: EMULATED"), "{file}");

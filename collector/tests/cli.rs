@@ -279,6 +279,43 @@ fn a_recording_is_not_written_over_by_what_is_made_of_it() {
 }
 
 #[test]
+fn options_that_say_how_to_measure_are_refused_with_a_recording() {
+    let folder = TempDir::new().unwrap();
+    recording(&folder, "a", &run(25));
+    for (command, option) in [
+        ("export a --format json -o -", "--scenario hotplug"),
+        ("export a --format json -o -", "--duration 5s"),
+        ("export a --format json -o -", "--connect unix:/x"),
+        ("report a -o -", "--level 0"),
+        ("diagnose a", "--generation v5.13"),
+        ("diagnose a", "--probe ebpf"),
+        ("a", "--lock 1000"),
+    ] {
+        let arguments: Vec<&str> = command.split(' ').chain(option.split(' ')).collect();
+        let [error, cause, hint] = fails(folder.path(), &arguments);
+        let name = option.split(' ').next().unwrap();
+        assert_eq!(error, format!("{name} cannot be applied to a"));
+        assert!(cause.contains("was measured when"), "{cause}");
+        assert!(hint.contains("without"), "{hint}");
+    }
+    // All of them are named.
+    let [error, ..] = fails(
+        folder.path(),
+        &[
+            "diagnose",
+            "a",
+            "--guests",
+            "2",
+            "--seed",
+            "9",
+            "--interval",
+            "1s",
+        ],
+    );
+    assert_eq!(error, "--seed, --guests, --interval cannot be applied to a");
+}
+
+#[test]
 fn a_damaged_recording_gives_what_is_before_the_damage() {
     let folder = TempDir::new().unwrap();
     let file = recording(&folder, "a", &run(25));

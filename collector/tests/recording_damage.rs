@@ -189,3 +189,109 @@ fn a_hostile_file_takes_neither_memory_nor_time_without_bounds() {
     let (frames, errors, _) = read(&bytes);
     assert!(frames.is_empty() && errors.len() == 1);
 }
+
+#[test]
+fn a_file_without_its_beginning_is_known_by_its_first_flush() {
+    let frames = run(43);
+    let whole = record(&frames);
+    let (first, ..) = read(&whole[20..]);
+    assert_sound(&first, &frames, "without the header");
+    assert_eq!(first.len(), frames.len());
+    let mut random = Random(5);
+    for _ in 0..200 {
+        let missing = 1 + random.below(whole.len() / 2);
+        let what = format!("{missing} bytes are missing");
+        // Cut off, or something else in their place.
+        let other: Vec<u8> = (0..random.below(2) * missing)
+            .map(|_| random.below(256) as u8)
+            .collect();
+        let bytes = [&other[..], &whole[missing..]].concat();
+        let (back, errors, skipped) = read(&bytes);
+        assert_sound(&back, &frames, &what);
+        assert!(!back.is_empty(), "{what}: {errors:?}");
+        let last = back.last().map(|frame| frame.number);
+        assert_eq!(last, frames.last().map(|frame| frame.number), "{what}");
+        // Each byte was either of a flush that was read, or told; the header as the first byte of nothing.
+        assert!(
+            matches!(
+                errors[..],
+                [ReadError::Damaged {
+                    offset: 0,
+                    frames: 0,
+                    ..
+                }]
+            ),
+            "{what}: {errors:?}"
+        );
+        if other.is_empty() && missing > 20 {
+            assert!(missing + skipped as usize <= whole.len(), "{what}");
+        }
+        // What came before the first frame is missing, and that is known.
+        let mut model = Model::default();
+        for frame in &back {
+            model.apply(frame);
+        }
+        let from_start = back[0].number == 0;
+        assert_eq!(model.detail_from.is_none(), from_start, "{what}");
+    }
+}
+
+#[test]
+fn what_only_looks_like_a_flush_is_no_recording() {
+    let zst = |content: &[u8]| zstd::stream::encode_all(content, 1).unwrap();
+    let frames = run(3);
+    // Frames as a recording has them, but of no run, or with something behind them.
+    let message = |frame: &Frame| prost::Message::encode_length_delimited_to_vec(frame);
+    let mut nowhere = frames[0].clone();
+    nowhere.meta = nowhere.meta.map(|meta| apscope_collector::frame::Meta {
+        source: "elsewhere".into(),
+        ..meta
+    });
+    let more = [&message(&frames[0])[..], &[0xff, 0xff, 0xff]].concat();
+    for content in [
+        zst(b"not frames"),
+        zst(&[]),
+        zst(&message(&frames[1])),
+        zst(&message(&nowhere)),
+        zst(&more),
+        vec![0; 100_000],
+    ] {
+        let (back, errors, _) = read(&content);
+        assert!(back.is_empty());
+        assert!(
+            matches!(errors[..], [ReadError::NotARecording { .. }]),
+            "{errors:?}"
+        );
+    }
+    // And this is one.
+    let (back, errors, skipped) = read(&zst(&message(&frames[0])));
+    assert_eq!((back.len(), errors.len(), skipped), (1, 1, 0));
+}
+
+#[test]
+fn details_are_whole_behind_the_hole_and_not_behind_the_next_totals() {
+    // The totals are repeated each sixteenth flush.
+    let frames = run(16 * 2 * IN_A_FLUSH as u64 + 1);
+    let whole = record(&frames);
+    let mut bytes = whole.clone();
+    let at = whole.len() / 8;
+    bytes[at] ^= 0x10;
+    let (back, errors, _) = read(&bytes);
+    assert_eq!(errors.len(), 1);
+    let totals = back.iter().position(|frame| frame.base.is_some());
+    let totals = totals.expect("totals behind the hole");
+    let behind = back
+        .iter()
+        .zip(back.iter().skip(1))
+        .find(|(a, b)| b.number > a.number + 1)
+        .map(|(_, behind)| behind.clone())
+        .expect("a hole");
+    assert!(behind.number < back[totals].number);
+    let mut model = Model::default();
+    for frame in &back {
+        model.apply(frame);
+    }
+    let from = model.detail_from.expect("something is missing");
+    assert_eq!((from.number, from.at_ns), (behind.number, behind.at_ns));
+    assert!(model.loss.exact());
+}

@@ -351,6 +351,32 @@ fn the_configuration_is_read_again_and_a_bad_one_changes_nothing() {
 }
 
 #[test]
+fn a_backend_that_does_not_answer_delays_no_end_and_what_is_lost_is_said() {
+    let place = Place::new();
+    // It accepts, by its backlog, and says nothing.
+    let backend = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = backend.local_addr().unwrap().port();
+    let daemon = Daemon::start(
+        &place,
+        &format!("--guests 1 --otlp http://127.0.0.1:{port}"),
+    );
+    let said = daemon.stop();
+    assert!(
+        said.contains("has not taken the last export: no answer within 3 s of the end"),
+        "{said}"
+    );
+    assert!(said.contains("lost: the last totals"), "{said}");
+    // And one that is not there.
+    drop(backend);
+    let daemon = Daemon::start(
+        &place,
+        &format!("--guests 1 --otlp http://127.0.0.1:{port}"),
+    );
+    let said = daemon.stop();
+    assert!(said.contains("has not taken the last export"), "{said}");
+}
+
+#[test]
 fn errors_say_what_to_try() {
     let place = Place::new();
     for (arguments, said) in [

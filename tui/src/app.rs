@@ -12,7 +12,6 @@ use std::time::Duration;
 use apscope_collector::cli::Failure;
 use apscope_collector::frame::Frame;
 use apscope_collector::options::RunOptions;
-use apscope_collector::source::leave::detach_in_background;
 use apscope_collector::source::{Session, SourceError, link_changed};
 use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{Event, EventStream};
@@ -71,10 +70,7 @@ pub fn run(options: &RunOptions, limits: Limits, settings: Settings) -> Result<(
     // Before the terminal is taken: errors, and the time this takes, belong to the ordinary screen.
     let session = Session::start(options)?;
     let app = App::with(settings, options.interval);
-    let result = watch(app, Feed::Live(session), limits);
-    // The prompt comes back now, and not when the kernel has detached the last probe.
-    detach_in_background();
-    result
+    watch(app, Feed::Live(session), limits)
 }
 
 /// Runs the dashboard on a recording.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use apscope_collector::cli::{self, Color, Failure, Globals};
+use apscope_collector::source::leave::detach_in_background;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::{self, Limits};
@@ -142,7 +143,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Config(args)) => configuration(&args),
         Some(Command::Screenshot(args)) => screenshot::run(&args).map(|()| ExitCode::SUCCESS),
     };
-    result.unwrap_or_else(|failure| failure.report())
+    let code = result.unwrap_or_else(|failure| failure.report());
+    // The prompt comes back now, and not when the kernel has detached the last probe.
+    detach_in_background();
+    code
 }
 
 fn top(globals: &Globals, args: &TopArgs) -> Result<ExitCode, Failure> {
@@ -166,6 +170,8 @@ fn top(globals: &Globals, args: &TopArgs) -> Result<ExitCode, Failure> {
 }
 
 fn replay(globals: &Globals, args: &ReplayArgs) -> Result<ExitCode, Failure> {
+    // How long to show it, and how often to draw.
+    globals.only_read(&args.file, &["--duration", "--interval"])?;
     if let Some(reason) = terminal::unsuitable() {
         return Err(Failure::new(
             "the recording cannot be shown here",

@@ -17,6 +17,19 @@ pub struct Done<T> {
     pub result: Result<T, String>,
     /// How long it took.
     pub took: Duration,
+    /// How long it might have taken.
+    pub limit: Duration,
+}
+
+impl<T> Done<T> {
+    /// The same work, with something else made of what it gave.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Done<U> {
+        Done {
+            result: self.result.map(make),
+            took: self.took,
+            limit: self.limit,
+        }
+    }
 }
 
 impl<T: Send + 'static> Job<T> {
@@ -47,7 +60,11 @@ impl<T: Send + 'static> Job<T> {
     pub fn wait(self) -> Done<T> {
         let left = self.limit.saturating_sub(self.begun.elapsed());
         match self.answer.recv_timeout(left) {
-            Ok((result, took)) => Done { result, took },
+            Ok((result, took)) => Done {
+                result,
+                took,
+                limit: self.limit,
+            },
             Err(error) => Done {
                 result: Err(match error {
                     RecvTimeoutError::Timeout => format!(
@@ -57,6 +74,7 @@ impl<T: Send + 'static> Job<T> {
                     RecvTimeoutError::Disconnected => "its thread ended without an answer".into(),
                 }),
                 took: self.begun.elapsed(),
+                limit: self.limit,
             },
         }
     }

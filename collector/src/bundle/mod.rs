@@ -62,7 +62,7 @@ pub struct Manifest {
     pub bundle: u32,
     /// Version of apscope that wrote it.
     pub version: String,
-    /// The driver that was measured: `EMULATED`, `KERNEL`, or `none`.
+    /// The driver that was measured: `EMULATED` or `kernel`, as in every export, or `none`.
     pub driver: String,
     /// The verdict, in one line.
     pub verdict: String,
@@ -89,6 +89,9 @@ pub struct Item {
     pub taken: bool,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
+    /// How long it may take before it is given up, in milliseconds; 0 in bundles of versions that did not say so.
+    #[serde(default)]
+    pub deadline_ms: u64,
     /// Why it is not there, or what of it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,

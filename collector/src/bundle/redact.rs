@@ -2,9 +2,11 @@
 //! kept nowhere: the same name is the same hash everywhere in one bundle, and another one in the next.
 //!
 //! Functions, lock classes, numbers of processes and times stay. Two passes: [`Names::learn`] each frame, then
-//! [`Names::hide`] in each; a text is searched for every name that was learned.
+//! [`Names::hide`] in each. A frame has names in members of their own; `texts` says where they are in a text.
 
-use std::collections::BTreeMap;
+mod texts;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -32,6 +34,8 @@ pub enum Of {
 pub struct Names {
     salt: [u8; 16],
     known: BTreeMap<String, String>,
+    /// Words that stay in prose, whoever is called so.
+    words: BTreeSet<&'static str>,
 }
 
 impl Names {
@@ -46,6 +50,7 @@ impl Names {
         Ok(Self {
             salt,
             known: BTreeMap::new(),
+            words: texts::words(),
         })
     }
 
@@ -158,17 +163,63 @@ impl Names {
         }
     }
 
-    /// A text in which no learned name is left: the longest are replaced first.
+    /// Prose in which no learned name is left, except those that are words of its own or numbers. The longest are
+    /// replaced first.
     pub fn text(&self, text: &str) -> String {
-        let mut names: Vec<(&String, &String)> = self.known.iter().collect();
-        names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
         let mut text = text.to_owned();
-        for (name, hidden) in names {
-            if text.contains(name.as_str()) {
-                text = replace_words(&text, name, hidden);
+        for (name, hidden) in self.longest_first() {
+            let stays = texts::is_number(name) || self.words.contains(name.as_str());
+            if !stays && text.contains(name.as_str()) {
+                text = texts::replace(&text, name, hidden);
             }
         }
         text
+    }
+
+    /// A text with stacks: names of threads are hidden where the kernel writes them, and all names in what is neither
+    /// that nor a function on a stack.
+    pub fn stacks(&self, text: &str) -> String {
+        let names = self.longest_first();
+        let mut out = String::with_capacity(text.len());
+        for line in text.split_inclusive('\n') {
+            let line = line.to_owned();
+            if texts::is_frame(&line) {
+                out.push_str(&line);
+                continue;
+            }
+            // What `[  12.345678] ` and other prefixes are, the reader of such texts knows.
+            let content = crate::diagnose::stacks::text::content(&line).len();
+            let start = line.trim_end().len().saturating_sub(content);
+            let (prefix, mut content) = (line[..start].to_owned(), line[start..].to_owned());
+            for (name, hidden) in &names {
+                if let Some(changed) = texts::replace_thread(&content, name, hidden) {
+                    content = changed;
+                }
+            }
+            out.push_str(&prefix);
+            out.push_str(&self.text(&content));
+        }
+        out
+    }
+
+    /// A JSON document that apscope made of what a machine says: names are hidden in its sentences and paths. Keys and other
+    /// values of one word stay.
+    ///
+    /// # Errors
+    ///
+    /// It is no JSON.
+    pub fn json(&self, document: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+        let mut value = serde_json::from_slice(document)?;
+        texts::sentences(&mut value, &|text| self.text(text));
+        let mut document = serde_json::to_vec_pretty(&value)?;
+        document.push(b'\n');
+        Ok(document)
+    }
+
+    fn longest_first(&self) -> Vec<(&String, &String)> {
+        let mut names: Vec<(&String, &String)> = self.known.iter().collect();
+        names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+        names
     }
 }
 
@@ -181,29 +232,6 @@ fn edges(frame: &Frame) -> impl Iterator<Item = &Edge> {
 /// Class and owner in the name of an instance: `kvm->lock[guest-3]`.
 fn owner(name: &str) -> Option<(&str, &str)> {
     name.strip_suffix(']')?.split_once('[')
-}
-
-/// Replaces a name where it stands alone: a thread called `a` is not in every word.
-fn replace_words(text: &str, name: &str, hidden: &str) -> String {
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    let mut before: Option<char> = None;
-    while let Some(at) = rest.find(name) {
-        let (head, tail) = rest.split_at(at);
-        let after = tail[name.len()..].chars().next();
-        let previous = head.chars().next_back().or(before);
-        let joins = |outer: Option<char>, inner: Option<char>| {
-            outer.is_some_and(is_word) && inner.is_some_and(is_word)
-        };
-        let part = joins(previous, name.chars().next()) || joins(after, name.chars().next_back());
-        out.push_str(head);
-        out.push_str(if part { name } else { hidden });
-        before = name.chars().next_back();
-        rest = &tail[name.len()..];
-    }
-    out.push_str(rest);
-    out
 }
 
 #[cfg(test)]
@@ -227,10 +255,84 @@ mod tests {
     #[test]
     fn a_short_name_is_replaced_where_it_stands_alone() {
         let mut names = Names::new().unwrap();
-        let a = names.name(Of::Thread, "a");
+        let q = names.name(Of::Thread, "q");
         assert_eq!(
-            names.text("a task, a_b, (a)"),
-            format!("{a} task, a_b, ({a})")
+            names.text("q task, q_b, (q)"),
+            format!("{q} task, q_b, ({q})")
         );
+    }
+
+    #[test]
+    fn words_and_numbers_stay_in_prose() {
+        let mut names = Names::new().unwrap();
+        names.name(Of::Host, "kernel");
+        for name in ["5", "0/0", "lock", "assign_adapter_store"] {
+            names.name(Of::Thread, name);
+        }
+        let alice = names.name(Of::Host, "alice");
+        assert_eq!(
+            names.text(
+                "the kernel 5.10 of alice.example holds kvm->lock in assign_adapter_store for 5 s"
+            ),
+            format!(
+                "the kernel 5.10 of {alice}.example holds kvm->lock in assign_adapter_store for 5 s"
+            )
+        );
+    }
+
+    #[test]
+    fn only_sentences_of_a_document_are_prose() {
+        let mut names = Names::new().unwrap();
+        names.name(Of::Host, "kernel");
+        let alice = names.name(Of::Host, "alice");
+        let document = br#"{"kernel": {"alice": "kernel"}, "n": [1, "alice", "types of alice, of the kernel"]}"#;
+        let changed: serde_json::Value =
+            serde_json::from_slice(&names.json(document).unwrap()).unwrap();
+        assert_eq!(
+            changed,
+            serde_json::json!({
+                "kernel": { "alice": "kernel" },
+                "n": [1, "alice", format!("types of {alice}, of the kernel")],
+            })
+        );
+        assert!(names.json(b"{").is_err());
+    }
+
+    #[test]
+    fn threads_are_hidden_where_the_kernel_names_them() {
+        let text = "\
+[    2.000000] INFO: task task:72 blocked for more than 10 seconds.
+[    2.000001]       Not tainted 5.10.223 #1
+[    2.000002] task:5 5   state:D stack: 0 pid: 72
+[    2.000003] Call Trace:
+[    2.000004]  [<00000000a>] schedule+0x2a/0x8c0
+[    2.000005] INFO: task 5 5:72 is blocked on a mutex likely owned by task schedule:5.
+[    2.000006] schedule        D    0  5      1 0x00000000
+==> /proc/5/task/5/stack <==
+";
+        let mut names = Names::new().unwrap();
+        names.learn_text(text);
+        let five = names.name(Of::Thread, "5 5");
+        let schedule = names.name(Of::Thread, "schedule");
+        let task = names.name(Of::Thread, "task");
+        names.name(Of::Thread, "5");
+        let expected = text
+            .replace("task task:72", &format!("task {task}:72"))
+            .replace("task:5 5 ", &format!("task:{five} "))
+            .replace("task 5 5:", &format!("task {five}:"))
+            .replace("task schedule:5", &format!("task {schedule}:5"))
+            .replace("] schedule  ", &format!("] {schedule}  "));
+        assert_eq!(names.stacks(text), expected);
+        // And the text says the same as before.
+        let parse = |text: &str| {
+            let mut tasks = crate::diagnose::stacks::text::parse(text).tasks;
+            for task in &mut tasks {
+                task.comm.clear();
+            }
+            format!("{tasks:?}")
+        };
+        let hidden = names.stacks(text);
+        let same = hidden.replace(&schedule, "schedule").replace(&task, "task");
+        assert_eq!(parse(&same.replace(&five, "5 5")), parse(text));
     }
 }

@@ -1,10 +1,9 @@
 //! `bundle`: everything that a support case needs, in one file and within 20 s, also on a host that hangs.
 
-use std::io::Cursor;
+mod taken;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -15,16 +14,11 @@ use super::{Failure, Globals, run_options};
 use crate::bundle::job::{Done, Job};
 use crate::bundle::redact::{Names, Of};
 use crate::bundle::{Archive, Item, Manifest, VERSION, host, names};
-use crate::diagnose::{Case, text};
 use crate::doctor::{Report, Style};
-use crate::export::json::{Document, Origin, rfc3339};
-use crate::frame::Frame;
+use crate::export::driver;
+use crate::export::json::rfc3339;
 use crate::machine::{Allowed, Facts};
-use crate::model::query;
 use crate::options::RunOptions;
-use crate::recording::{Flush, Packer, Reader, header};
-use crate::source::leave::detach_in_background;
-use crate::source::{Session, Stopper};
 
 /// Frames are taken for so long where nothing else is said.
 const FRAMES: Duration = Duration::from_secs(10);
@@ -34,8 +28,8 @@ const FRAMES_END: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_secs(4);
 /// What reading stacks may take.
 const STACKS: Duration = Duration::from_secs(2);
-/// Bytes of compressed frames that are taken.
-const MAX_FRAMES: u64 = 64 << 20;
+/// What a diagnosis of the frames may take.
+const CONCLUDE: Duration = Duration::from_secs(2);
 
 /// Arguments of `bundle`.
 #[derive(Debug, Clone, PartialEq, Args)]
@@ -82,7 +76,7 @@ pub(super) fn run(args: &BundleArgs, globals: &Globals) -> Result<ExitCode, Fail
         "taking frames for {} ...",
         humantime::format_duration(duration)
     ));
-    let mut taken = take(&options, duration, begun + FRAMES_END);
+    let mut taken = taken::take(&options, duration, begun + FRAMES_END);
     say("taking stacks ...");
     let tasks = taken.tasks();
     let stacks = Job::start(STACKS, move || host::stacks(&tasks)).wait();
@@ -110,20 +104,34 @@ pub(super) fn run(args: &BundleArgs, globals: &Globals) -> Result<ExitCode, Fail
             taken.fail(error);
         }
     }
-    let emulated = query::emulated(&taken.case.model);
-    let driver = match &taken.case.model.meta {
-        None => "none",
-        Some(_) if emulated => "EMULATED",
-        Some(_) => "KERNEL",
+    let driver = match driver(&taken.case.model) {
+        "" => "none",
+        driver => driver,
     };
+    let recording = Done {
+        result: taken.recording(),
+        took: taken.took,
+        limit: taken.limit,
+    };
+    let incomplete = taken.failed.clone();
+    let concluded = Job::start(CONCLUDE, move || Ok(taken.conclude(CONCLUDE))).wait();
     let labelled = |text: Vec<u8>| {
         let mut all = format!("# driver: {driver}\n").into_bytes();
         all.extend(text);
         all
     };
-    let (doctor_text, doctor_json) = match doctor.result {
-        Ok((text, json)) => (Ok(text), Ok(json)),
-        Err(why) => (Err(why.clone()), Err(why)),
+    let (doctor_text, doctor_json) = halves(doctor);
+    let (verdict, diagnosis, diagnosis_json) = match concluded.result {
+        Ok(all) => (all.verdict, all.text, all.json),
+        Err(why) => {
+            let nothing = |limit| Done {
+                result: Err(why.clone()),
+                took: concluded.took,
+                limit,
+            };
+            let verdict = format!("CANNOT TELL because the diagnosis was not made: {why}");
+            (verdict, nothing(CONCLUDE), nothing(CONCLUDE))
+        }
     };
     let mut files = Files {
         names,
@@ -131,46 +139,28 @@ pub(super) fn run(args: &BundleArgs, globals: &Globals) -> Result<ExitCode, Fail
         taken: Vec::new(),
         items: Vec::new(),
     };
-    let measured = taken.took;
-    files.add(
-        names::DIAGNOSIS,
-        measured,
-        taken.diagnosis().map(&labelled),
-        false,
-    );
-    files.add(
-        names::DIAGNOSIS_JSON,
-        measured,
-        taken.diagnosis_json(),
-        false,
-    );
-    files.add(names::DOCTOR, doctor.took, doctor_text.map(&labelled), true);
-    files.add(names::DOCTOR_JSON, doctor.took, doctor_json, true);
-    files.add(names::FRAMES, measured, taken.recording(), false);
-    if let (Some(why), Some(item)) = (&taken.failed, files.items.last_mut()) {
-        item.why = Some(why.clone());
+    files.add(names::DIAGNOSIS, diagnosis.map(labelled), Kind::Hidden);
+    files.add(names::DIAGNOSIS_JSON, diagnosis_json, Kind::Hidden);
+    files.add(names::DOCTOR, doctor_text.map(labelled), Kind::Prose);
+    files.add(names::DOCTOR_JSON, doctor_json, Kind::Document);
+    files.add(names::FRAMES, recording, Kind::Hidden);
+    if let (Some(why), Some(item)) = (incomplete, files.items.last_mut()) {
+        item.why = Some(why);
     }
-    let text = stacks.result.map(String::into_bytes);
-    files.add(names::STACKS, stacks.took, text.map(&labelled), true);
-    files.add(
-        names::HUNG_TASKS,
-        hung.took,
-        hung.result.map(&labelled),
-        true,
-    );
-    let Done { result, took } = builds.wait();
-    files.add(names::BUILD_IDS, took, result, true);
-    let Done { result, took } = sysctls.wait();
-    files.add(names::SYSCTLS, took, result, true);
+    let stacks = stacks.map(String::into_bytes);
+    files.add(names::STACKS, stacks.map(labelled), Kind::Stacks);
+    files.add(names::HUNG_TASKS, hung.map(labelled), Kind::Stacks);
+    files.add(names::BUILD_IDS, builds.wait(), Kind::Nameless);
+    files.add(names::SYSCTLS, sysctls.wait(), Kind::Nameless);
     let manifest = Manifest {
         bundle: VERSION,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         driver: driver.to_owned(),
-        verdict: taken.case.report().verdict.to_string(),
+        verdict,
         redacted: args.redact,
         host,
         created: rfc3339(clocks.unix_ns),
-        took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        took_ms: millis(begun.elapsed()),
         clocks,
         items: files.items.clone(),
     };
@@ -185,7 +175,6 @@ pub(super) fn run(args: &BundleArgs, globals: &Globals) -> Result<ExitCode, Fail
             item.why.as_deref().unwrap_or_default()
         ));
     }
-    detach_in_background();
     Ok(ExitCode::SUCCESS)
 }
 
@@ -197,36 +186,54 @@ struct Files {
     items: Vec<Item>,
 }
 
+/// Where names may be in a file, if they are to be hidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// They are hidden already: it is made of frames without them.
+    Hidden,
+    /// It has none.
+    Nameless,
+    /// Anywhere.
+    Prose,
+    /// In the sentences of a JSON document.
+    Document,
+    /// Where the kernel writes names of threads, and in prose.
+    Stacks,
+}
+
 impl Files {
     /// Adds a file, or why it is not there. In a text that comes from the machine, names are hidden here.
-    fn add(
-        &mut self,
-        file: &'static str,
-        took: Duration,
-        content: Result<Vec<u8>, String>,
-        from_machine: bool,
-    ) {
-        let hide = |text: String| match &self.names {
-            Some(names) => names.text(&text),
-            None => text,
+    fn add(&mut self, file: &'static str, done: Done<Vec<u8>>, kind: Kind) {
+        let hide = |content: Vec<u8>| {
+            let Some(names) = &self.names else {
+                return Ok(content);
+            };
+            let text = String::from_utf8_lossy(&content);
+            match kind {
+                Kind::Hidden | Kind::Nameless => Ok(content),
+                Kind::Prose => Ok(names.text(&text).into_bytes()),
+                Kind::Stacks => Ok(names.stacks(&text).into_bytes()),
+                Kind::Document => names
+                    .json(&content)
+                    .map_err(|error| format!("names in it cannot be hidden: {error}")),
+            }
         };
-        let (taken, why) = match content {
+        let (taken, why) = match done.result.and_then(hide) {
             Ok(content) => {
-                let content = match &self.names {
-                    Some(names) if from_machine => {
-                        names.text(&String::from_utf8_lossy(&content)).into_bytes()
-                    }
-                    _ => content,
-                };
                 self.taken.push((file, content));
                 (true, None)
             }
-            Err(why) => (false, Some(hide(why))),
+            Err(why) => {
+                let names = self.names.as_ref();
+                let hidden = names.map(|names| names.text(&why));
+                (false, Some(hidden.unwrap_or(why)))
+            }
         };
         self.items.push(Item {
             file: file.to_owned(),
             taken,
-            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            took_ms: millis(done.took),
+            deadline_ms: millis(done.limit),
             why,
         });
     }
@@ -239,6 +246,24 @@ impl Files {
         }
         self.archive.write(out)
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Two files that one piece of work gives.
+fn halves(done: Done<(Vec<u8>, Vec<u8>)>) -> (Done<Vec<u8>>, Done<Vec<u8>>) {
+    let (first, second) = match done.result {
+        Ok((first, second)) => (Ok(first), Ok(second)),
+        Err(why) => (Err(why.clone()), Err(why)),
+    };
+    let of = |result| Done {
+        result,
+        took: done.took,
+        limit: done.limit,
+    };
+    (of(first), of(second))
 }
 
 fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, String> {
@@ -261,191 +286,4 @@ fn doctor(options: &RunOptions) -> Result<(Vec<u8>, Vec<u8>), String> {
     };
     let page = crate::doctor::text(&report, style);
     Ok((page.into_bytes(), json(&report)?))
-}
-
-/// Frames, and what they say.
-struct Taken {
-    packer: Option<Packer>,
-    flushes: Vec<Flush>,
-    case: Case,
-    frames: u64,
-    /// Why there are none, or no more of them.
-    failed: Option<String>,
-    took: Duration,
-}
-
-/// What the thread with the source says first.
-type Begun = Result<Stopper, String>;
-
-/// Takes frames for a while. The source has a thread of its own, which is left alone when the time is over.
-fn take(options: &RunOptions, duration: Duration, until: Instant) -> Taken {
-    let begun = Instant::now();
-    let (frames, received) = channel();
-    let (stoppers, stopper) = channel();
-    let options = options.clone();
-    let thread = std::thread::Builder::new()
-        .name("bundle".into())
-        .spawn(move || follow(&options, &stoppers, &frames));
-    let mut taken = Taken {
-        packer: Packer::new().ok(),
-        flushes: Vec::new(),
-        case: Case::default(),
-        frames: 0,
-        failed: None,
-        took: Duration::ZERO,
-    };
-    if let Err(error) = thread {
-        taken.fail(format!("there is no thread for it: {error}"));
-        return taken;
-    }
-    let mut end = until;
-    let mut attached = false;
-    // Until the time is over, or the source is.
-    while let Ok(frame) = received.recv_timeout(end.saturating_duration_since(Instant::now())) {
-        let attaching = frame.meta.as_ref().is_some_and(|meta| meta.attaching);
-        if !attached && frame.meta.is_some() && !attaching {
-            attached = true;
-            // A duration that no clock can reach is no limit.
-            let limit = Instant::now().checked_add(duration);
-            end = limit.map_or(until, |limit| limit.min(until));
-        }
-        taken.add(&frame);
-        if frame.end.is_some() || taken.is_full() {
-            break;
-        }
-    }
-    match stopper.try_recv() {
-        Ok(Ok(stopper)) => stopper.stop(),
-        Ok(Err(why)) => taken.fail(why),
-        Err(_) if taken.frames == 0 => taken.fail("nothing could be attached in time".into()),
-        Err(_) => {}
-    }
-    taken.pack();
-    taken.took = begun.elapsed();
-    taken
-}
-
-fn follow(options: &RunOptions, stoppers: &Sender<Begun>, frames: &Sender<Arc<Frame>>) {
-    let mut session = match Session::start(options) {
-        Ok(session) => session,
-        Err(error) => {
-            // Who asked may have given up.
-            let _ = stoppers.send(Err(format!("{}: {}", error.what, error.cause)));
-            return;
-        }
-    };
-    let _ = stoppers.send(Ok(session.stopper()));
-    while let Some(frame) = session.frames.blocking_recv() {
-        if frames.send(frame).is_err() {
-            break;
-        }
-    }
-    if let Some(error) = session.ended().failed {
-        let _ = stoppers.send(Err(format!("{}: {}", error.what, error.cause)));
-    }
-}
-
-impl Taken {
-    fn fail(&mut self, why: String) {
-        self.failed.get_or_insert(why);
-    }
-
-    fn is_full(&self) -> bool {
-        let bytes: u64 = self.flushes.iter().map(|f| f.bytes.len() as u64).sum();
-        bytes > MAX_FRAMES
-    }
-
-    fn add(&mut self, frame: &Frame) {
-        self.case.apply(frame);
-        self.frames += 1;
-        let Some(packer) = &mut self.packer else {
-            return self.fail("there is no memory for it".into());
-        };
-        match packer.push(frame) {
-            Ok(flush) => self.flushes.extend(flush),
-            Err(error) => self.fail(error.to_string()),
-        }
-        if self.is_full() {
-            self.fail(format!("more than {MAX_FRAMES} bytes: ended there"));
-        }
-    }
-
-    fn pack(&mut self) {
-        if let Some(packer) = &mut self.packer {
-            match packer.take() {
-                Ok(flush) => self.flushes.extend(flush),
-                Err(error) => self.fail(error.to_string()),
-            }
-        }
-    }
-
-    /// Tasks that hold, wait or are in a call: process and thread.
-    fn tasks(&self) -> Vec<(u32, u32)> {
-        let live = self.case.model.live.iter();
-        live.map(|task| (if task.pid == 0 { task.tid } else { task.pid }, task.tid))
-            .collect()
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let mut bytes = header().to_vec();
-        for flush in &self.flushes {
-            bytes.extend(&flush.bytes);
-        }
-        bytes
-    }
-
-    fn recording(&self) -> Result<Vec<u8>, String> {
-        self.check().map(|()| self.bytes())
-    }
-
-    fn check(&self) -> Result<(), String> {
-        if self.frames > 0 {
-            return Ok(());
-        }
-        let why = self.failed.clone();
-        Err(why.unwrap_or_else(|| "no frame has come".into()))
-    }
-
-    fn diagnosis(&self) -> Result<Vec<u8>, String> {
-        self.check()?;
-        Ok(text::render(&self.case.report(), &self.case.model).into_bytes())
-    }
-
-    fn diagnosis_json(&self) -> Result<Vec<u8>, String> {
-        self.check()?;
-        let mut json = Vec::new();
-        Document::of(&self.case.model, Origin::Live, &self.case.report())
-            .write(&mut json)
-            .map_err(|error| error.to_string())?;
-        Ok(json)
-    }
-
-    /// Hides the names in all frames, and looks at what they say anew.
-    fn redact(&mut self, names: &mut Names) -> Result<(), String> {
-        let file = self.bytes();
-        // Whatever goes wrong, nothing that has names is left.
-        self.flushes.clear();
-        self.case = Case::default();
-        let frames = std::mem::take(&mut self.frames);
-        let read = || Reader::new(Cursor::new(file.as_slice())).map_err(|error| error.to_string());
-        for frame in read()? {
-            names.learn(&frame.map_err(|error| error.to_string())?);
-        }
-        self.packer = Packer::new().ok();
-        for frame in read()? {
-            let mut frame = frame.map_err(|error| error.to_string())?;
-            names.hide(&mut frame);
-            self.add(&frame);
-        }
-        self.pack();
-        self.failed = self.failed.take().map(|why| names.text(&why));
-        if self.frames == frames {
-            Ok(())
-        } else {
-            Err(format!(
-                "{} of {frames} frames could be read again",
-                self.frames
-            ))
-        }
-    }
 }

@@ -92,16 +92,19 @@ pub(super) fn run(args: &DiagnoseArgs, globals: &Globals) -> Result<ExitCode, Fa
         case.diagnosis.ask(guest);
     }
     if let Some(path) = &args.from {
+        globals.only_read(path, &["--generation"])?;
         let assumed = from_text(path, globals, &mut case)?;
         tell_assumed(args, globals, &assumed);
         return answer(args, &case, &case.report(), Origin::Recording);
     }
     if let Some(path) = &args.file {
         if let Some(text) = stacks_alone(path) {
+            globals.only_read(path, &["--generation"])?;
             let assumed = apply_text(&path.display().to_string(), &text, globals, &mut case)?;
             tell_assumed(args, globals, &assumed);
             return answer(args, &case, &case.report(), Origin::Recording);
         }
+        globals.only_read(path, &[])?;
         let whole = fold_recording(path, &mut case)?;
         let code = answer(args, &case, &case.report(), Origin::Recording)?;
         return whole.map(|()| code);

@@ -66,10 +66,9 @@ pub enum Format {
 }
 
 pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Failure> {
-    let mut options = run_options(globals)?;
-    options.truth = args.truth.is_some();
     different(&args.output, args.truth.as_deref())?;
     if let Some(file) = &args.file {
+        globals.only_read(file, &[])?;
         not_over(file, &args.output)?;
         let mut writing = Writing::open(args)?;
         let mut case = Case::default();
@@ -84,6 +83,8 @@ pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Fail
             "--duration 5s, or the path of a recording",
         ));
     };
+    let mut options = run_options(globals)?;
+    options.truth = args.truth.is_some();
     let mut writing = Writing::open(args)?;
     let truth = args.truth.as_deref().map(Replaced::open).transpose()?;
     let mut case = Case::default();

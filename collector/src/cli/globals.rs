@@ -1,6 +1,6 @@
 //! Options shared by every command, and their limits.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
@@ -117,6 +117,75 @@ pub struct Globals {
     /// Print nothing to the standard error but errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+}
+
+impl Globals {
+    /// Refuses options that say how to measure where a file is read: what it has was measured already. Those of `keep`
+    /// apply all the same.
+    ///
+    /// An option with the value that it has anyway changes nothing, and is accepted.
+    ///
+    /// # Errors
+    ///
+    /// There is one.
+    pub fn only_read(&self, file: &Path, keep: &[&str]) -> Result<(), Failure> {
+        let of_run = [
+            ("--connect", self.connect.is_some()),
+            ("--source", self.source != SourceChoice::default()),
+            ("--probe", self.probe != ProbeChoice::default()),
+            ("--mount", self.mount.is_some()),
+            ("--pid", self.pid.is_some()),
+            ("--duration", self.duration.is_some()),
+        ];
+        let given = of_run
+            .into_iter()
+            .chain(self.of_emulator())
+            .chain(self.of_kernel());
+        let mut given = given.filter(|(name, given)| *given && !keep.contains(name));
+        let Some((first, _)) = given.next() else {
+            return Ok(());
+        };
+        let others: Vec<_> = given.map(|(name, _)| name).collect();
+        let all = match others.len() {
+            0 => first.to_owned(),
+            _ => format!("{first}, {}", others.join(", ")),
+        };
+        Err(Failure::new(
+            format!("{all} cannot be applied to {}", file.display()),
+            "the file has what was measured when it was made; these options say how to measure",
+            "without them; or without the file, to measure now",
+        ))
+    }
+
+    fn of_emulator(&self) -> [(&'static str, bool); 6] {
+        let default = EmulatorOptions::default();
+        [
+            ("--generation", self.generation.is_some()),
+            ("--scenario", self.scenario != default.scenario),
+            ("--seed", self.seed != default.seed),
+            ("--guests", self.guests != default.guests),
+            ("--vcpus", self.vcpus != default.vcpus),
+            ("--rate", self.rate.to_bits() != default.rate.to_bits()),
+        ]
+    }
+
+    fn of_kernel(&self) -> [(&'static str, bool); 10] {
+        let default = KernelOptions::default();
+        let run = RunOptions::default();
+        let max_overhead = self.max_overhead.to_bits() != default.max_overhead.to_bits();
+        [
+            ("--level", self.level != default.level),
+            ("--mechanism", self.mechanism.is_some()),
+            ("--max-overhead", max_overhead),
+            ("--stacks-over", self.stacks_over.is_some()),
+            ("--for", self.attached_for.is_some()),
+            ("--lock", !self.locks.is_empty()),
+            ("--btf", !self.btf.is_empty()),
+            ("--allow-stop-machine", self.allow_stop_machine),
+            ("--interval", self.interval != run.interval),
+            ("--ring-bytes", self.ring_bytes != u64::from(run.ring_bytes)),
+        ]
+    }
 }
 
 /// When to use colours.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::{Command, Globals, plain, usage};
+use crate::source::leave::detach_in_background;
 
 /// Traces the vfio_ap driver, or an emulated one: lock contention, latencies, who waits for whom
 ///
@@ -39,7 +40,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(command) => super::run(command, globals),
         None => plain::run(globals, program.file.as_deref(), program.watch),
     };
-    result.unwrap_or_else(|failure| failure.report())
+    let code = result.unwrap_or_else(|failure| failure.report());
+    // Everything is written and said: nobody waits for the kernel to detach the last probe.
+    detach_in_background();
+    code
 }
 
 #[cfg(test)]

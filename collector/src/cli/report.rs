@@ -26,10 +26,10 @@ pub struct ReportArgs {
 }
 
 pub(super) fn run(args: &ReportArgs, globals: &Globals) -> Result<ExitCode, Failure> {
-    let options = run_options(globals)?;
     let mut case = Case::default();
     let mut collected = Collected::default();
     if let Some(file) = &args.file {
+        globals.only_read(file, &[])?;
         not_over(file, &args.output)?;
         let output = Replaced::open(&args.output)?;
         let whole = fold_recording_with(file, &mut case, |case, frame| {
@@ -46,6 +46,7 @@ pub(super) fn run(args: &ReportArgs, globals: &Globals) -> Result<ExitCode, Fail
             "--duration 5s, or the path of a recording",
         ));
     };
+    let options = run_options(globals)?;
     let output = Replaced::open(&args.output)?;
     let session = Session::start(&options)?;
     let finished = follow(globals, Warnings::Told, session, Some(duration), |frame| {

@@ -139,7 +139,7 @@ fn environment(page: &mut Page, model: &Model) {
         page.wrapped(
             0,
             &format!(
-                "detail: spans, stacks and messages from {} on{missing}",
+                "detail: spans, stacks and messages are whole from {} on{missing}",
                 rfc3339(from.at_unix_ns)
             ),
         );

@@ -46,8 +46,11 @@ impl Model {
         for (id, entry) in &mut self.entries {
             entry.rates = of_entries.remove(id).unwrap_or_else(none);
         }
+        // Where the frame that it stands behind was there, so are its details: they begin where they began.
+        if self.last == Tick::default() || self.last.number != frame.number {
+            self.detail_from = Some(Tick::of(frame));
+        }
         self.last = Tick::of(frame);
-        self.detail_from = Some(self.last);
     }
 
     /// Notes the frames between the last one and this one, which are not there.

@@ -8,7 +8,7 @@ use probe_ebpf::names::{CLASSES, ENTRY_POINTS, ReturnKind};
 
 use super::{
     CoarseSeries, EdgeId, Entry, HISTORY, LOG_LINES, Model, SPANS, STACKS, Series, Span, Tick,
-    histogram,
+    histogram, live,
 };
 use crate::frame;
 
@@ -20,8 +20,6 @@ pub const MAX_OBJECTS: usize = 16_384;
 pub const MAX_EDGES: usize = 16_384;
 /// Live tasks remembered.
 pub const MAX_TASKS: usize = 16_384;
-/// Holdings, waits and calls of one task remembered, each.
-const MAX_PER_TASK: usize = 16;
 /// Pairs of program and CPU, and programs, remembered.
 const MAX_PROGRAMS: usize = 8_192;
 /// Attach points remembered.
@@ -102,6 +100,10 @@ impl Model {
     }
 
     fn describe(&mut self, meta: &frame::Meta) {
+        // A recording repeats it in each flush.
+        if self.meta.as_ref() == Some(meta) {
+            return;
+        }
         let other_run = self.meta.as_ref().is_some_and(|known| {
             (known.start_ns, known.start_unix_ns, known.pid)
                 != (meta.start_ns, meta.start_unix_ns, meta.pid)
@@ -346,63 +348,20 @@ impl Model {
     }
 
     fn fold_live(&mut self, live: Option<&frame::Live>) {
-        self.live.clear();
         self.unseen_readers.clear();
         self.clear_flags.clear();
-        let Some(live) = live else { return };
+        let Some(live) = live else {
+            return self.live.clear();
+        };
         let unseen = live.unseen_readers.iter().take(MAX_TASKS);
         self.unseen_readers.extend(unseen.copied());
         let clear = live.clear_flags.iter().take(MAX_TASKS);
         self.clear_flags.extend(clear);
         let mut ignored = live.tasks.len().saturating_sub(MAX_TASKS) as u64;
-        for task in live.tasks.iter().take(MAX_TASKS) {
-            let holds: Vec<_> = task
-                .holds
-                .iter()
-                .filter(|h| series_exists(h.series))
-                .take(MAX_PER_TASK)
-                .map(|h| frame::Holding {
-                    evidence: clipped(&h.evidence),
-                    ..*h
-                })
-                .collect();
-            let waits: Vec<_> = task
-                .waits
-                .iter()
-                .filter(|w| series_exists(w.series))
-                .take(MAX_PER_TASK)
-                .map(|w| frame::Waiting {
-                    evidence: clipped(&w.evidence),
-                    ..*w
-                })
-                .collect();
-            let inside: Vec<_> = task
-                .inside
-                .iter()
-                .filter(|i| (i.entry as usize) < ENTRY_POINTS.len())
-                .take(MAX_PER_TASK)
-                .map(|i| frame::Inside {
-                    on_behalf_of_comm: clipped(&i.on_behalf_of_comm),
-                    ..*i
-                })
-                .collect();
-            let left_out = (task.holds.len() - holds.len())
-                + (task.waits.len() - waits.len())
-                + (task.inside.len() - inside.len());
-            grow(&mut ignored, left_out as u64);
-            self.live.push(frame::TaskState {
-                tid: task.tid,
-                pid: task.pid,
-                comm: clipped(&task.comm),
-                holds,
-                waits,
-                inside,
-                state: clipped(&task.state),
-                asleep_in: clipped(&task.asleep_in),
-                switches: task.switches,
-                exited: task.exited,
-            });
-        }
+        let tasks = live.tasks.iter().take(MAX_TASKS);
+        live::refill(&mut self.live, tasks, |known, task| {
+            grow(&mut ignored, live::replace(known, task));
+        });
         self.ignore(ignored);
     }
 
@@ -420,6 +379,9 @@ impl Model {
 
     /// Counts a call under what it acted on.
     fn fold_call(&mut self, span: &abi::Span, on: frame::ActedOn) {
+        if on == frame::ActedOn::default() {
+            return;
+        }
         let Some(entry) = ENTRY_POINTS.get(usize::from(span.what)) else {
             return;
         };
@@ -540,11 +502,16 @@ fn matrix(of: &frame::Matrix) -> frame::Matrix {
 
 /// The text, or as much of it as is remembered.
 pub(super) fn clipped(text: &str) -> String {
+    clip(text).to_owned()
+}
+
+/// The same, of the text itself.
+pub(super) fn clip(text: &str) -> &str {
     let mut end = text.len().min(MAX_TEXT);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].to_owned()
+    &text[..end]
 }
 
 fn clipped_line(line: &frame::LogLine) -> frame::LogLine {

@@ -8,6 +8,7 @@ mod base;
 mod errno;
 mod fold;
 pub mod histogram;
+mod live;
 pub mod query;
 mod since;
 mod writes;
@@ -60,8 +61,9 @@ pub struct Model {
     pub loss: Loss,
     /// Costs, since the start.
     pub overhead: Overhead,
-    /// From when on there are frames, where they do not reach back to the start of the run: spans, stacks, messages and
-    /// rates are from then on. Counts are of the whole run unless [`Loss::missing_frames`] says otherwise.
+    /// From when on there is every frame, where some of the run are missing: spans, stacks, messages and rates are whole
+    /// from then on, and those from before are as many as there were frames. It is the end of the first frame behind the last
+    /// hole, or of the totals there. Counts are of the whole run unless [`Loss::missing_frames`] says otherwise.
     pub detail_from: Option<Tick>,
     /// The programs' and the collector's messages, oldest first.
     pub log: VecDeque<frame::LogLine>,

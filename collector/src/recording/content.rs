@@ -11,6 +11,9 @@ use crate::frame::Frame;
 /// log2 of the largest window a flush may ask the decompressor for: 32 MiB.
 const MAX_WINDOW_LOG: u32 = 25;
 
+/// What [`crate::frame::Meta`] says of where frames came from, where these can be recorded.
+const SOURCES: [&str; 3] = ["kernel", "emulator", "remote"];
+
 /// A flush, decompressed: an iterator over its frames, which ends behind the first one that makes no sense.
 #[derive(Debug, Default)]
 pub(super) struct Content {
@@ -39,6 +42,18 @@ impl Content {
         };
         self.bytes = Vec::new();
         Err(failed)
+    }
+
+    /// Whether it can be nothing else than a flush: frames from the first byte to the last, and before them the
+    /// description of a run.
+    pub fn is_flush(&mut self) -> bool {
+        let described = match self.next() {
+            Some(Ok(frame)) => frame.meta.is_some_and(|meta| {
+                SOURCES.contains(&meta.source.as_str()) && !meta.arch.is_empty()
+            }),
+            _ => false,
+        };
+        described && self.all(|frame| frame.is_ok())
     }
 
     /// Bytes of the whole content.

@@ -86,6 +86,11 @@ impl<R: BufRead> Flushes<R> {
 
     /// What comes next.
     pub fn part(&mut self) -> io::Result<Part> {
+        self.part_within(MAX_PACKED)
+    }
+
+    /// What comes next, where a flush is not larger than this.
+    pub fn part_within(&mut self, most: usize) -> io::Result<Part> {
         let magic = match *self.peek(4)? {
             [] => return Ok(Part::End),
             [a, b, c, d] => u32::from_le_bytes([a, b, c, d]),
@@ -94,7 +99,7 @@ impl<R: BufRead> Flushes<R> {
         match magic {
             HEADER_MAGIC if self.peek(header().len())? == header() => Ok(Part::Header),
             HEADER_MAGIC => Ok(Part::Unknown("a header of something else")),
-            ZSTD_MAGIC => self.extent(),
+            ZSTD_MAGIC => self.extent(most),
             _ => Ok(Part::Unknown("neither a flush nor the end of the file")),
         }
     }
@@ -129,7 +134,7 @@ impl<R: BufRead> Flushes<R> {
     }
 
     /// How long the zstd frame is that begins here, by its headers.
-    fn extent(&mut self) -> io::Result<Part> {
+    fn extent(&mut self, most: usize) -> io::Result<Part> {
         const SHORT: Part = Part::Unknown("the file ends inside a flush");
         let Some(&descriptor) = self.peek(5)?.get(4) else {
             return Ok(SHORT);
@@ -157,7 +162,7 @@ impl<R: BufRead> Flushes<R> {
                 0 | 2 => (block >> 3) as usize,
                 _ => return Ok(Part::Unknown("a flush with a block of no known kind")),
             };
-            if length > MAX_PACKED {
+            if length > most {
                 return Ok(Part::Unknown("a flush that does not end"));
             }
             if block & 1 == 1 {

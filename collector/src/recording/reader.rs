@@ -18,13 +18,17 @@ const VERSION_AT: usize = 16;
 /// Bytes of the header that may be damaged.
 const MOST_DAMAGED: usize = 2;
 
+/// So far into a file without a header, the first flush is looked for: no flush is larger before compression, unless its
+/// only frame is.
+const LOOK: usize = 16 << 20;
+
 /// Why a recording could not be read, or what of it.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The file could not be opened or read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The file has no header of ours.
+    /// The file has neither a header of ours nor a flush near its beginning.
     #[error("not a recording of apscope: {why}")]
     NotARecording {
         /// What was there instead.
@@ -67,8 +71,8 @@ pub struct Reader<R> {
     skipped: u64,
     effort: usize,
     ended: bool,
-    /// To be told first.
-    header_damaged: bool,
+    /// What is to be told first: bytes at the beginning that were skipped, and what is wrong with them.
+    beginning: Option<(u64, &'static str)>,
 }
 
 /// The last frame that was handed out.
@@ -99,7 +103,7 @@ impl Reader<Box<dyn BufRead>> {
 }
 
 impl<R: BufRead> Reader<R> {
-    /// Starts to read: checks the header.
+    /// Starts to read: checks the header. Where there is none, the first flush is looked for, and what was skipped told.
     ///
     /// # Errors
     ///
@@ -121,18 +125,19 @@ impl<R: BufRead> Reader<R> {
             pairs.filter(|(a, b)| a != b).count()
         };
         // A damaged byte or two leave no doubt what it was.
-        if found.len() < expected.len() || differ(0..VERSION_AT) > MOST_DAMAGED {
-            let why = "it starts with something else";
-            return Err(ReadError::NotARecording { why });
-        }
-        let version: [u8; 4] = std::array::from_fn(|n| found[VERSION_AT + n]);
-        let version = u32::from_le_bytes(version);
-        // There will never be so many versions.
-        if version != VERSION && u8::try_from(version).is_ok() {
-            return Err(ReadError::Version { found: version });
-        }
-        let header_damaged = differ(0..expected.len()) > 0;
-        flushes.advance(expected.len());
+        let beginning = if found.len() < expected.len() || differ(0..VERSION_AT) > MOST_DAMAGED {
+            Some(first_flush(&mut flushes)?)
+        } else {
+            let version: [u8; 4] = std::array::from_fn(|n| found[VERSION_AT + n]);
+            let version = u32::from_le_bytes(version);
+            // There will never be so many versions.
+            if version != VERSION && u8::try_from(version).is_ok() {
+                return Err(ReadError::Version { found: version });
+            }
+            let damaged = differ(0..expected.len()) > 0;
+            flushes.advance(expected.len());
+            damaged.then_some((expected.len() as u64, "the header"))
+        };
         Ok(Self {
             flushes,
             content: Content::default(),
@@ -143,7 +148,7 @@ impl<R: BufRead> Reader<R> {
             skipped: 0,
             effort: 0,
             ended: false,
-            header_damaged,
+            beginning,
         })
     }
 
@@ -169,8 +174,8 @@ impl<R: BufRead> Reader<R> {
 
     /// The next frame, `None` at the end of the file.
     fn next_frame(&mut self) -> Result<Option<Frame>, ReadError> {
-        if std::mem::take(&mut self.header_damaged) {
-            return Err(self.damaged(0, header().len() as u64, "the header".into()));
+        if let Some((skipped, why)) = self.beginning.take() {
+            return Err(self.damaged(0, skipped, why.into()));
         }
         loop {
             match self.content.next() {
@@ -299,6 +304,34 @@ impl<R: BufRead> Reader<R> {
         }
         Ok(why)
     }
+}
+
+/// Looks for the first flush of a file that does not begin with a header; gives the bytes before it, and why they are
+/// skipped. Only what can be nothing else is taken for one: a checksum that holds, frames and nothing besides, and a run
+/// that they are of. Everything in them is as in version 1, which is the only one there is.
+fn first_flush(flushes: &mut Flushes<impl BufRead>) -> Result<(u64, &'static str), ReadError> {
+    let mut effort = 0_usize;
+    let mut content = Content::default();
+    while flushes.position() <= LOOK as u64 && effort <= MAX_EFFORT {
+        let blocks = flushes.blocks();
+        match flushes.part_within(LOOK)? {
+            Part::End => break,
+            Part::Header => return Ok((flushes.position(), "something else before the header")),
+            Part::Flush(bytes) => {
+                let unpacked = content.replace(flushes.peek(bytes)?).is_ok();
+                effort = effort.saturating_add(content.len().max(bytes));
+                if unpacked && content.is_flush() {
+                    return Ok((flushes.position(), "the header is not there"));
+                }
+            }
+            Part::Unknown(_) => {}
+        }
+        effort = effort.saturating_add((flushes.blocks() - blocks).saturating_mul(64));
+        flushes.search()?;
+    }
+    Err(ReadError::NotARecording {
+        why: "it starts with something else",
+    })
 }
 
 impl<R: BufRead> Iterator for Reader<R> {

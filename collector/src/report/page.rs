@@ -38,14 +38,21 @@ pub(super) fn page(known: &Known<'_>) -> Markup {
                         p.emulated { b { "EMULATED" } " This is the emulated driver, not a real machine." }
                     }
                     (verdict(known))
+                    (as_of(known))
                     p.facts {
-                        (known.document.interval.start) " for " (duration(known.document.interval.duration_ns)) "; "
+                        "Measured from " (known.document.interval.start) " for " (duration(known.document.interval.duration_ns)) "; "
                         @if query::counts_nothing(known.model) { "nothing is counted" }
                         @else if known.document.exact { "counts are exact" }
                         @else { "counts are “at least”" }
                         @if known.document.events.dropped > 0 {
                             "; " (known.document.events.dropped) " of " (known.document.events.emitted)
                             " records of detail were lost, no statistic is made of them"
+                        }
+                        @if let Some(missing) = known.document.interval.missing_frames {
+                            "; " (missing) " frames are missing, and in no count"
+                        }
+                        @if let Some(start) = &known.document.interval.detail_start {
+                            "; pictures over time and excerpts are whole from " (start) " on"
                         }
                     }
                     @if !source.timing.is_empty() { p.emulated { "Times: " (source.timing) } }
@@ -73,6 +80,16 @@ pub(super) fn page(known: &Known<'_>) -> Markup {
                 }
                 script { (PreEscaped(SORT)) }
             }
+        }
+    }
+}
+
+/// The moment that the page speaks of. A text with stacks has no time of day.
+fn as_of(known: &Known<'_>) -> Markup {
+    let interval = &known.document.interval;
+    html! {
+        @if known.model.last.at_unix_ns > 0 {
+            p.asof { "As of " time datetime=(interval.end) { (interval.end) } ", the last frame" }
         }
     }
 }

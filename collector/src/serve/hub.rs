@@ -1,16 +1,18 @@
 //! Where the run and its readers meet: the state of the run, and the last frames for those that follow it.
 //!
 //! Publishing never waits for a reader, and what is kept is bounded, whatever readers do. One that is too slow for the
-//! frames that are kept, or comes late, gets the state as one whole frame ([`Model::since`]): its totals are exact.
+//! frames that are kept, or comes late, gets the state as one whole frame ([`Model::since`]): its totals are exact. Who
+//! looks at the state gets it as it is at that moment, and looks without the lock: publishing copies a state that somebody
+//! still looks at, at most once for each frame.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use prost::Message as _;
 use tokio::sync::watch;
 
-use crate::diagnose::{Case, Thresholds};
+use crate::diagnose::{Diagnosis, Report, Thresholds};
 use crate::frame::Frame;
 use crate::model::Model;
 use crate::service::encoded::Encoded;
@@ -32,7 +34,8 @@ pub struct Hub {
 
 #[derive(Default)]
 struct State {
-    case: Case,
+    model: Arc<Model>,
+    diagnosis: Diagnosis,
     frames: VecDeque<(Shared, usize)>,
     bytes: usize,
     /// Frames published; the last of `frames` is the one before this number.
@@ -84,8 +87,10 @@ impl Hub {
     pub fn publish(&self, frame: &Frame) {
         let shared = Shared::new(frame);
         let bytes = shared.encoded_len();
-        let mut state = self.state();
-        state.case.apply(frame);
+        let mut guard = self.state();
+        let state = &mut *guard;
+        Arc::make_mut(&mut state.model).apply(frame);
+        state.diagnosis.observe(&state.model, frame);
         state.frames.push_back((shared, bytes));
         state.bytes += bytes;
         while state.frames.len() > MAX_FRAMES || state.bytes > MAX_BYTES && state.frames.len() > 1 {
@@ -97,7 +102,7 @@ impl Hub {
         state.whole = None;
         state.ended |= frame.end.is_some();
         let published = state.published;
-        drop(state);
+        drop(guard);
         self.published.send_replace(published);
     }
 
@@ -114,7 +119,7 @@ impl Hub {
 
     /// What comes next for a reader at this place, which is moved.
     pub fn next(&self, place: &mut Place) -> Next {
-        let mut state = self.state();
+        let state = self.state();
         let first = state.published - state.frames.len() as u64;
         match place.0 {
             Some(at) if at >= state.published => {
@@ -138,24 +143,28 @@ impl Hub {
             }
             _ => {}
         }
-        let left_out = place.0.map_or(0, |at| state.published - at);
-        place.0 = Some(state.published);
-        if state.whole.is_none() {
-            let frame = state.case.model.since(&Model::default());
-            state.whole = Some(Shared::new(&frame));
+        let published = state.published;
+        let left_out = place.0.map_or(0, |at| published - at);
+        place.0 = Some(published);
+        if let Some(frame) = &state.whole {
+            let frame = frame.clone();
+            return Next::Whole { frame, left_out };
         }
-        match &state.whole {
-            Some(frame) => Next::Whole {
-                frame: frame.clone(),
-                left_out,
-            },
-            None => Next::Nothing,
+        let model = Arc::clone(&state.model);
+        drop(state);
+        let frame = Shared::new(&model.since(&Model::default()));
+        drop(model);
+        let mut state = self.state();
+        if state.published == published {
+            state.whole = Some(frame.clone());
         }
+        Next::Whole { frame, left_out }
     }
 
-    /// Looks at the run. Publishing waits meanwhile: look shortly.
-    pub fn look<R>(&self, look: impl FnOnce(&Case) -> R) -> R {
-        look(&self.state().case)
+    /// The run at this moment, and what there is to say of it. Nobody waits for whoever looks at it.
+    pub fn now(&self) -> (Arc<Model>, Report) {
+        let state = self.state();
+        (Arc::clone(&state.model), state.diagnosis.report())
     }
 
     /// When the last frame came.
@@ -165,7 +174,7 @@ impl Hub {
 
     /// Sets from when on something is a finding.
     pub fn set_thresholds(&self, thresholds: Thresholds) {
-        self.state().case.diagnosis.set_thresholds(thresholds);
+        self.state().diagnosis.set_thresholds(thresholds);
     }
 
     #[cfg(test)]
@@ -234,6 +243,30 @@ mod tests {
         };
         assert_eq!(left_out, missed);
         assert!(matches!(hub.next(&mut place), Next::Nothing));
+    }
+
+    #[test]
+    fn who_looks_holds_nobody_up_and_sees_one_moment() {
+        let hub = Hub::default();
+        hub.publish(&frame(0, 1));
+        let (model, _) = hub.now();
+        for number in 1..10 {
+            hub.publish(&frame(number, 1));
+        }
+        assert_eq!(model.last.number, 0);
+        assert_eq!(model.series[&0].acquisitions, 1);
+        let (now, _) = hub.now();
+        assert_eq!((now.last.number, now.series[&0].acquisitions), (9, 10));
+        let mut place = Place::default();
+        let Next::Whole { frame, .. } = hub.next(&mut place) else {
+            panic!("somebody who has just come gets the state");
+        };
+        hub.publish(&self::frame(10, 1));
+        assert!(matches!(hub.next(&mut place), Next::Frame(_)));
+        assert_eq!(frame.encoded_len(), {
+            let whole = now.since(&Model::default());
+            whole.encoded_len()
+        });
     }
 
     #[test]

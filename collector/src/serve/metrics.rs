@@ -23,8 +23,10 @@ pub fn render(
     let dialect = Dialect::accepted(accept);
     let mut text = Vec::new();
     let options = Options { dialect, instances };
+    let (model, report) = hub.now();
     // Writing to memory cannot fail.
-    let _ = hub.look(|case| write(&case.model, &case.report(), options, &mut text));
+    let _ = write(&model, &report, options, &mut text);
+    drop(model);
     let mut text = String::from_utf8(text).unwrap_or_default();
     let open = dialect == Dialect::OpenMetrics;
     let end = "# EOF\n";

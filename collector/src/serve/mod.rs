@@ -28,7 +28,6 @@ use tokio::time::{Instant, sleep_until};
 use crate::cli::live::{Asked, Finished, Signals, Warnings, given_up, note, tell};
 use crate::cli::{Failure, Globals};
 use crate::options::RunOptions;
-use crate::source::leave::detach_in_background;
 use crate::source::{Session, confine};
 use access::Access;
 use config::Config;
@@ -122,7 +121,6 @@ pub fn run(settings: &Settings, globals: &Globals, options: &RunOptions) -> Resu
         let _ = exporter.join();
     }
     drop(socket);
-    detach_in_background();
     followed?.check()
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 pub(super) static ATTACHED: AtomicBool = AtomicBool::new(false);
 
 /// Makes the exit of this process quick: a child keeps the probes' descriptors until this process is gone, and then
-/// goes too. Call it last, when everything is written. Without a child, the exit only takes longer.
+/// goes too. A program calls it last, when everything is written and said. Without a child, the exit only takes longer.
 pub fn detach_in_background() {
     if !ATTACHED.load(Ordering::Relaxed) {
         return;

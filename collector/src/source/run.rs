@@ -253,9 +253,10 @@ impl Source {
             ring,
             ..
         } = self;
+        // Detaching takes seconds, and whoever started it may be gone by then.
+        emulator.end();
         drop(ring);
         drop(backend);
-        emulator.end();
     }
 }
 

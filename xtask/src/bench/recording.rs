@@ -44,7 +44,8 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
         "# Size and replay of recordings\n\n\
          Recordings of the emulated driver (EMULATED), 8 guests, {} each. A span is to take {BYTES} bytes on disk at most, with\n\
          all that is in the file besides, and {} million spans are to be replayed in a second on one core: read,\n\
-         decompressed, decoded and folded into the model. Written by `cargo xtask bench recording`.\n\n{}\
+         decompressed, decoded and folded into the model. Times are CPU time of that thread. Written by\n\
+         `cargo xtask bench recording`.\n\n{}\
          \n| scenario | rate | frames | spans | bytes | bytes a span | read alone, M spans/s | replay, M spans/s |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|\n",
         options.duration,

@@ -29,13 +29,14 @@ const WATCH_NS: u64 = 1_000_000_000;
 /// A running source is measured for `--duration` ([`DEFAULT_DURATION`]) and printed once. With `watch` it is printed
 /// each second, until `--duration` is over or a signal comes.
 pub fn run(globals: &Globals, file: Option<&Path>, watch: bool) -> Result<ExitCode, Failure> {
-    let options = run_options(globals)?;
     if let Some(file) = file {
+        globals.only_read(file, &[])?;
         let mut case = Case::default();
         let whole = fold_recording(file, &mut case)?;
         print(&render(&case.model, &case.report(), Origin::Recording))?;
         return whole.map(|()| ExitCode::SUCCESS);
     }
+    let options = run_options(globals)?;
     let duration = match globals.duration {
         None if !watch => Some(DEFAULT_DURATION),
         duration => duration,

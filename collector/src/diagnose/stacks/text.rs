@@ -7,6 +7,7 @@
 mod line;
 mod read;
 
+pub(crate) use line::content;
 pub use read::parse;
 
 /// Bytes of a text that are read.

@@ -92,7 +92,7 @@ pub const TABLES: [Table; 19] = [
         columns: &["mdev", "matrix", "what", "number"], rows: matrices },
     Table { name: "stacks", about: "a stack of a long wait or hold, of the last ones; functions are separated by semicolons, \
             innermost first",
-        columns: &["tid", "comm", "lock", "mode", "what", "ended", "entry_point", "since_ns", "duration_ns", "functions"],
+        columns: &["tid", "comm", "lock", "mode", "what", "ended", "entry_point", "start_ns", "duration_ns", "functions"],
         rows: stacks },
     Table { name: "events", about: "records of one program on one CPU",
         columns: &["program", "cpu", "emitted", "dropped"], rows: events },
@@ -124,6 +124,8 @@ fn run(known: &Known<'_>) -> Vec<Row> {
         row!["start", interval.start],
         row!["end", interval.end],
         row!["duration_ns", interval.duration_ns],
+        row!["detail_start", optional(interval.detail_start.clone())],
+        row!["missing_frames", optional(interval.missing_frames)],
         row!["exact", known.document.exact],
         row!["missed", known.document.missed],
         row!["events_received", known.document.events.received],
@@ -368,7 +370,7 @@ fn stacks(known: &Known<'_>) -> Vec<Row> {
             s.what,
             s.ended,
             optional(s.entry_point.clone()),
-            s.since_ns,
+            s.start_ns,
             s.duration_ns,
             s.frames.join(";"),
         ]

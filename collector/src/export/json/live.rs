@@ -140,7 +140,7 @@ pub struct Stack {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entry_point: Option<String>,
     /// Start, on the traced machine's monotonic clock.
-    pub since_ns: u64,
+    pub start_ns: u64,
     /// Length.
     pub duration_ns: u64,
     /// Innermost first.
@@ -165,7 +165,7 @@ impl Stack {
                 ended: stack.ended,
                 entry_point: (stack.entry != 0)
                     .then(|| query::entry_name(stack.entry as u8).to_owned()),
-                since_ns: stack.since_ns,
+                start_ns: stack.since_ns,
                 duration_ns: stack.duration_ns,
                 frames: stack.frames.clone(),
             })

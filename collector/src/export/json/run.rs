@@ -107,7 +107,7 @@ pub struct Interval {
     pub end: String,
     /// From start to end, by a monotonic clock.
     pub duration_ns: u64,
-    /// Where frames do not reach back to the start: from when on there are spans, stacks and messages, RFC 3339.
+    /// Where frames of the run are missing: from when on spans, stacks, messages and writes are whole, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail_start: Option<String>,
     /// Frames of the run whose increments are in no count, because the file does not have them.

@@ -1,15 +1,17 @@
-//! A distribution as bars: four to each power of two, heights by the logarithm of the count.
+//! A distribution as bars: four to each power of two, heights by the logarithm of the count, with its scale at the left.
 
 use maud::{Markup, html};
 use probe_ebpf::h2;
 
-use super::{at, tick};
+use super::{at, magnitudes, short, tick};
 use crate::diagnose::words::duration;
 use crate::model::histogram::Histogram;
 
 const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 150.0;
-const LEFT: f64 = 8.0;
+/// Room for the scale of counts.
+const LEFT: f64 = 34.0;
+const RIGHT: f64 = 8.0;
 const TOP: f64 = 24.0;
 const BOTTOM: f64 = 22.0;
 
@@ -28,7 +30,7 @@ pub fn distribution(histogram: &Histogram, class: &str) -> Option<Markup> {
     let (first, last) = (bars.first()?, bars.last()?);
     let from = log(first.lower_ns).floor();
     let to = log(last.upper_ns).ceil().max(from + 1.0);
-    let x = |ns: u64| LEFT + (log(ns) - from) / (to - from) * (WIDTH - 2.0 * LEFT);
+    let x = |ns: u64| LEFT + (log(ns) - from) / (to - from) * (WIDTH - LEFT - RIGHT);
     let most = bars.iter().map(|bar| bar.count).max().unwrap_or(1);
     let floor = HEIGHT - BOTTOM;
     let height = |count: u64| (1.0 + count as f64).ln() / (1.0 + most as f64).ln() * (floor - TOP);
@@ -38,9 +40,14 @@ pub fn distribution(histogram: &Histogram, class: &str) -> Option<Markup> {
         svg.distribution viewBox=(format!("0 0 {WIDTH} {HEIGHT}")) role="img" aria-label="distribution" {
             @for power in (from as u32..=to as u32).step_by(every) {
                 @let x = x(1 << power.min(63));
-                @let anchor = if x < 24.0 { "start" } else if x > WIDTH - 24.0 { "end" } else { "middle" };
+                @let anchor = if x < LEFT + 16.0 { "start" } else if x > WIDTH - 24.0 { "end" } else { "middle" };
                 line.grid x1=(at(x)) x2=(at(x)) y1=(TOP) y2=(floor) {}
                 text.tick x=(at(x)) y=(HEIGHT - 7.0) text-anchor=(anchor) { (tick(1 << power.min(63))) }
+            }
+            @for count in magnitudes(most) {
+                @let y = floor - height(count);
+                line.grid x1=(LEFT) x2=(WIDTH - RIGHT) y1=(at(y)) y2=(at(y)) {}
+                text.tick x=(LEFT - 4.0) y=(at(y + 3.0)) text-anchor="end" { (short(count)) }
             }
             @for bar in &bars {
                 @let (left, right) = (x(bar.lower_ns), x(bar.upper_ns.saturating_add(1)));
@@ -52,10 +59,10 @@ pub fn distribution(histogram: &Histogram, class: &str) -> Option<Markup> {
                     }
                 }
             }
-            line.axis x1=(LEFT) x2=(WIDTH - LEFT) y1=(floor) y2=(floor) {}
+            line.axis x1=(LEFT) x2=(WIDTH - RIGHT) y1=(floor) y2=(floor) {}
             @for (n, (q, name)) in marks.into_iter().enumerate() {
                 @if let Some(ns) = histogram.quantile(q).filter(|ns| *ns >= first.lower_ns) {
-                    @let line = x(ns).clamp(LEFT, WIDTH - LEFT);
+                    @let line = x(ns).clamp(LEFT, WIDTH - RIGHT);
                     @let end = line > WIDTH * 0.7;
                     line.mark x1=(at(line)) x2=(at(line)) y1=(TOP - 12.0 + 10.0 * n as f64) y2=(floor) {}
                     text.label x=(at(if end { line - 4.0 } else { line + 4.0 })) y=(TOP - 9.0 + 11.0 * n as f64)

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{Cell, Known, figure, grouped, table};
+use super::{Cell, Known, figure, grouped, legend, table};
 use crate::export::json::EntryPoint;
 use crate::model::query;
 use crate::report::draw::{distribution::distribution, heat::heat};
@@ -25,6 +25,7 @@ pub(in crate::report) fn section(known: &Known<'_>) -> Markup {
             @if rows.len() < entries.len() {
                 p.facts { "Not called: " (entries.len() - rows.len()) " more." }
             }
+            @if !called.is_empty() { (legend()) }
             div.figures {
                 @for (id, entry) in called {
                     (figure(distribution(&entry.latency, "call"), &html! {

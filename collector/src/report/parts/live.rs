@@ -38,6 +38,7 @@ pub(in crate::report) fn section(known: &Known<'_>) -> Markup {
     html! {
         section #live {
             h2 { "Who waits and who holds, at the end" }
+            p.facts { "As of " (known.document.interval.end) "; “for” is how long it had lasted then." }
             @if waiters.is_empty() && holders.is_empty() { p { "Nobody." } }
             @if !waiters.is_empty() {
                 h3 { "Waits" }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{Cell, Known, figure, grouped, table};
+use super::{Cell, Known, figure, grouped, legend, table};
 use crate::export::json::Lock;
 use crate::model::histogram::Histogram;
 use crate::model::{Series, query};
@@ -30,6 +30,7 @@ pub(in crate::report) fn section(known: &Known<'_>) -> Markup {
                 &rows,
             ))
             @if unused > 0 { p.facts { "Not used: " (unused) " more." } }
+            @if !used.is_empty() { (legend()) }
             @for (id, series) in used { (pictures(known, id, series)) }
         }
     }

@@ -127,3 +127,14 @@ fn figure(picture: Option<Markup>, caption: &Markup) -> Markup {
         }
     }
 }
+
+/// How pictures of distributions are read.
+fn legend() -> Markup {
+    html! {
+        p.key {
+            "Bars: how many values were how long, four bars to each power of two. Heights are logarithmic, the numbers at the left "
+            "are counts. Over time: each column is a while, each row a power of two of time, and the stronger the colour, the "
+            "more values; shades are logarithmic too."
+        }
+    }
+}

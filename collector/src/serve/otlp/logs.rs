@@ -8,7 +8,6 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs, S
 
 use super::{attribute, metrics};
 use crate::diagnose::{Finding, Report, Severity};
-use crate::frame::Meta;
 use crate::model::Model;
 
 /// Records that wait to be accepted.
@@ -65,10 +64,11 @@ impl Findings {
     }
 
     /// The request for what waits; `None` where nothing does.
-    pub fn request(&self, meta: &Meta) -> Option<ExportLogsServiceRequest> {
+    pub fn request(&self, model: &Model) -> Option<ExportLogsServiceRequest> {
+        let resource = super::resource(model)?;
         (!self.waiting.is_empty()).then(|| ExportLogsServiceRequest {
             resource_logs: vec![ResourceLogs {
-                resource: Some(super::resource(meta)),
+                resource: Some(resource),
                 scope_logs: vec![ScopeLogs {
                     scope: Some(metrics::scope()),
                     log_records: self.waiting.iter().cloned().collect(),
@@ -77,6 +77,16 @@ impl Findings {
                 schema_url: String::new(),
             }],
         })
+    }
+
+    /// What is lost where nothing more is accepted.
+    pub fn unsent(&self) -> String {
+        let records = self.waiting.len() as u64 + self.lost;
+        match records {
+            0 => "the last totals".to_owned(),
+            1 => "the last totals, and 1 log record of a finding".to_owned(),
+            _ => format!("the last totals, and {records} log records of findings"),
+        }
     }
 
     /// What was sent has been accepted.

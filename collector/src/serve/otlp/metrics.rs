@@ -21,7 +21,7 @@ pub fn request(model: &Model, report: &Report) -> Option<ExportMetricsServiceReq
     };
     Some(ExportMetricsServiceRequest {
         resource_metrics: vec![ResourceMetrics {
-            resource: Some(super::resource(meta)),
+            resource: super::resource(model),
             scope_metrics: vec![ScopeMetrics {
                 scope: Some(scope()),
                 metrics: metrics(model, report, times),

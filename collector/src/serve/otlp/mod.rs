@@ -1,7 +1,8 @@
 //! OTLP over HTTP: metrics at an interval, and a log record when a finding begins or is over.
 //!
 //! What was counted is sent as it was counted, in OTLP's own messages. What a backend does not take is not lost: metrics are
-//! totals, so the next export has them; log records wait, up to a thousand. Collecting never waits for a backend.
+//! totals, so the next export has them; log records wait, up to a thousand. Collecting never waits for a backend, and
+//! stopping no longer than [`LAST`].
 
 mod logs;
 mod metrics;
@@ -18,12 +19,15 @@ use tokio::time::Instant;
 
 use super::hub::Hub;
 use crate::cli::live::note;
-use crate::frame::Meta;
+use crate::export::driver;
+use crate::model::Model;
 use logs::Findings;
 pub use send::Target;
 
 /// Findings are looked for so often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time for the last export, once the collector stops; what is on its way then included.
+const LAST: Duration = Duration::from_secs(3);
 
 /// What is exported, and where to.
 pub struct Exporter {
@@ -38,16 +42,43 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Exports until the collector stops, and once more then.
+    /// Exports until the collector stops, and once more then. What a backend does not take by then is told.
     pub async fn run(mut self) {
         let mut findings = Findings::default();
+        let mut stopping = self.stopping.clone();
+        let over = async {
+            // An error is a collector that is gone.
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+            tokio::time::sleep(LAST).await;
+        };
+        let last = tokio::select! {
+            last = self.exporting(&mut findings) => last,
+            () = over => Err(format!("no answer within {} s of the end", LAST.as_secs())),
+        };
+        if let Err(cause) = last {
+            // Those of the last second may not have been looked for yet.
+            let (model, report) = self.hub.now();
+            findings.look(&model, &report);
+            note(&format!(
+                "warning: {} has not taken the last export: {cause}; lost: {}",
+                self.target,
+                findings.unsent()
+            ));
+        }
+    }
+
+    /// The same without a limit; gives what became of the last export.
+    async fn exporting(&mut self, findings: &mut Findings) -> Result<(), String> {
         let mut failing: Option<String> = None;
         let mut exported: Option<Instant> = None;
         loop {
             let every = *self.every.borrow_and_update();
             let last = *self.stopping.borrow();
             let due = last || exported.is_none_or(|at| at.elapsed() >= every);
-            let result = self.export(&mut findings, due).await;
+            let result = self.export(findings, due).await;
+            if last {
+                return result;
+            }
             if due {
                 exported = Some(Instant::now());
             }
@@ -64,9 +95,6 @@ impl Exporter {
                     failing = Some(cause);
                 }
             }
-            if last {
-                return;
-            }
             // After a failure it is tried again when the next metrics are due.
             let pause = if failing.is_some() { every } else { LOOK_EVERY };
             tokio::select! {
@@ -77,14 +105,12 @@ impl Exporter {
     }
 
     async fn export(&self, findings: &mut Findings, due: bool) -> Result<(), String> {
-        let (logs, metrics) = self.hub.look(|case| {
-            let report = case.report();
-            findings.look(&case.model, &report);
-            let meta = case.model.meta.as_ref();
-            let logs = meta.and_then(|meta| findings.request(meta));
-            let metrics = due.then(|| metrics::request(&case.model, &report));
-            (logs, metrics.flatten())
-        });
+        let (logs, metrics) = {
+            let (model, report) = self.hub.now();
+            findings.look(&model, &report);
+            let metrics = due.then(|| metrics::request(&model, &report));
+            (findings.request(&model), metrics.flatten())
+        };
         if let Some(logs) = logs {
             self.target.post("/v1/logs", logs.encode_to_vec()).await?;
             findings.accepted();
@@ -98,19 +124,15 @@ impl Exporter {
     }
 }
 
-/// What everything exported is of.
-fn resource(meta: &Meta) -> Resource {
-    let driver = if meta.source == "emulator" {
-        "EMULATED"
-    } else {
-        "KERNEL"
-    };
+/// What everything exported is of; `None` before the first frame.
+fn resource(model: &Model) -> Option<Resource> {
+    let meta = model.meta.as_ref()?;
     let host = nix::unistd::gethostname().ok();
     let host = host.and_then(|name| name.into_string().ok());
     let mut attributes = vec![
         attribute("service.name", "apscope"),
         attribute("service.version", env!("CARGO_PKG_VERSION")),
-        attribute("apscope.driver", driver),
+        attribute("apscope.driver", driver(model)),
         attribute("apscope.probe", meta.probe.as_str()),
         attribute("apscope.generation", meta.generation.as_str()),
         attribute("os.version", meta.kernel_release.as_str()),
@@ -122,10 +144,10 @@ fn resource(meta: &Meta) -> Resource {
     if !meta.scenario.is_empty() {
         attributes.push(attribute("apscope.scenario", meta.scenario.as_str()));
     }
-    Resource {
+    Some(Resource {
         attributes,
         ..Resource::default()
-    }
+    })
 }
 
 fn attribute(key: &str, value: impl Into<String>) -> KeyValue {

@@ -23,7 +23,7 @@ const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 /// What is left of a line without the prefixes of mails (`> `), syslog (`Nov 25 17:16:32 host kernel: `), log levels
 /// (`<3>`), time stamps (`[   12.345678]`, and what `dmesg -T` makes of them) and callers (`[T123]`, printk's
 /// `PRINTK_CALLER`).
-pub(super) fn content(line: &str) -> &str {
+pub(crate) fn content(line: &str) -> &str {
     let mut rest = line.trim();
     // Each round takes something off, so it ends with the line.
     loop {
