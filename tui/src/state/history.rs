@@ -207,6 +207,14 @@ impl History {
         }
     }
 
+    /// Spans that ended before are no longer kept; `None` while all of them are.
+    #[must_use]
+    pub fn kept_from_ns(&self) -> Option<u64> {
+        let first = &self.spans.front()?.raw;
+        let end = first.start_ns.saturating_add(first.duration_ns);
+        (self.spans.len() == SPANS).then_some(end)
+    }
+
     /// The spans, in the order in which they came: by their ends, roughly.
     #[must_use]
     pub fn spans(&self) -> &VecDeque<Span> {

@@ -130,7 +130,7 @@ fn found_lines(app: &App, width: usize, room: usize) -> (Vec<Line<'static>>, Vec
         .iter()
         .enumerate()
         .flat_map(|(n, text)| {
-            let label = if n == 0 { "can help: " } else { "          " };
+            let label = if n == 0 { "can help: " } else { "        · " };
             words::labelled(label, text, width, theme.key(), Style::new())
         })
         .collect();

@@ -111,11 +111,14 @@ fn axis(app: &App, names: usize, cells: usize) -> Line<'static> {
     };
     let left = ago(from);
     let right = ago(to);
-    let middle = format!(
-        "{} shown, cursor {}",
-        format::duration(to - from),
-        ago(app.window.cursor_ns(now))
-    );
+    let shown = format::duration(to - from);
+    let cursor = ago(app.window.cursor_ns(now));
+    let kept = app.shown().history.kept_from_ns();
+    // Where a lane may be empty because its spans have been forgotten.
+    let middle = match kept.filter(|kept| from < *kept) {
+        Some(kept) => format!("{shown} shown, spans since {}, cursor {cursor}", ago(kept)),
+        None => format!("{shown} shown, cursor {cursor}"),
+    };
     let gap = cells.saturating_sub(left.len() + right.len() + Span::raw(middle.as_str()).width());
     let text = if gap >= 2 {
         format!(

@@ -107,6 +107,10 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
 type Chunk = (u64, Vec<u8>);
 
 /// CLOCK_MONOTONIC in nanoseconds.
+#[expect(
+    unsafe_code,
+    reason = "the moments of spans are of this clock, and std's Instant does not say its own"
+)]
 fn monotonic_ns() -> u64 {
     let mut now = libc::timespec {
         tv_sec: 0,

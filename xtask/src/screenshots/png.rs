@@ -34,15 +34,23 @@ pub fn all(folder: &Path, fonts: &Path) -> Result<(), Failure> {
 }
 
 fn load(folder: &Path) -> Result<Arc<fontdb::Database>, Failure> {
+    let missing = |cause: String| {
+        Failure::new("the pictures cannot be drawn as PNG")
+            .cause(cause)
+            .hint("apt-get install fonts-dejavu-core, or --fonts DIR")
+    };
     let mut fonts = fontdb::Database::new();
-    fonts.load_fonts_dir(folder);
-    let known = fonts
-        .faces()
-        .any(|face| face.families.iter().any(|(name, _)| name == FONT));
-    if !known {
-        return Err(Failure::new("the pictures cannot be drawn as PNG")
-            .cause(format!("{} has no font \"{FONT}\"", folder.display()))
-            .hint("apt-get install fonts-dejavu-core, or --fonts DIR"));
+    for file in ["DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf"] {
+        let path = folder.join(file);
+        let font = fs::read(&path).map_err(|e| missing(format!("{}: {e}", path.display())))?;
+        fonts.load_font_data(font);
+    }
+    let is_it = |face: &fontdb::FaceInfo| face.families.iter().any(|(name, _)| name == FONT);
+    if fonts.faces().filter(|face| is_it(face)).count() != 2 {
+        return Err(missing(format!(
+            "the files in {} are not \"{FONT}\"",
+            folder.display()
+        )));
     }
     fonts.set_monospace_family(FONT);
     Ok(Arc::new(fonts))
