@@ -134,7 +134,7 @@ fn messages_and_banners() {
         }
     });
     banner("link-down", |app| {
-        app.link = Link::Down("connection refused".into())
+        app.link = Link::Down("connection refused".into());
     });
     banner("source-died", |app| {
         app.ending = Some(Ending::Died("killed by signal 9".into()));
@@ -145,7 +145,7 @@ fn messages_and_banners() {
         ));
     });
     banner("failed", |app| {
-        app.fail("apscope-locks.txt cannot be written: Permission denied")
+        app.fail("apscope-locks.txt cannot be written: Permission denied");
     });
     banner("said", |app| press(app, "t"));
     banner("nothing-to-seek", |app| press(app, "]"));

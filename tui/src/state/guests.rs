@@ -198,13 +198,16 @@ fn all(shown: &Snapshot) -> Vec<GuestRow> {
     }
     let mut mdevs = mdevs(model);
     let mut queues = queues(shown);
-    let owners = owners(model);
+    let known = Known {
+        shown,
+        owners: owners(model),
+    };
     vcpus
         .into_iter()
         .map(|(guest, vcpus)| {
             let own = tasks.remove(&guest).unwrap_or_default();
             row(
-                shown,
+                &known,
                 guest,
                 labels
                     .get(&guest)
@@ -214,22 +217,28 @@ fn all(shown: &Snapshot) -> Vec<GuestRow> {
                 &own,
                 queues.remove(&guest).unwrap_or_default(),
                 mdevs.remove(&guest).unwrap_or_default(),
-                &owners,
             )
         })
         .collect()
 }
 
+/// What the rows of all guests are made of.
+struct Known<'a> {
+    shown: &'a Snapshot,
+    /// Of each task that waits, who has held what it is blocked on longest, where one is known.
+    owners: HashMap<u32, Option<u32>>,
+}
+
 fn row(
-    shown: &Snapshot,
+    known: &Known<'_>,
     guest: u32,
     name: String,
     vcpus: usize,
     own: &[&TaskState],
     queues: Vec<Queue>,
     mdevs: Vec<Mdev>,
-    owners: &HashMap<u32, Option<u32>>,
 ) -> GuestRow {
+    let shown = known.shown;
     let now = shown.model.last.at_ns;
     let inside = |task: &TaskState, wanted: &[u8]| {
         task.inside
@@ -274,7 +283,12 @@ fn row(
         wait_lock: longest.map_or_else(String::new, |(_, wait)| {
             query::lock_name(&shown.model, wait.series as u8, wait.instance).to_owned()
         }),
-        blocked_by: blocked_by(&shown.model, finding, longest.map(|(task, _)| task), owners),
+        blocked_by: blocked_by(
+            &shown.model,
+            finding,
+            longest.map(|(task, _)| task),
+            &known.owners,
+        ),
         finding: finding.map(|finding| finding.id.to_string()),
         queues,
         mdevs,
@@ -307,7 +321,7 @@ fn stuck<'a>(shown: &'a Snapshot, own: &[&TaskState]) -> Option<&'a Finding> {
     })
 }
 
-/// Of each task that waits, who has held what it is blocked on longest, where one is known.
+/// [`Known::owners`].
 fn owners(model: &Model) -> HashMap<u32, Option<u32>> {
     query::waiters(model)
         .into_iter()

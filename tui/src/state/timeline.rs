@@ -161,7 +161,7 @@ pub struct LaneRow {
     pub who: String,
     /// Its guest, where it is known.
     pub guest: String,
-    /// Its bars in the window, by begin.
+    /// Its bars in the window, in no order.
     pub bars: Vec<Bar>,
     /// Of the window it waited so long.
     pub waiting_ns: u64,
@@ -170,15 +170,6 @@ pub struct LaneRow {
 }
 
 impl LaneRow {
-    /// What it was at the most telling moment between two moments.
-    #[must_use]
-    pub fn at(&self, from_ns: u64, to_ns: u64) -> Option<&Bar> {
-        self.bars
-            .iter()
-            .filter(|bar| bar.from_ns < to_ns && bar.to_ns > from_ns)
-            .max_by_key(|bar| (bar.doing, std::cmp::Reverse(bar.to_ns - bar.from_ns)))
-    }
-
     /// Begin of the next bar after a moment; of the first, where there is none.
     #[must_use]
     pub fn next_after(&self, at_ns: u64) -> Option<u64> {
@@ -237,8 +228,7 @@ pub fn rows(
         .collect();
     let mut rows: Vec<LaneRow> = bars
         .into_iter()
-        .map(|(tid, mut bars)| {
-            bars.sort_by_key(|bar| (bar.from_ns, bar.doing));
+        .map(|(tid, bars)| {
             let total = |wanted| {
                 let of = bars.iter().filter(|bar| bar.doing == wanted);
                 of.map(|bar| bar.to_ns.min(to) - bar.from_ns.max(from))
@@ -281,7 +271,7 @@ pub fn rows(
 }
 
 /// Spans come by their ends, up to this: a ring is read processor by processor, and now and then late.
-const DISORDER_NS: u64 = 5_000_000_000;
+const DISORDER_NS: u64 = 2_000_000_000;
 
 /// Bars of spans in a part of time, by task.
 fn finished(shown: &Snapshot, from: u64, to: u64) -> HashMap<u32, Vec<Bar>> {

@@ -131,7 +131,7 @@ struct Dashboard {
 impl Dashboard {
     fn start(binary: &Path, probe: &str, folder: &Path) -> Result<Self, Failure> {
         let command = format!(
-            "stty cols {} rows {}; exec '{}' --source emulator --probe {probe} --scenario steady --guests 1 --vcpus 1 --rate 0.2",
+            "stty cols {} rows {}; exec '{}' --source emulator --probe {probe} --scenario steady --guests 1 --vcpus 1 --rate 0.05",
             SIZE.0,
             SIZE.1,
             binary.display()

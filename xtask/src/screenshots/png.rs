@@ -14,8 +14,8 @@ use crate::failure::Failure;
 
 /// The font that the SVG files name first.
 const FONT: &str = "DejaVu Sans Mono";
-/// Pixels for each of the SVG's: text stays legible where the picture is shown larger.
-const SCALE: f32 = 1.5;
+/// Pixels for each of the SVG's.
+const SCALE: f32 = 1.0;
 /// Keyword of the text chunk with the checksum.
 const KEYWORD: &str = "drawn from the SVG with CRC-32";
 
