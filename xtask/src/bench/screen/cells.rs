@@ -55,7 +55,7 @@ impl Cells {
                 let end = rest.iter().position(|byte| matches!(byte, 7 | b'\\'))?;
                 Some(end + 3)
             }
-            [0x1b] => None,
+            [] | [0x1b] => None,
             [0x1b, ..] => Some(2),
             [b'\r', ..] => {
                 self.cursor.0 = 0;
@@ -78,7 +78,6 @@ impl Cells {
                 self.put(text.chars().next().unwrap_or(' '));
                 Some(length)
             }
-            [] => None,
         }
     }
 
