@@ -90,6 +90,38 @@ fn recordings_one_after_the_other_are_one() {
 }
 
 #[test]
+fn from_any_place_the_same_frames_follow_again() {
+    // Two runs and damage in the first; places in the middle of flushes and between them.
+    let mut bytes = record(&run(12));
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    bytes.extend(record(&run(7)));
+    let mut reader = Reader::new(Cursor::new(&bytes)).unwrap();
+    let mut places = vec![reader.place()];
+    let mut items: Vec<Option<Frame>> = Vec::new();
+    while let Some(item) = reader.next() {
+        items.push(item.ok());
+        places.push(reader.place());
+    }
+    assert!(items.iter().any(Option::is_none), "it is damaged");
+    assert!(items.len() > 12, "{}", items.len());
+    for (number, place) in places.iter().enumerate().rev() {
+        reader.go_to(place).unwrap();
+        let again: Vec<_> = reader.by_ref().map(Result::ok).collect();
+        assert_eq!(again, items[number..], "from {number}");
+    }
+    // A stream that is not what it was.
+    let other = record(&run(1));
+    let mut changed = Reader::new(Cursor::new(&other)).unwrap();
+    let errors = places.iter().filter_map(|place| changed.go_to(place).err());
+    let texts: Vec<String> = errors.map(|error| error.to_string()).collect();
+    assert!(
+        texts.iter().any(|text| text.contains("has changed")),
+        "{texts:?}"
+    );
+}
+
+#[test]
 fn a_recording_without_frames_is_empty_but_whole() {
     let (frames, error) = read(&record(&[]));
     assert!(frames.is_empty() && error.is_none());

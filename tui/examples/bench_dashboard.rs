@@ -1,7 +1,8 @@
 //! Time of the dashboard's pictures on a recording, for `cargo xtask bench dashboard`: one line of JSON for each view.
 //!
 //! Each frame of the recording is folded and drawn once, into a terminal of 200 by 60 whose output goes nowhere; what is
-//! measured is folding, diagnosis, rows, drawing and the escape sequences of what has changed.
+//! timed is folding with diagnosis, and rows, drawing and the escape sequences of what has changed. `busy_ns` is the CPU
+//! time of all of it, reading the recording included.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
@@ -42,6 +43,16 @@ fn resident() -> u64 {
         .unwrap_or(0)
 }
 
+/// Time that the one thread of this process has been on a CPU.
+fn on_cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let ns = text
+        .split_whitespace()
+        .next()
+        .and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(ns.unwrap_or(0))
+}
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = PathBuf::from(std::env::args().nth(1).ok_or("a recording")?);
     for view in View::ALL {
@@ -54,6 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (mut draws, mut folds) = (Vec::new(), Vec::new());
         let mut first = None;
         let mut warm = 0;
+        let began = on_cpu();
         for frame in Reader::open(&file)? {
             let frame = frame?;
             first.get_or_insert(frame.at_ns);
@@ -73,7 +85,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .last
             .at_ns
             .saturating_sub(first.unwrap_or(0));
-        let busy: Duration = draws.iter().chain(&folds).sum();
+        let busy = on_cpu().saturating_sub(began);
         let total = draws.len();
         draws.sort_unstable();
         folds.sort_unstable();

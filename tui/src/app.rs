@@ -1,8 +1,8 @@
 //! The loop: frames from a source or a recording, keys and the mouse from a terminal into the state, the state onto the
 //! screen.
 //!
-//! Everything happens on one thread and waits in one place. Data are drawn at most ten times a second, keys at once;
-//! where nothing has changed nothing is drawn.
+//! Everything happens on one thread and waits in one place. At the default interval each frame is drawn when it comes,
+//! at shorter ones a dozen pictures a second; keys are drawn at once. Where nothing has changed nothing is drawn.
 
 use std::io;
 use std::path::PathBuf;
@@ -30,8 +30,9 @@ use crate::tape::Tape;
 use crate::terminal::Guard;
 use crate::view;
 
-/// Time between two pictures of data.
-const DATA_SPACING: Duration = Duration::from_millis(100);
+/// Time between two pictures of data at least. Shorter than the default interval, so that its frames never wait for it:
+/// frames and pictures of the same rate would drift apart by up to a whole interval.
+const DATA_SPACING: Duration = Duration::from_millis(80);
 /// Time between two pictures when keys are held down.
 const KEY_SPACING: Duration = Duration::from_millis(16);
 /// Time between two looks at how far a recording has come.

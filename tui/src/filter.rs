@@ -210,7 +210,7 @@ fn test(body: &str) -> Result<Test, String> {
             "mdev" => TextField::Mdev,
             _ => {
                 return Err(format!(
-                    "no field `{field}`; there are class, kind, name, owner, task, guest, mdev"
+                    "no field `{field}`: class kind name owner task guest mdev"
                 ));
             }
         };

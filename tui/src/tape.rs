@@ -1,20 +1,24 @@
-//! A recording as a source of frames for the dashboard: forwards frame by frame, backwards from the start again.
+//! A recording as a source of frames for the dashboard: forwards frame by frame, and to any moment from the nearest
+//! checkpoint before it.
 //!
-//! A frame holds increments, so what was before a moment must be folded to show it. Nothing but the frame that comes
-//! next is kept in memory.
+//! A frame holds increments, so what was before a moment must be folded to show it. In memory are the frame that comes
+//! next, and what was known at some moments.
 
-use std::io::BufRead;
+mod checkpoints;
+
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use apscope_collector::cli::{Failure, open_recording};
-use apscope_collector::diagnose::{Case, Diagnosis, Thresholds};
+use apscope_collector::diagnose::Thresholds;
 use apscope_collector::frame::Frame;
-use apscope_collector::model::Model;
-use apscope_collector::recording::Reader;
+use apscope_collector::recording::{Input, Place, Reader};
 
-use crate::state::App;
+use self::checkpoints::Checkpoints;
+use crate::state::config::Settings;
 use crate::state::replay::Replay;
+use crate::state::{App, Known};
 
 /// Time that frames are folded for before the next picture: a seek over hours stays answerable.
 const SLICE: Duration = Duration::from_millis(40);
@@ -22,13 +26,26 @@ const SLICE: Duration = Duration::from_millis(40);
 /// An open recording.
 pub struct Tape {
     path: PathBuf,
-    reader: Reader<Box<dyn BufRead>>,
+    reader: Reader<Box<dyn Input>>,
     clock: Clock,
     next: Option<(Frame, u64)>,
     /// The moment that is shown, by [`Clock`]; `None` before the first frame.
     shown: Option<u64>,
     ended: bool,
+    /// Frames folded, up to the moment that is shown.
+    frames: u64,
+    checkpoints: Checkpoints<Moment>,
 }
+
+/// What there was behind a frame.
+struct Moment {
+    place: Place,
+    clock: Clock,
+    known: Known,
+}
+
+/// Frames that are folded rather than jumped over.
+const FEW: u64 = 10;
 
 /// One time for a whole file: a run that was recorded behind another one may be of another machine, with a clock of its
 /// own, and begins where the one before ended.
@@ -67,18 +84,27 @@ impl Tape {
     ///
     /// It is no recording, or holds no frame. Of a file that is damaged, what can be read is shown.
     pub fn open(path: &Path, thresholds: &Thresholds) -> Result<(Self, Replay), Failure> {
-        let mut case = Case {
-            model: Model::default(),
-            diagnosis: Diagnosis::new(thresholds.clone()),
+        let settings = Settings {
+            thresholds: thresholds.clone(),
+            ..Settings::default()
         };
+        let mut scout = App::with(settings, Duration::ZERO);
+        let mut checkpoints = Checkpoints::default();
         let mut clock = Clock::default();
         let mut ends = Vec::new();
         let mut damaged = None;
-        for frame in open_recording(path)? {
+        let mut reader = open_recording(path)?;
+        while let Some(frame) = reader.next() {
             match frame {
                 Ok(frame) => {
-                    ends.push(clock.time(&frame));
-                    case.apply(&frame);
+                    let at = clock.time(&frame);
+                    ends.push(at);
+                    scout.apply(&frame);
+                    checkpoints.pass(ends.len() as u64, at, || Moment {
+                        place: reader.place(),
+                        clock,
+                        known: scout.known(),
+                    });
                 }
                 Err(error) => damaged = damaged.or(Some(error.to_string())),
             }
@@ -91,7 +117,7 @@ impl Tape {
             .file_name()
             .unwrap_or(path.as_os_str())
             .to_string_lossy();
-        let mut replay = Replay::new(name.into_owned(), ends, &case.report(), clock.offset_ns);
+        let mut replay = Replay::new(name.into_owned(), ends, &scout.report(), clock.offset_ns);
         replay.damaged = damaged;
         let tape = Self {
             path: path.to_owned(),
@@ -100,6 +126,8 @@ impl Tape {
             next: None,
             shown: None,
             ended: false,
+            frames: 0,
+            checkpoints,
         };
         Ok((tape, replay))
     }
@@ -127,14 +155,8 @@ impl Tape {
             return Ok(true);
         };
         let target = replay.at_ns();
-        if self.shown.is_some_and(|shown| shown > target) {
-            self.reader = open_recording(&self.path)?;
-            self.clock = Clock::default();
-            self.next = None;
-            self.shown = None;
-            self.ended = false;
-            app.restart();
-        }
+        let wanted = replay.frames_until(target);
+        self.jump(app, target)?;
         loop {
             if self.next.is_none() && !self.ended {
                 // Damage was told when it was opened.
@@ -148,6 +170,14 @@ impl Tape {
                 Some((frame, at)) if at <= target => {
                     app.apply(&frame);
                     self.shown = Some(at);
+                    self.frames += 1;
+                    let ahead = wanted.saturating_sub(self.frames);
+                    self.checkpoints
+                        .approach(self.frames, ahead, at, || Moment {
+                            place: self.reader.place(),
+                            clock: self.clock,
+                            known: app.known(),
+                        });
                 }
                 later => {
                     self.next = later;
@@ -158,5 +188,76 @@ impl Tape {
                 return Ok(false);
             }
         }
+    }
+
+    /// Goes to the last checkpoint before a moment, or to the begin, where what is shown is behind it or far before it.
+    fn jump(&mut self, app: &mut App, target: u64) -> Result<(), Failure> {
+        let back = self.shown.is_some_and(|shown| shown > target);
+        match self.checkpoints.before(target) {
+            Some(checkpoint) if back || checkpoint.frames > self.frames + FEW => {
+                let Moment {
+                    place,
+                    clock,
+                    known,
+                } = &checkpoint.known;
+                let gone = |error: io::Error| unreadable(&self.path, &error);
+                self.reader.go_to(place).map_err(gone)?;
+                self.clock = *clock;
+                self.shown = Some(checkpoint.at_ns);
+                self.frames = checkpoint.frames;
+                app.go_to(known);
+            }
+            None if back => {
+                self.reader = open_recording(&self.path)?;
+                self.clock = Clock::default();
+                self.shown = None;
+                self.frames = 0;
+                app.restart();
+            }
+            _ => return Ok(()),
+        }
+        self.next = None;
+        self.ended = false;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a recording of the tests, and goes to shares of it.
+    fn go(tape: &mut Tape, app: &mut App, share: f64) {
+        if let Some(replay) = &mut app.replay {
+            replay.seek_share(share);
+        }
+        assert!(tape.arrive(app).is_ok());
+    }
+
+    #[test]
+    fn a_seek_folds_few_frames() {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/stuck-reset-v6.6.apscope");
+        let settings = Settings::default();
+        let (mut tape, replay) = Tape::open(&path, &settings.thresholds)
+            .map_err(drop)
+            .unwrap();
+        let mut app = App::with(settings, Duration::from_millis(100));
+        app.replay = Some(replay);
+        for share in [1.0, 0.9, 0.5, 0.95, 0.3, 1.0, 0.6] {
+            if let Some(replay) = &mut app.replay {
+                replay.seek_share(share);
+            }
+            let replay = app.replay.clone().unwrap();
+            let wanted = replay.frames_until(replay.at_ns());
+            tape.jump(&mut app, replay.at_ns()).map_err(drop).unwrap();
+            assert!(wanted - tape.frames <= FEW + 16, "{share}: {wanted}");
+            go(&mut tape, &mut app, share);
+            assert_eq!(tape.frames, wanted);
+            assert_eq!(tape.shown, Some(app.live().model.last.at_ns));
+        }
+        // Before everything that is kept: from the begin.
+        go(&mut tape, &mut app, 0.0);
+        assert_eq!(tape.frames, 1);
     }
 }

@@ -4,9 +4,10 @@
 //! The recordings are made by `cargo xtask screenshots --record`.
 #![forbid(unsafe_code)]
 
-use std::fmt::Write as _;
+mod support;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use apscope_tui::screenshot::{self, PICTURES};
@@ -16,49 +17,21 @@ use apscope_tui::state::{App, View};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use proptest::prelude::*;
 
-const SIZES: [(u16, u16); 3] = [(80, 24), (120, 40), (200, 60)];
-/// Steady, contended, deadlocked; and how far each is gone through: before it was told to stop.
-const RUNS: [(&str, Duration); 3] = [
-    ("steady-v5.13", Duration::from_millis(2_500)),
-    ("slow-reset-v6.0", Duration::from_millis(2_500)),
-    ("se-start-v5.13", Duration::MAX),
-];
-
-fn recordings() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings")
-}
-
-fn file(name: &str) -> PathBuf {
-    recordings().join(format!("{name}.apscope"))
-}
+use support::{RUNS, at, at_all_sizes, drawn, file, recordings};
 
 /// A recording at its end.
 fn end_of(name: &str) -> App {
     at(name, Duration::MAX)
 }
 
-fn at(name: &str, at: Duration) -> App {
-    screenshot::at(&file(name), at, "", Settings::default())
-        .unwrap_or_else(|failure| panic!("{name}: {failure:?}"))
-}
-
-fn drawn(app: &mut App, (width, height): (u16, u16)) -> String {
-    snapshot::text(&snapshot::buffer(app, width, height))
-}
-
 /// Every view at every size, one file for each.
 fn pictures(name: &str, mut make: impl FnMut() -> App) {
     for view in View::ALL {
-        let mut all = String::new();
-        for size in SIZES {
+        let all = at_all_sizes(|| {
             let mut app = make();
             app.show(view);
-            let picture = drawn(&mut app, size);
-            for line in picture.lines() {
-                assert!(line.chars().count() <= usize::from(size.0), "{line}");
-            }
-            let _ = writeln!(all, "{}x{}\n{picture}", size.0, size.1);
-        }
+            app
+        });
         insta::assert_snapshot!(format!("{name}-{}", view.name()), all);
     }
 }
@@ -164,17 +137,21 @@ fn the_first_screen_names_finding_tasks_and_locks_of_each_hang() {
 }
 
 #[test]
-fn a_deadlock_is_on_the_screen_within_a_second() {
-    for name in ["se-start-v5.13", "se-start-v5.11", "se-start-v5.15-rc"] {
+fn a_hang_is_on_the_screen_within_a_second() {
+    for hang in HANGS {
+        let name = hang.recording;
         let app = end_of(name);
-        let finding = app
-            .shown()
-            .report
-            .findings
-            .iter()
-            .find(|f| f.id.0 == 1)
+        let mut findings = app.shown().report.findings.iter();
+        let finding = findings
+            .find(|finding| finding.id.to_string() == hang.finding)
             .unwrap();
-        let after = finding.found_ns - finding.since_ns;
+        // A reset hangs once it has outrun its budget, and not when it begins.
+        let begin = match finding.id.0 {
+            7 => finding.since_ns + app.thresholds().reset.as_nanos() as u64,
+            _ => finding.since_ns,
+        };
+        let after = finding.found_ns.saturating_sub(begin);
+        println!("{name}: {} after {after} ns", hang.finding);
         assert!(after <= 1_000_000_000, "{name}: {after} ns");
     }
 }
@@ -207,11 +184,21 @@ fn seeking_back_is_as_never_having_gone_on() {
         apscope_tui::tape::Tape::open(&file("se-start-v5.13"), &settings.thresholds).unwrap();
     let mut app = App::with(settings, Duration::from_millis(100));
     app.replay = Some(replay);
-    for share in [1.0, 0.3, 0.9, 0.0, 1.0] {
+    for share in [1.0, 0.3, 0.9, 0.0, 0.7, 0.65, 0.2, 1.0] {
         app.replay.as_mut().unwrap().seek_share(share);
         tape.arrive(&mut app).unwrap();
         let shown = app.live().model.last.at_ns;
         assert!(shown <= app.replay.as_ref().unwrap().at_ns());
+        // The same as where it was gone to without having been anywhere else.
+        let fresh = app.replay.as_ref().unwrap();
+        let offset = Duration::from_nanos(fresh.at_ns() - fresh.range().0);
+        let mut fresh = at("se-start-v5.13", offset);
+        app.replay.as_mut().unwrap().playing = false;
+        for view in [View::Overview, View::Locks, View::Timeline, View::Log] {
+            app.show(view);
+            fresh.show(view);
+            assert_eq!(drawn(&mut app, (120, 40)), drawn(&mut fresh, (120, 40)));
+        }
     }
     app.replay.as_mut().unwrap().playing = false;
     for view in View::ALL {
@@ -300,7 +287,7 @@ proptest! {
             });
             let modifiers = if control && n % 5 == 0 { KeyModifiers::CONTROL } else { KeyModifiers::NONE };
             app.key(KeyEvent::new(code, modifiers));
-            // Only now and then, and within the part that is read: seeks read the file again.
+            // Only now and then, and within the part that is read: a seek folds frames.
             if n % 20 == 0 {
                 tape.arrive(&mut app).unwrap();
             }

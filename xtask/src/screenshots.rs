@@ -1,5 +1,7 @@
 //! `cargo xtask screenshots`: the pictures of README.md, drawn by the dashboard's own code from recordings of the
-//! emulated driver that are kept in tui/tests/recordings; and, when asked to, these recordings.
+//! emulated driver that are kept in tui/tests/recordings, as SVG and as PNG; and, when asked to, these recordings.
+
+mod png;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,9 +22,16 @@ pub struct ScreenshotsArgs {
     /// Record the runs anew first
     #[arg(long)]
     record: bool,
-    /// Also PNG files, into this folder, with rsvg-convert (librsvg)
-    #[arg(long, value_name = "DIR")]
-    png: Option<PathBuf>,
+    /// Folder with the font of the PNG files, DejaVu Sans Mono
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/usr/share/fonts/truetype/dejavu"
+    )]
+    fonts: PathBuf,
+    /// Draw the PNG files again, of the SVG files as they are
+    #[arg(long, conflicts_with_all = ["record", "binary"])]
+    only_png: bool,
 }
 
 /// Scenario, generation, guests, duration.
@@ -40,27 +49,31 @@ const RECORDINGS: [(&str, &str, u32, &str); 9] = [
 
 /// Draws all pictures into `docs/pictures`.
 pub fn run(root: &Path, args: &ScreenshotsArgs) -> Result<(), Failure> {
+    let folder = root.join("docs/pictures");
+    if !args.only_png {
+        draw(root, args, &folder)?;
+    }
+    png::all(&folder, &args.fonts)?;
+    println!("{}", folder.display());
+    Ok(())
+}
+
+fn draw(root: &Path, args: &ScreenshotsArgs, folder: &Path) -> Result<(), Failure> {
     let binary = apscope::binary(root, args.binary.clone())?;
     let recordings = root.join("tui/tests/recordings");
     if args.record {
         record(&binary, &recordings)?;
     }
-    let folder = root.join("docs/pictures");
-    fs::create_dir_all(&folder).map_err(|e| Failure::file("creating", &folder, &e))?;
+    fs::create_dir_all(folder).map_err(|e| Failure::file("creating", folder, &e))?;
     process::run(
         Command::new(&binary)
             .arg("screenshot")
             .arg("--recordings")
             .arg(&recordings)
             .arg("-o")
-            .arg(&folder),
+            .arg(folder),
         "drawing the pictures",
-    )?;
-    if let Some(png) = &args.png {
-        convert(&folder, png)?;
-    }
-    println!("{}", folder.display());
-    Ok(())
+    )
 }
 
 fn record(binary: &Path, folder: &Path) -> Result<(), Failure> {
@@ -72,31 +85,6 @@ fn record(binary: &Path, folder: &Path) -> Result<(), Failure> {
             &["--scenario", scenario, "--generation", generation],
             (&guests.to_string(), duration),
             &file,
-        )?;
-    }
-    Ok(())
-}
-
-fn convert(folder: &Path, png: &Path) -> Result<(), Failure> {
-    fs::create_dir_all(png).map_err(|e| Failure::file("creating", png, &e))?;
-    let entries = fs::read_dir(folder).map_err(|e| Failure::file("reading", folder, &e))?;
-    for entry in entries {
-        let path = entry
-            .map_err(|e| Failure::file("reading", folder, &e))?
-            .path();
-        let Some(name) = path
-            .file_stem()
-            .filter(|_| path.extension().is_some_and(|e| e == "svg"))
-        else {
-            continue;
-        };
-        let target = png.join(name).with_extension("png");
-        process::run(
-            Command::new("rsvg-convert")
-                .arg("-o")
-                .arg(&target)
-                .arg(&path),
-            &format!("drawing {} with rsvg-convert", target.display()),
         )?;
     }
     Ok(())

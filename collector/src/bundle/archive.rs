@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead, Cursor, Read, Write};
+use std::io::{self, Cursor, Read, Write};
 use std::path::Path;
 
 use tar::{Builder, EntryType, Header};
 use zstd::stream::read::Decoder;
 
 use super::names;
-use crate::recording::{ReadError, Reader};
+use crate::recording::{Input, ReadError, Reader};
 
 /// Bytes of one file that are read.
 const MAX_FILE: u64 = 256 << 20;
@@ -171,7 +171,7 @@ impl Contents {
     /// # Errors
     ///
     /// What is in its place is none.
-    pub fn frames(&mut self) -> Option<Result<Reader<Box<dyn BufRead>>, ReadError>> {
+    pub fn frames(&mut self) -> Option<Result<Reader<Box<dyn Input>>, ReadError>> {
         let bytes = self.files.remove(names::FRAMES)?;
         Some(Reader::new(Box::new(Cursor::new(bytes))))
     }

@@ -1,6 +1,5 @@
 //! `export`: what was measured, in the formats that other tools read.
 
-use std::io::BufRead;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,7 +14,7 @@ use crate::bundle::{Contents, is_bundle};
 use crate::diagnose::Case;
 use crate::export::Origin;
 use crate::frame::Frame;
-use crate::recording::Reader;
+use crate::recording::{Input, Reader};
 use crate::source::Session;
 
 /// Arguments of `export`.
@@ -160,7 +159,7 @@ fn is_same(a: &Path, b: &Path) -> bool {
 /// # Errors
 ///
 /// It is neither, or the bundle has no frames.
-pub fn open_recording(path: &Path) -> Result<Reader<Box<dyn BufRead>>, Failure> {
+pub fn open_recording(path: &Path) -> Result<Reader<Box<dyn Input>>, Failure> {
     let name = path.display();
     let unreadable = |cause: String| {
         Failure::new(

@@ -40,7 +40,8 @@ pub const MAX_FINDINGS: usize = 256;
 /// Consequences remembered of one finding.
 const MAX_CONSEQUENCES: usize = 16;
 
-/// What a run's findings are made of, from frame to frame.
+/// What a run's findings are made of, from frame to frame. A clone goes on from the same moment.
+#[derive(Clone)]
 pub struct Diagnosis {
     thresholds: Thresholds,
     asked: Option<u32>,
@@ -62,6 +63,7 @@ pub struct Diagnosis {
     consequences: BTreeMap<(Id, String), BTreeSet<String>>,
 }
 
+#[derive(Clone)]
 struct Remembered {
     finding: Finding,
     /// The last tick that it was seen in.

@@ -61,6 +61,21 @@ impl Content {
         self.bytes.len()
     }
 
+    /// Bytes of it that have been handed out.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Nothing is left to hand out.
+    pub fn is_over(&self) -> bool {
+        self.used >= self.bytes.len()
+    }
+
+    /// Goes on behind so many bytes.
+    pub fn skip_to(&mut self, used: usize) {
+        self.used = used.min(self.bytes.len());
+    }
+
     /// Leaves out what is left.
     pub fn leave(&mut self) {
         self.used = self.bytes.len();

@@ -1,7 +1,7 @@
 //! The flushes in a stream, also in one that is damaged: where each begins and ends, by the headers of zstd's blocks
 //! (RFC 8878), and where the next one is behind something that makes no sense.
 
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, Seek, SeekFrom};
 
 use super::{HEADER_MAGIC, NAME, ZSTD_MAGIC, header};
 
@@ -174,5 +174,15 @@ impl<R: BufRead> Flushes<R> {
             return Ok(SHORT);
         }
         Ok(Part::Flush(length))
+    }
+}
+
+impl<R: BufRead + Seek> Flushes<R> {
+    /// Goes on at this place of the stream.
+    pub fn go_to(&mut self, position: u64) -> io::Result<()> {
+        self.input.seek(SeekFrom::Start(position))?;
+        self.buffer.clear();
+        (self.used, self.start) = (0, position);
+        Ok(())
     }
 }

@@ -23,7 +23,7 @@ mod totals;
 mod writer;
 
 pub use packer::{Flush, Packer, WriteError};
-pub use reader::{ReadError, Reader};
+pub use reader::{Input, Place, ReadError, Reader};
 pub use ring::Ring;
 pub use totals::Totals;
 pub use writer::Writer;

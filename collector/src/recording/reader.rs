@@ -1,7 +1,7 @@
 //! Reading a recording, whatever state the file is in.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Seek};
 use std::path::Path;
 
 use super::content::Content;
@@ -75,6 +75,24 @@ pub struct Reader<R> {
     beginning: Option<(u64, &'static str)>,
 }
 
+/// What a recording is read from, where it can be gone back in.
+pub trait Input: BufRead + Seek {}
+
+impl<T: BufRead + Seek> Input for T {}
+
+/// A place between two frames of a stream, for [`Reader::go_to`].
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Where the next flush begins, in bytes from the start of the stream.
+    next: u64,
+    /// A flush that is not handed out whole: where it begins, and the bytes of its content that are.
+    rest: Option<(u64, usize)>,
+    last: Option<Last>,
+    frames: u64,
+    skipped: u64,
+    beginning: Option<(u64, &'static str)>,
+}
+
 /// The last frame that was handed out.
 #[derive(Debug, Clone, Copy)]
 struct Last {
@@ -85,7 +103,7 @@ struct Last {
     whole: bool,
 }
 
-impl Reader<Box<dyn BufRead>> {
+impl Reader<Box<dyn Input>> {
     /// Opens a file.
     ///
     /// # Errors
@@ -160,6 +178,19 @@ impl<R: BufRead> Reader<R> {
     /// Bytes skipped so far because they are damaged.
     pub fn skipped(&self) -> u64 {
         self.skipped
+    }
+
+    /// Where it is: behind the last frame that was handed out.
+    pub fn place(&self) -> Place {
+        let rest = !self.content.is_over();
+        Place {
+            next: self.flushes.position(),
+            rest: rest.then(|| (self.offset, self.content.used())),
+            last: self.last,
+            frames: self.frames,
+            skipped: self.skipped,
+            beginning: self.beginning,
+        }
     }
 
     fn damaged(&mut self, offset: u64, skipped: u64, why: String) -> ReadError {
@@ -332,6 +363,36 @@ fn first_flush(flushes: &mut Flushes<impl BufRead>) -> Result<(u64, &'static str
     Err(ReadError::NotARecording {
         why: "it starts with something else",
     })
+}
+
+impl<R: BufRead + Seek> Reader<R> {
+    /// Goes on from a place where it has been.
+    ///
+    /// # Errors
+    ///
+    /// The stream cannot be read there, or is not what it was.
+    pub fn go_to(&mut self, place: &Place) -> io::Result<()> {
+        self.content.leave();
+        self.ended = false;
+        if let Some((offset, used)) = place.rest {
+            self.flushes.go_to(offset)?;
+            let changed = || io::Error::new(io::ErrorKind::InvalidData, "the file has changed");
+            let Part::Flush(bytes) = self.flushes.part()? else {
+                return Err(changed());
+            };
+            if self.unpack(bytes, false)?.is_some() {
+                return Err(changed());
+            }
+            self.content.skip_to(used);
+            (self.offset, self.length) = (offset, bytes as u64);
+        }
+        self.flushes.go_to(place.next)?;
+        self.last = place.last;
+        self.frames = place.frames;
+        self.skipped = place.skipped;
+        self.beginning = place.beginning;
+        Ok(())
+    }
 }
 
 impl<R: BufRead> Iterator for Reader<R> {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use apscope_collector::diagnose::{Thresholds, thresholds};
 use serde::Deserialize;
 
-use super::keymap::{Keymap, TABLE};
+use super::keymap::{Keymap, TABLE, canonical};
 use crate::theme::Theme;
 
 /// What can be configured.
@@ -82,11 +82,18 @@ impl Settings {
         }
         settings.ascii = file.ascii.unwrap_or(settings.ascii);
         settings.mouse = file.mouse.unwrap_or(settings.mouse);
+        let mut given: BTreeMap<String, String> = BTreeMap::new();
         for (action, keys) in file.keys {
             let keys = match keys {
                 Keys::One(key) => vec![key],
                 Keys::Several(keys) => keys,
             };
+            for key in keys.iter().filter_map(|key| canonical(key)) {
+                let other = given.insert(key.clone(), action.clone());
+                if let Some(other) = other.filter(|other| *other != action) {
+                    return Err(format!("the key {key} is for {other} and for {action}"));
+                }
+            }
             settings.keymap.set(&action, &keys)?;
         }
         for (name, value) in file.thresholds {
@@ -184,6 +191,10 @@ mod tests {
             ("theme = \"pink\"", "there is no theme pink; there are dark"),
             ("[keys]\njump = \"j\"", "there is no action jump"),
             ("[keys]\nsort = \"hyper-x\"", "is no key"),
+            (
+                "[keys]\nquit = \"q\"\nhelp = [\"?\", \"q\"]",
+                "the key q is for help and for quit",
+            ),
             (
                 "[thresholds]\nstick = \"1s\"",
                 "there is no threshold stick",

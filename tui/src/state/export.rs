@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::detail::Detail;
 use super::guests::QueueState;
-use super::stream::Kind;
+use super::stream::{self, Kind};
 use super::{App, View};
 
 /// Forms of a file.
@@ -42,7 +42,8 @@ impl Format {
     }
 }
 
-/// The rows of the current view as JSON: `schema`, `view`, `emulated`, `verdict`, `rows`.
+/// The rows of the current view as JSON: `schema`, `view`, `emulated`, `verdict`, `rows` and more. Times
+/// `_ns` are those of CLOCK_MONOTONIC of the traced machine; `start_ns` is what the screen counts from.
 #[must_use]
 pub fn json(app: &mut App) -> Value {
     // Rows wait while a detail hides them.
@@ -59,6 +60,7 @@ pub fn json(app: &mut App) -> Value {
         "view": app.view.name(),
         "emulated": apscope_collector::model::query::emulated(&shown.model),
         "exact": shown.model.loss.exact(),
+        "start_ns": shown.model.meta.as_ref().map(|meta| meta.start_ns),
         "at_ns": shown.model.last.at_ns,
         "filter": app.filter().text,
         "verdict": shown.report.verdict.to_string(),
@@ -152,6 +154,7 @@ fn rows(app: &App) -> Vec<Value> {
         View::Log => rows
             .stream
             .iter()
+            .filter_map(|line| stream::row(app.shown(), *line))
             .map(|row| {
                 let (kind, wait, time) = match &row.kind {
                     Kind::Lock { wait_ns, hold_ns, .. } => ("lock", Some(*wait_ns), Some(*hold_ns)),
@@ -201,7 +204,7 @@ pub fn clip(app: &App) -> Option<String> {
         }
         View::Timeline => rows.lanes.get(app.lanes.index())?.who.clone(),
         View::Log => {
-            let row = rows.stream.last()?;
+            let row = stream::row(app.shown(), *rows.stream.last()?)?;
             format!("{} {}", row.who, row.what)
         }
     })

@@ -4,7 +4,7 @@
 //! Everywhere, frames carry what was seen to happen: the queue that a vCPU named in a PQAP and how it was answered, and the
 //! work items that reset a queue.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use apscope_collector::diagnose::chain::Root;
 use apscope_collector::diagnose::look::{guest_labels, guest_of};
@@ -198,12 +198,16 @@ fn all(shown: &Snapshot) -> Vec<GuestRow> {
     }
     let mut mdevs = mdevs(model);
     let mut queues = queues(shown);
+    let known = Known {
+        shown,
+        owners: owners(model),
+    };
     vcpus
         .into_iter()
         .map(|(guest, vcpus)| {
             let own = tasks.remove(&guest).unwrap_or_default();
             row(
-                shown,
+                &known,
                 guest,
                 labels
                     .get(&guest)
@@ -218,8 +222,15 @@ fn all(shown: &Snapshot) -> Vec<GuestRow> {
         .collect()
 }
 
+/// What the rows of all guests are made of.
+struct Known<'a> {
+    shown: &'a Snapshot,
+    /// Of each task that waits, who has held what it is blocked on longest, where one is known.
+    owners: HashMap<u32, Option<u32>>,
+}
+
 fn row(
-    shown: &Snapshot,
+    known: &Known<'_>,
     guest: u32,
     name: String,
     vcpus: usize,
@@ -227,6 +238,7 @@ fn row(
     queues: Vec<Queue>,
     mdevs: Vec<Mdev>,
 ) -> GuestRow {
+    let shown = known.shown;
     let now = shown.model.last.at_ns;
     let inside = |task: &TaskState, wanted: &[u8]| {
         task.inside
@@ -271,7 +283,12 @@ fn row(
         wait_lock: longest.map_or_else(String::new, |(_, wait)| {
             query::lock_name(&shown.model, wait.series as u8, wait.instance).to_owned()
         }),
-        blocked_by: blocked_by(&shown.model, finding, longest.map(|(task, _)| task)),
+        blocked_by: blocked_by(
+            &shown.model,
+            finding,
+            longest.map(|(task, _)| task),
+            &known.owners,
+        ),
         finding: finding.map(|finding| finding.id.to_string()),
         queues,
         mdevs,
@@ -304,7 +321,21 @@ fn stuck<'a>(shown: &'a Snapshot, own: &[&TaskState]) -> Option<&'a Finding> {
     })
 }
 
-fn blocked_by(model: &Model, finding: Option<&Finding>, waiter: Option<&TaskState>) -> String {
+/// [`Known::owners`].
+fn owners(model: &Model) -> HashMap<u32, Option<u32>> {
+    query::waiters(model)
+        .into_iter()
+        .filter(|waiter| waiter.innermost)
+        .map(|waiter| (waiter.tid, waiter.owner_tid))
+        .collect()
+}
+
+fn blocked_by(
+    model: &Model,
+    finding: Option<&Finding>,
+    waiter: Option<&TaskState>,
+    owners: &HashMap<u32, Option<u32>>,
+) -> String {
     if let Some((task, root)) = finding
         .and_then(|finding| finding.seen.chain.as_ref())
         .and_then(apscope_collector::diagnose::chain::Chain::root)
@@ -318,17 +349,13 @@ fn blocked_by(model: &Model, finding: Option<&Finding>, waiter: Option<&TaskStat
     let Some(waiter) = waiter else {
         return String::new();
     };
-    query::waiters(model)
-        .into_iter()
-        .find(|known| known.tid == waiter.tid && known.innermost)
-        .and_then(|known| known.owner_tid)
-        .map_or_else(
-            || "nobody known".to_owned(),
-            |tid| {
-                let task = model.live.iter().find(|task| task.tid == tid);
-                task.map_or_else(|| format!("({tid})"), query::task_name)
-            },
-        )
+    owners.get(&waiter.tid).copied().flatten().map_or_else(
+        || "nobody known".to_owned(),
+        |tid| {
+            let task = model.live.iter().find(|task| task.tid == tid);
+            task.map_or_else(|| format!("({tid})"), query::task_name)
+        },
+    )
 }
 
 /// Queues by guest.

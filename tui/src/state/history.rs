@@ -4,6 +4,7 @@
 //! Bounded: by a number of spans, of tasks and of bins. Takes frames, knows nothing of the screen.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use apscope_collector::diagnose::look::guest_of;
 use apscope_collector::frame::{Frame, Hist};
@@ -73,7 +74,8 @@ pub struct History {
     queues: BTreeMap<(u32, u16), Used>,
     spans: VecDeque<Span>,
     names: HashMap<u32, String>,
-    bins: VecDeque<Bin>,
+    /// Shared by the clones of a history: only the last one changes.
+    bins: VecDeque<Arc<Bin>>,
 }
 
 impl History {
@@ -82,7 +84,13 @@ impl History {
         if anew {
             *self = Self::default();
         }
-        self.learn_guests(frame, model);
+        let spans = frame.spans.iter().flat_map(|spans| {
+            let skip = spans.len().saturating_sub(SPANS);
+            let all = spans.decode(frame.at_ns).zip(spans.acted_on());
+            all.map(|(raw, on)| Span { raw, on }).skip(skip)
+        });
+        let spans: Vec<Span> = spans.collect();
+        self.learn_guests(frame, model, &spans);
         if let Some(spans) = &frame.spans {
             if self.names.len() + spans.tids.len() > NAMES {
                 // Those that are still about come again with the next frame that has them.
@@ -91,15 +99,13 @@ impl History {
             for (tid, comm) in spans.tids.iter().zip(&spans.comms).take(NAMES) {
                 self.name(*tid, comm);
             }
-            let skip = spans.len().saturating_sub(SPANS);
-            let all = spans.decode(frame.at_ns).zip(spans.acted_on());
-            for (raw, on) in all.skip(skip) {
-                if self.spans.len() == SPANS {
-                    self.spans.pop_front();
-                }
-                self.use_of(&raw);
-                self.spans.push_back(Span { raw, on });
+        }
+        for span in spans {
+            if self.spans.len() == SPANS {
+                self.spans.pop_front();
             }
+            self.use_of(&span.raw);
+            self.spans.push_back(span);
         }
         for task in frame.live.iter().flat_map(|live| &live.tasks).take(NAMES) {
             self.name(task.tid, &task.comm);
@@ -107,7 +113,7 @@ impl History {
         self.bin(frame);
     }
 
-    fn learn_guests(&mut self, frame: &Frame, model: &Model) {
+    fn learn_guests(&mut self, frame: &Frame, model: &Model, spans: &[Span]) {
         let vcpu = class_id::VCPU_MUTEX;
         if self.guests.len() > NAMES {
             self.guests.clear();
@@ -121,10 +127,7 @@ impl History {
                 self.guests.insert(task.tid, guest);
             }
         }
-        let spans = frame
-            .spans
-            .iter()
-            .flat_map(|spans| spans.decode(frame.at_ns));
+        let spans = spans.iter().map(|span| &span.raw);
         for span in spans
             .filter(|span| span.kind == SPAN_LOCK && span.what >> 1 == vcpu)
             .take(NAMES)
@@ -182,12 +185,12 @@ impl History {
             if self.bins.len() == BINS {
                 self.bins.pop_front();
             }
-            self.bins.push_back(Bin {
+            self.bins.push_back(Arc::new(Bin {
                 number,
                 ..Bin::default()
-            });
+            }));
         }
-        let Some(bin) = self.bins.back_mut() else {
+        let Some(bin) = self.bins.back_mut().map(Arc::make_mut) else {
             return;
         };
         for delta in &frame.series {
@@ -202,6 +205,14 @@ impl History {
             add(&mut cell.wait, delta.wait.as_ref());
             add(&mut cell.hold, delta.hold.as_ref());
         }
+    }
+
+    /// Spans that ended before are no longer kept; `None` while all of them are.
+    #[must_use]
+    pub fn kept_from_ns(&self) -> Option<u64> {
+        let first = &self.spans.front()?.raw;
+        let end = first.start_ns.saturating_add(first.duration_ns);
+        (self.spans.len() == SPANS).then_some(end)
     }
 
     /// The spans, in the order in which they came: by their ends, roughly.
@@ -225,7 +236,7 @@ impl History {
 
     /// The bins, oldest first. Bins in which nothing happened may be missing.
     #[must_use]
-    pub fn bins(&self) -> &VecDeque<Bin> {
+    pub fn bins(&self) -> &VecDeque<Arc<Bin>> {
         &self.bins
     }
 }

@@ -306,6 +306,12 @@ const NAMED: &[(&str, KeyCode)] = &[
 ];
 
 /// A key by its name.
+/// A key by its one name: `ctrl-a` and the like; `None` for what is no key.
+#[must_use]
+pub fn canonical(text: &str) -> Option<String> {
+    parse(text).map(name)
+}
+
 fn parse(text: &str) -> Option<Key> {
     let (control, text) = match text.strip_prefix("ctrl-") {
         Some(rest) => (true, rest),

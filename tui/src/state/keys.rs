@@ -225,6 +225,9 @@ impl App {
         self.detail_open = self.row_count() > 0 && self.view != View::Log;
         if self.detail_open {
             self.scroll = 0;
+            if let Some(table) = self.listing() {
+                table.choose();
+            }
         }
         self.stale = true;
     }
@@ -313,6 +316,7 @@ impl App {
     /// The cursor goes on to the next span of the selected task, or back to the first.
     fn next_bar(&mut self) {
         let now = self.shown().model.last.at_ns;
+        self.lanes.choose();
         let row = self.rows.lanes.get(self.lanes.index());
         if let Some(at) = row.and_then(|row| row.next_after(self.window.cursor_ns(now))) {
             self.window.look_at(at, now);

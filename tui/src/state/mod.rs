@@ -38,7 +38,7 @@ use order::{EdgeColumn, EdgeRow, Graph};
 use pulse::Pulse;
 use replay::Replay;
 use rows::{EntryColumn, EntryRow, LockColumn, LockRow};
-use stream::StreamRow;
+use stream::StreamLine;
 use table::{Listing, TableState};
 use timeline::{LaneColumn, LaneRow, Window};
 pub use view::{Overlay, Target, View};
@@ -67,6 +67,14 @@ impl Snapshot {
             history: History::default(),
         }
     }
+}
+
+/// What was known at a moment of a run, to go back to it.
+#[derive(Clone)]
+pub struct Known {
+    live: Snapshot,
+    diagnosis: Diagnosis,
+    ending: Option<Ending>,
 }
 
 /// How the source came to its end.
@@ -118,7 +126,7 @@ pub struct Rows {
     /// Findings that match.
     pub findings: Vec<FindingRow>,
     /// Spans and messages that match, oldest first.
-    pub stream: Vec<StreamRow>,
+    pub stream: Vec<StreamLine>,
 }
 
 /// The dashboard's state.
@@ -267,6 +275,31 @@ impl App {
         self.frozen = None;
         self.ending = None;
         self.stale = true;
+    }
+
+    /// What is known now, for [`App::go_to`].
+    #[must_use]
+    pub fn known(&self) -> Known {
+        Known {
+            live: self.live.clone(),
+            diagnosis: self.diagnosis.clone(),
+            ending: self.ending.clone(),
+        }
+    }
+
+    /// Knows what was known at another moment of the same run, and nothing else. What the person has chosen stays.
+    pub fn go_to(&mut self, known: &Known) {
+        self.live.clone_from(&known.live);
+        self.diagnosis.clone_from(&known.diagnosis);
+        self.ending.clone_from(&known.ending);
+        self.frozen = None;
+        self.stale = true;
+    }
+
+    /// Everything found up to now.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.diagnosis.report()
     }
 
     /// There will be no more frames. Without a last frame that says so, the source has died.
@@ -423,7 +456,7 @@ impl App {
                 self.findings
                     .follow(rows.findings.iter().map(FindingRow::key));
             }
-            View::Log => rows.stream = stream::rows(shown, filter),
+            View::Log => rows.stream = stream::lines(shown, filter),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Where in a recording the dashboard is, how fast it goes on, and where findings are.
 //!
-//! Pure: it is told how much time has passed, and says up to which moment frames are to be folded. That a seek to an
-//! earlier moment means to begin anew is for the loop, which has the file.
+//! Pure: it is told how much time has passed, and says up to which moment frames are to be folded. How one gets there is
+//! for [`crate::tape`], which has the file.
 
 use std::time::Duration;
 
@@ -89,6 +89,12 @@ impl Replay {
         SPEEDS[self.speed]
     }
 
+    /// Frames that end until a moment.
+    #[must_use]
+    pub fn frames_until(&self, at_ns: u64) -> u64 {
+        self.frames.partition_point(|at| *at <= at_ns) as u64
+    }
+
     /// Time since its begin.
     #[must_use]
     pub fn elapsed_ns(&self) -> u64 {
@@ -137,10 +143,10 @@ impl Replay {
     pub fn step(&mut self, forward: bool) {
         self.playing = false;
         let next = if forward {
-            self.frames.iter().find(|at| **at > self.at_ns)
+            self.frames.get(self.frames_until(self.at_ns) as usize)
         } else {
             // Between two frames the one before is shown: back means before that.
-            let shown = self.frames.partition_point(|at| *at <= self.at_ns);
+            let shown = self.frames_until(self.at_ns) as usize;
             self.frames.get(shown.saturating_sub(2))
         };
         self.at_ns = next.copied().unwrap_or(self.at_ns);

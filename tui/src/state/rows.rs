@@ -90,8 +90,6 @@ pub struct LockRow {
     pub kind: &'static str,
     /// Who has held it longest, and how many more hold an instance of it.
     pub holder: String,
-    /// Acquisitions in each of the last half seconds, oldest first.
-    pub history: Vec<u64>,
 }
 
 /// A row of the entry points table.
@@ -101,8 +99,6 @@ pub struct EntryRow {
     pub facts: query::EntryRow,
     /// Kernel module.
     pub module: &'static str,
-    /// Calls in each of the last half seconds, oldest first.
-    pub history: Vec<u64>,
 }
 
 impl Row for LockRow {
@@ -168,7 +164,7 @@ pub fn kind_name(series: u8) -> &'static str {
     }
 }
 
-fn lock_row(facts: query::LockRow, ticks: &VecDeque<Tick>) -> LockRow {
+fn lock_row(facts: query::LockRow) -> LockRow {
     // A thread that works for another process is not the one to look for.
     let name = |holder: &query::Holder| match holder.on_behalf_of {
         Some(_) => holder.who(),
@@ -187,13 +183,13 @@ fn lock_row(facts: query::LockRow, ticks: &VecDeque<Tick>) -> LockRow {
         },
         kind: kind_name(facts.series),
         holder,
-        history: half_seconds(ticks, &facts.spark),
         facts,
     }
 }
 
-/// Counts of ticks summed up by half seconds, so that a line of them reaches back far enough to be read.
-fn half_seconds(ticks: &VecDeque<Tick>, counts: &[u64]) -> Vec<u64> {
+/// Counts of ticks summed up by half seconds, so that a line of them reaches back far enough to be read. Oldest first.
+#[must_use]
+pub fn half_seconds(ticks: &VecDeque<Tick>, counts: &[u64]) -> Vec<u64> {
     const BIN_NS: u64 = 500_000_000;
     let skip = ticks.len().saturating_sub(counts.len());
     let mut sums: Vec<u64> = Vec::new();
@@ -216,7 +212,7 @@ fn half_seconds(ticks: &VecDeque<Tick>, counts: &[u64]) -> Vec<u64> {
 pub fn locks(model: &Model, filter: &Filter, table: &TableState<LockColumn>) -> Vec<LockRow> {
     let mut rows: Vec<LockRow> = query::lock_rows(model)
         .into_iter()
-        .map(|facts| lock_row(facts, &model.ticks))
+        .map(lock_row)
         .filter(|row| filter.matches(row))
         .collect();
     sort(&mut rows, table.descending, |a, b| match table.sort {
@@ -252,7 +248,6 @@ pub fn entries(model: &Model, filter: &Filter, table: &TableState<EntryColumn>) 
             module: ENTRY_POINTS
                 .get(usize::from(facts.entry))
                 .map_or("?", |e| e.module),
-            history: half_seconds(&model.ticks, &facts.spark),
             facts,
         })
         .filter(|row| filter.matches(row))

@@ -10,7 +10,23 @@ use crate::filter::{Filter, Percentile, Row, TextField, TimeField};
 /// Rows shown at most.
 pub const MOST: usize = 1_000;
 
-/// A line of the log.
+/// Where a line of the log comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// A span of the history, by its place.
+    Span(usize),
+    /// A message of the model, by its place.
+    Message(usize),
+}
+
+/// A line of the log that matches. What it says is made of it when it is shown ([`row`]): few of them are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamLine {
+    at_ns: u64,
+    source: Source,
+}
+
+/// What a line of the log says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamRow {
     /// When it ended, or was said; CLOCK_MONOTONIC nanoseconds of the traced machine.
@@ -83,38 +99,60 @@ impl Row for StreamRow {
     }
 }
 
-/// The last rows that match, oldest first.
+/// The last lines that match, oldest first.
 #[must_use]
-pub fn rows(shown: &Snapshot, filter: &Filter) -> Vec<StreamRow> {
-    let spans = shown.history.spans().iter().rev();
-    let mut rows: Vec<StreamRow> = spans
-        .filter_map(|span| row(shown, span))
-        .filter(|row| filter.matches(row))
+pub fn lines(shown: &Snapshot, filter: &Filter) -> Vec<StreamLine> {
+    let matches = |line: &StreamLine| {
+        filter.is_empty() || row(shown, *line).is_some_and(|row| filter.matches(&row))
+    };
+    let spans = shown.history.spans().iter().enumerate().rev();
+    let mut lines: Vec<StreamLine> = spans
+        .filter(|(_, span)| matches!(span.raw.kind, SPAN_LOCK | SPAN_ENTRY))
+        .map(|(place, span)| StreamLine {
+            at_ns: span.raw.start_ns.saturating_add(span.raw.duration_ns),
+            source: Source::Span(place),
+        })
+        .filter(matches)
         .take(MOST)
         .collect();
-    rows.extend(
-        shown
-            .model
-            .log
-            .iter()
-            .map(|line| StreamRow {
+    // As they came: of equal times the first one stays first.
+    lines.reverse();
+    let messages = shown.model.log.iter().enumerate();
+    lines.extend(
+        messages
+            .map(|(place, line)| StreamLine {
                 at_ns: line.at_ns,
+                source: Source::Message(place),
+            })
+            .filter(matches),
+    );
+    lines.sort_by_key(|line| line.at_ns);
+    let skip = lines.len().saturating_sub(MOST);
+    lines.drain(..skip);
+    lines
+}
+
+/// What a line says; `None` where the snapshot is another one and does not have it.
+#[must_use]
+pub fn row(shown: &Snapshot, line: StreamLine) -> Option<StreamRow> {
+    match line.source {
+        Source::Span(place) => span_row(shown, shown.history.spans().get(place)?),
+        Source::Message(place) => {
+            let message = shown.model.log.get(place)?;
+            Some(StreamRow {
+                at_ns: message.at_ns,
                 kind: Kind::Message,
-                who: line.level.clone(),
-                what: line.text.clone(),
+                who: message.level.clone(),
+                what: message.text.clone(),
                 guest: String::new(),
                 mdev: String::new(),
                 class: "",
             })
-            .filter(|row| filter.matches(row)),
-    );
-    rows.sort_by_key(|row| row.at_ns);
-    let skip = rows.len().saturating_sub(MOST);
-    rows.drain(..skip);
-    rows
+        }
+    }
 }
 
-fn row(shown: &Snapshot, span: &Span) -> Option<StreamRow> {
+fn span_row(shown: &Snapshot, span: &Span) -> Option<StreamRow> {
     let (on, span) = (span.on, &span.raw);
     let at_ns = span.start_ns.saturating_add(span.duration_ns);
     let who = shown.history.who(span.tid);

@@ -1,6 +1,7 @@
 //! Order and selection of a table.
 //!
-//! The selection belongs to a row's id, not to its place: when rows change places the selection goes with its row.
+//! A selection that somebody has made belongs to a row's id, not to its place: when rows change places it goes with its
+//! row. Until then the first row is selected, which is the one that the order says matters most.
 
 /// Columns a table can be sorted by.
 pub trait Column: Copy + PartialEq + 'static {
@@ -23,6 +24,8 @@ pub struct TableState<C, I = u8> {
     pub offset: usize,
     index: usize,
     ids: Vec<I>,
+    /// Somebody has selected the row, or opened it.
+    chosen: bool,
 }
 
 impl<C: Column, I: Clone + PartialEq> TableState<C, I> {
@@ -36,6 +39,7 @@ impl<C: Column, I: Clone + PartialEq> TableState<C, I> {
             offset: 0,
             index: 0,
             ids: Vec::new(),
+            chosen: false,
         }
     }
 
@@ -51,25 +55,38 @@ impl<C: Column, I: Clone + PartialEq> TableState<C, I> {
         self.descending = !self.descending;
     }
 
-    /// Takes the rows as they are now: the selection stays with its row, or goes to the row that took its place.
+    /// Takes the rows as they are now: a selection that was made stays with its row, or goes to the row that took its
+    /// place.
     pub fn follow(&mut self, ids: impl Iterator<Item = I>) {
         self.ids.clear();
         self.ids.extend(ids);
-        if let Some(at) = self
+        if !self.chosen {
+            self.put(0);
+        } else if let Some(at) = self
             .ids
             .iter()
             .position(|id| Some(id) == self.selected.as_ref())
         {
             self.index = at;
         } else {
-            self.select(self.index);
+            self.put(self.index);
         }
+    }
+
+    fn put(&mut self, index: usize) {
+        self.index = index.min(self.ids.len().saturating_sub(1));
+        self.selected = self.ids.get(self.index).cloned();
     }
 
     /// Selects the row at a place, or the last one.
     pub fn select(&mut self, index: usize) {
-        self.index = index.min(self.ids.len().saturating_sub(1));
-        self.selected = self.ids.get(self.index).cloned();
+        self.chosen = !self.ids.is_empty();
+        self.put(index);
+    }
+
+    /// The selected row stays selected.
+    pub fn choose(&mut self) {
+        self.select(self.index);
     }
 
     /// Moves the selection by `step` rows, stopping at both ends.
@@ -104,6 +121,8 @@ pub trait Listing {
     fn step(&mut self, step: isize);
     /// Selects the row at a place, or the last one.
     fn select(&mut self, index: usize);
+    /// The selected row stays selected.
+    fn choose(&mut self);
     /// Place of the selected row.
     fn index(&self) -> usize;
     /// Rows there are.
@@ -129,6 +148,10 @@ impl<C: Column, I: Clone + PartialEq> Listing for TableState<C, I> {
 
     fn select(&mut self, index: usize) {
         Self::select(self, index);
+    }
+
+    fn choose(&mut self) {
+        Self::choose(self);
     }
 
     fn index(&self) -> usize {
@@ -180,6 +203,19 @@ mod tests {
         assert_eq!(table.selected, Some(1));
         table.step(isize::MAX);
         assert_eq!(table.selected, Some(2));
+    }
+
+    #[test]
+    fn until_somebody_selects_the_first_row_is_selected() {
+        let mut table = TableState::<C>::new(C::Value);
+        table.follow([2].into_iter());
+        // What is worse comes first, though it came later.
+        table.follow([1, 2].into_iter());
+        assert_eq!((table.selected, table.index()), (Some(1), 0));
+        // Opened: it stays.
+        table.choose();
+        table.follow([0, 1, 2].into_iter());
+        assert_eq!((table.selected, table.index()), (Some(1), 1));
     }
 
     #[test]

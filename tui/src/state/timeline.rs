@@ -2,9 +2,10 @@
 //!
 //! Made of the last spans and of what goes on. It shows what the ring carried: where spans were dropped, there is a gap.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use apscope_collector::diagnose::look::{guest_labels, guest_of};
+use apscope_collector::frame::TaskState;
 use apscope_collector::model::query;
 use probe_ebpf::abi::{SPAN_ENTRY, SPAN_LOCK};
 
@@ -160,7 +161,7 @@ pub struct LaneRow {
     pub who: String,
     /// Its guest, where it is known.
     pub guest: String,
-    /// Its bars in the window, by begin.
+    /// Its bars in the window, in no order.
     pub bars: Vec<Bar>,
     /// Of the window it waited so long.
     pub waiting_ns: u64,
@@ -169,15 +170,6 @@ pub struct LaneRow {
 }
 
 impl LaneRow {
-    /// What it was at the most telling moment between two moments.
-    #[must_use]
-    pub fn at(&self, from_ns: u64, to_ns: u64) -> Option<&Bar> {
-        self.bars
-            .iter()
-            .filter(|bar| bar.from_ns < to_ns && bar.to_ns > from_ns)
-            .max_by_key(|bar| (bar.doing, std::cmp::Reverse(bar.to_ns - bar.from_ns)))
-    }
-
     /// Begin of the next bar after a moment; of the first, where there is none.
     #[must_use]
     pub fn next_after(&self, at_ns: u64) -> Option<u64> {
@@ -228,16 +220,21 @@ pub fn rows(
         .iter()
         .filter_map(|task| Some((task.tid, guest_of(&shown.model, task)?)))
         .collect();
+    let live: HashMap<u32, &TaskState> = shown
+        .model
+        .live
+        .iter()
+        .map(|task| (task.tid, task))
+        .collect();
     let mut rows: Vec<LaneRow> = bars
         .into_iter()
-        .map(|(tid, mut bars)| {
-            bars.sort_by_key(|bar| (bar.from_ns, bar.doing));
+        .map(|(tid, bars)| {
             let total = |wanted| {
                 let of = bars.iter().filter(|bar| bar.doing == wanted);
                 of.map(|bar| bar.to_ns.min(to) - bar.from_ns.max(from))
                     .fold(0, u64::saturating_add)
             };
-            let task = shown.model.live.iter().find(|task| task.tid == tid);
+            let task = live.get(&tid).copied();
             LaneRow {
                 tid,
                 who: task.map_or_else(|| shown.history.who(tid), query::task_name),
@@ -273,9 +270,12 @@ pub fn rows(
     rows
 }
 
-/// Bars of spans in a part of time.
-fn finished(shown: &Snapshot, from: u64, to: u64) -> BTreeMap<u32, Vec<Bar>> {
-    let mut bars: BTreeMap<u32, Vec<Bar>> = BTreeMap::new();
+/// Spans come by their ends, up to this: a ring is read processor by processor, and now and then late.
+const DISORDER_NS: u64 = 2_000_000_000;
+
+/// Bars of spans in a part of time, by task.
+fn finished(shown: &Snapshot, from: u64, to: u64) -> HashMap<u32, Vec<Bar>> {
+    let mut bars: HashMap<u32, Vec<Bar>> = HashMap::new();
     let mut add = |tid, bar: Bar| {
         if bar.from_ns < to && bar.to_ns > from {
             let own = bars.entry(tid).or_default();
@@ -287,6 +287,9 @@ fn finished(shown: &Snapshot, from: u64, to: u64) -> BTreeMap<u32, Vec<Bar>> {
     // The latest first: where a task has too many, the oldest are left out.
     for span in shown.history.spans().iter().rev().map(|span| &span.raw) {
         let end = span.start_ns.saturating_add(span.duration_ns);
+        if end.saturating_add(DISORDER_NS) < from {
+            break;
+        }
         let bar = |from_ns, to_ns, doing| Bar {
             from_ns,
             to_ns,
@@ -321,7 +324,7 @@ fn holding(series: u8) -> Doing {
 }
 
 /// Bars of what has not ended.
-fn going_on(shown: &Snapshot, from: u64, to: u64, bars: &mut BTreeMap<u32, Vec<Bar>>) {
+fn going_on(shown: &Snapshot, from: u64, to: u64, bars: &mut HashMap<u32, Vec<Bar>>) {
     let now = shown.model.last.at_ns;
     for task in &shown.model.live {
         let mut add = |since_ns: u64, doing, what: u32, instance, inside: u32| {

@@ -18,16 +18,15 @@ const fn like(c: char) -> char {
     match c {
         '─' | '╌' | '┄' | '━' | '–' | '↔' => '-',
         '│' | '╎' | '┆' | '┃' | '▏' | '▎' => '|',
-        '┌' | '┐' | '└' | '┘' | '├' | '┤' | '┬' | '┴' | '┼' | '╭' | '╮' | '╰' | '╯' | '▄' | '▅' => {
-            '+'
-        }
+        '┌' | '┐' | '└' | '┘' | '├' | '┤' | '┬' | '┴' | '┼' | '╭' | '╮' | '╰' | '╯' | '▄' | '▅'
+        | '▒' => '+',
         '▍' | '▌' | '▋' => '=',
-        '▊' | '▉' | '█' | '▓' | '■' => '#',
-        '▒' => '%',
-        '░' | '·' | '▁' | '○' | '◌' | '°' => '.',
-        '▂' | '▃' => ':',
-        '▆' | '▇' => '*',
-        '●' => 'o',
+        '▊' | '▉' | '█' | '■' => '#',
+        '▓' => '%',
+        '·' | '▁' | '◌' | '°' => '.',
+        '░' | '▂' | '▃' => ':',
+        '▆' | '▇' | '●' => '*',
+        '○' => 'o',
         '◀' | '◁' | '←' => '<',
         '▶' | '▷' | '→' => '>',
         '▲' | '↑' => '^',
@@ -58,6 +57,23 @@ mod tests {
             .map(ratatui::buffer::Cell::symbol)
             .collect();
         assert!(text.is_ascii(), "{text}");
-        assert!(text.starts_with("|1.20us #| <--o-."), "{text}");
+        assert!(text.starts_with("|1.20us #| <--*-o"), "{text}");
+    }
+
+    #[test]
+    fn signs_that_mean_different_things_stay_different() {
+        for signs in [
+            // Timeline, order, findings, matrix, heat map.
+            &['░', '█', '─', '·'][..],
+            &['◀', '●', '○', '─'],
+            &['●', '▲', '·'],
+            &['■', '○', '×', '↻', '·'],
+            &['░', '▒', '▓', '█'],
+        ] {
+            let mut flat: Vec<char> = signs.iter().map(|sign| like(*sign)).collect();
+            flat.sort_unstable();
+            flat.dedup();
+            assert_eq!(flat.len(), signs.len(), "{signs:?} became {flat:?}");
+        }
     }
 }

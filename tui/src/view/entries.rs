@@ -8,7 +8,7 @@ use ratatui::widgets::Paragraph;
 use super::table::{self, Rows, Spec, spec};
 use crate::format;
 use crate::state::App;
-use crate::state::rows::{EntryColumn, EntryRow};
+use crate::state::rows::{EntryColumn, EntryRow, half_seconds};
 
 /// Columns from left to right. Ranks say what goes first when there is little room.
 const COLUMNS: [Spec<EntryColumn>; 10] = [
@@ -70,7 +70,10 @@ fn cell(row: &EntryRow, column: usize, width: usize, app: &App) -> table::Cell {
         7 => (format::optional(row.facts.latency.max_ns), theme.hold()),
         8 => (returns(row), Style::new()),
         _ => (
-            format::sparkline(row.history.iter().copied(), width),
+            format::sparkline(
+                half_seconds(&app.shown().model.ticks, &row.facts.spark).into_iter(),
+                width,
+            ),
             theme.good(),
         ),
     }

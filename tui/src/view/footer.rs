@@ -23,6 +23,11 @@ pub fn lines(app: &App, width: u16, height: usize) -> Vec<Line<'static>> {
         (None, None) if app.view == View::Log => filtered(app, width),
         (None, None) => filtered(app, width).or_else(|| log::last(app, width)),
     };
+    if height > 1
+        && let Some(lines) = filter_with_error(app, width)
+    {
+        return lines;
+    }
     let mut lines = match height {
         0 => Vec::new(),
         1 if app.filter().typing.is_some() || app.notice.is_some() => message.into_iter().collect(),
@@ -42,26 +47,46 @@ fn filtered(app: &App, width: u16) -> Option<Line<'static>> {
     })
 }
 
-/// The filter line, its end in view.
-fn filter(app: &App, text: &str, width: u16) -> Line<'static> {
-    let theme = app.theme;
-    let error = app.filter().error.as_deref().map(|e| format!("  ✗ {e}"));
-    let error_width = error.as_deref().map_or(0, |e| Span::raw(e).width());
-    let room = usize::from(width).saturating_sub(error_width + 2).max(8);
+/// A filter and what is wrong with it, in two lines where one is too short for both. They matter more than the keys.
+fn filter_with_error(app: &App, width: u16) -> Option<Vec<Line<'static>>> {
+    let filter = app.filter();
+    let (text, error) = (filter.typing.as_ref()?, filter.error.as_ref()?);
+    let error = format!("✗ {error}");
+    let width = usize::from(width);
+    let needed = Span::raw(error.as_str()).width() + Span::raw(text.as_str()).width() + 4;
+    (needed > width).then(|| {
+        vec![
+            Line::styled(cut(&error, width), app.theme.alarm()),
+            typed(app, text, width.saturating_sub(2)),
+        ]
+    })
+}
+
+/// What is typed, its end in view, in so much room.
+fn typed(app: &App, text: &str, room: usize) -> Line<'static> {
     let mut tail = text;
     while Span::raw(tail).width() > room {
         let mut chars = tail.chars();
         chars.next();
         tail = chars.as_str();
     }
-    let mut spans = vec![
-        Span::styled("/", theme.key()),
+    Line::from(vec![
+        Span::styled("/", app.theme.key()),
         Span::raw(tail.to_owned()),
-        Span::styled(" ", theme.selected()),
-    ];
+        Span::styled(" ", app.theme.selected()),
+    ])
+}
+
+/// The filter line, its end in view.
+fn filter(app: &App, text: &str, width: u16) -> Line<'static> {
+    let theme = app.theme;
+    let error = app.filter().error.as_deref().map(|e| format!("  ✗ {e}"));
+    let error_width = error.as_deref().map_or(0, |e| Span::raw(e).width());
+    let room = usize::from(width).saturating_sub(error_width + 2).max(8);
+    let mut line = typed(app, text, room);
     match error {
-        Some(error) => spans.push(Span::styled(error, theme.alarm())),
-        None => spans.push(Span::styled(
+        Some(error) => line.spans.push(Span::styled(error, theme.alarm())),
+        None => line.spans.push(Span::styled(
             format!(
                 "  {} · wait>1ms class:kvm guest:3 owner:vcpu* !word",
                 header::rows(app)
@@ -69,7 +94,7 @@ fn filter(app: &App, text: &str, width: u16) -> Line<'static> {
             theme.dim(),
         )),
     }
-    Line::from(spans)
+    line
 }
 
 /// What the keys do that matter now; the most important first.

@@ -31,7 +31,13 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
         frame.render_widget(Paragraph::new(super::empty(app)), area);
         return;
     }
-    let wanted = (count as u16 + 2).min((area.height / 2).max(4));
+    // The list has what the matrix of the selected guest leaves, and half of the area at least.
+    let chosen = app.rows().guests.get(app.guests.index());
+    let beside = chosen.map_or(0, |row| {
+        matrix(row, app.theme, usize::from(area.width)).len() + 1
+    });
+    let left = area.height.saturating_sub(beside as u16);
+    let wanted = (count as u16 + 2).min(left.max(area.height / 2).max(4));
     let list = if app.expanded {
         area.height
     } else {
@@ -152,16 +158,23 @@ pub fn lines(row: &GuestRow, theme: Theme, width: usize) -> Vec<Line<'static>> {
 
 /// The matrix: a line for each adapter, a column for each domain.
 fn matrix(row: &GuestRow, theme: Theme, width: usize) -> Vec<Line<'static>> {
+    let title = format!("matrix of {}", row.name);
+    let (long, short) = if row.mdevs.is_empty() {
+        (
+            "as seen in PQAPs and resets, in hexadecimal",
+            "hex, as seen in PQAPs and resets",
+        )
+    } else {
+        (
+            "as the driver has it, with answers as seen in PQAPs, in hexadecimal",
+            "hex, as the driver has it, answers of PQAPs",
+        )
+    };
+    let room = width.saturating_sub(Span::raw(title.as_str()).width() + 2);
+    let source = if long.len() <= room { long } else { short };
     let mut lines = vec![Line::from(vec![
-        Span::styled(format!("matrix of {}", row.name), theme.header()),
-        Span::styled(
-            if row.mdevs.is_empty() {
-                "  as seen in PQAPs and resets, in hexadecimal"
-            } else {
-                "  as the driver has it, with answers as seen in PQAPs, in hexadecimal"
-            },
-            theme.dim(),
-        ),
+        Span::styled(title, theme.header()),
+        Span::styled(format!("  {}", cut(source, room)), theme.dim()),
     ])];
     for mdev in &row.mdevs {
         let control = match mdev.control_domains.as_slice() {

@@ -8,7 +8,7 @@ use ratatui::widgets::Paragraph;
 use super::table::{self, Rows, Spec, spec};
 use crate::format;
 use crate::state::App;
-use crate::state::rows::{LockColumn, LockRow};
+use crate::state::rows::{LockColumn, LockRow, half_seconds};
 
 /// Columns from left to right. Ranks say what goes first when there is little room.
 const COLUMNS: [Spec<LockColumn>; 13] = [
@@ -81,7 +81,10 @@ fn cell(row: &LockRow, column: usize, width: usize, app: &App) -> table::Cell {
         10 => (row.facts.queue.to_string(), theme.warning()),
         11 => (row.holder.clone(), Style::new()),
         _ => (
-            format::sparkline(row.history.iter().copied(), width),
+            format::sparkline(
+                half_seconds(&app.shown().model.ticks, &row.facts.spark).into_iter(),
+                width,
+            ),
             theme.good(),
         ),
     }

@@ -11,7 +11,7 @@ use super::table::{cut, pad};
 use super::writes::printable;
 use crate::format;
 use crate::state::App;
-use crate::state::stream::{Kind, MOST, StreamRow};
+use crate::state::stream::{self, Kind, MOST, StreamRow};
 
 fn style(app: &App, level: &str) -> Style {
     match level {
@@ -59,8 +59,11 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
         frame.render_widget(Paragraph::new(Line::styled(text, app.theme.dim())), body);
         return;
     }
-    let rows = app.rows().stream.iter().skip(first).take(room);
-    let lines: Vec<Line> = rows.map(|row| span_line(app, row, width)).collect();
+    let shown = app.rows().stream.iter().skip(first).take(room);
+    let lines: Vec<Line> = shown
+        .filter_map(|line| stream::row(app.shown(), *line))
+        .map(|row| span_line(app, &row, width))
+        .collect();
     frame.render_widget(Paragraph::new(lines), body);
 }
 

@@ -152,8 +152,14 @@ fn scrolled(
     title: &'static str,
     lines: Vec<Line<'static>>,
 ) {
-    let block = Block::bordered().title(Span::styled(title, app.theme.title()));
+    let mut block = Block::bordered().title(Span::styled(title, app.theme.title()));
     let inner = block.inner(area);
+    let (count, room) = (lines.len(), usize::from(inner.height));
+    let more = count.saturating_sub(room + app.scroll.min(count));
+    if more > 0 {
+        let text = format!(" ↓ {more} more ");
+        block = block.title_bottom(Span::styled(text, app.theme.key()));
+    }
     frame.render_widget(block, area);
     lines_at(frame, app, inner, lines);
 }

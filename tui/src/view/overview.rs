@@ -5,7 +5,6 @@
 //! chain of the worst finding, what can help, the other findings in a line each, then as much of the rest as fits.
 
 use apscope_collector::diagnose::Severity;
-use apscope_collector::model::query;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::Style;
@@ -131,7 +130,7 @@ fn found_lines(app: &App, width: usize, room: usize) -> (Vec<Line<'static>>, Vec
         .iter()
         .enumerate()
         .flat_map(|(n, text)| {
-            let label = if n == 0 { "can help: " } else { "          " };
+            let label = if n == 0 { "can help: " } else { "        · " };
             words::labelled(label, text, width, theme.key(), Style::new())
         })
         .collect();
@@ -307,7 +306,6 @@ fn busiest(app: &App, area: Rect) -> Vec<Line<'static>> {
     if rows.is_empty() {
         lines.push(Line::styled("nothing measured yet", theme.dim()));
     }
-    let waiters = query::waiters(&app.shown().model);
     for row in rows.iter().take(usize::from(area.height).saturating_sub(1)) {
         let style = if row.facts.open_coded {
             theme.open_coded()
@@ -319,11 +317,7 @@ fn busiest(app: &App, area: Rect) -> Vec<Line<'static>> {
         } else {
             theme.dim()
         };
-        // The longest comes first.
-        let now = waiters
-            .iter()
-            .find(|waiter| waiter.series == row.facts.series)
-            .map(|waiter| waiter.for_ns);
+        let now = row.facts.longest_wait_ns;
         let mut spans = vec![
             Span::styled(pad(&with_mode(row), name, false), style),
             Span::styled(format!("{:>6}", row.facts.queue), queue),

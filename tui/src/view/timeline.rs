@@ -67,29 +67,35 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
         ));
     }
     let cursor = cells.saturating_sub(1) * app.window.cursor.min(1000) as usize / 1000;
-    let lines: Vec<Line> = app
-        .rows()
-        .lanes
-        .iter()
-        .enumerate()
-        .skip(first)
-        .take(room)
-        .map(|(place, row)| {
-            let chosen = place == app.lanes.index();
-            let style = if chosen {
+    let lanes = app.rows().lanes.iter().enumerate().skip(first).take(room);
+    for (y, (place, row)) in (lanes_area.y..).zip(lanes) {
+        let style = if place == app.lanes.index() {
+            theme.selected()
+        } else {
+            Style::new()
+        };
+        // Into the cells: a lane has as many styles as cells, and text would be taken apart again.
+        let buffer = frame.buffer_mut();
+        let name = pad(&row.who, names, false);
+        buffer.set_stringn(lanes_area.x, y, name, usize::from(area.width), style);
+        let doings = lane(row, from, to, cells);
+        let begin = lanes_area.x + names as u16 + 2;
+        for (at, (x, doing)) in (begin..).zip(doings).enumerate() {
+            let (text, style) = match doing {
+                None if at == cursor => ("│", theme.dim()),
+                None => continue,
+                Some(doing) => sign(doing, theme),
+            };
+            let style = if at == cursor && doing.is_some() {
                 theme.selected()
             } else {
-                Style::new()
+                style
             };
-            let mut spans = vec![
-                Span::styled(pad(&row.who, names, false), style),
-                Span::raw("  "),
-            ];
-            spans.extend(lane(row, from, to, cells, cursor, theme));
-            Line::from(spans)
-        })
-        .collect();
-    frame.render_widget(Paragraph::new(lines), lanes_area);
+            if let Some(cell) = buffer.cell_mut((x, y)) {
+                cell.set_symbol(text).set_style(style);
+            }
+        }
+    }
     if picked.height > 0
         && let Some(row) = app.rows().lanes.get(app.lanes.index())
     {
@@ -111,11 +117,14 @@ fn axis(app: &App, names: usize, cells: usize) -> Line<'static> {
     };
     let left = ago(from);
     let right = ago(to);
-    let middle = format!(
-        "{} shown, cursor {}",
-        format::duration(to - from),
-        ago(app.window.cursor_ns(now))
-    );
+    let shown = format::duration(to - from);
+    let cursor = ago(app.window.cursor_ns(now));
+    let kept = app.shown().history.kept_from_ns();
+    // Where a lane may be empty because its spans have been forgotten.
+    let middle = match kept.filter(|kept| from < *kept) {
+        Some(kept) => format!("{shown} shown, spans since {}, cursor {cursor}", ago(kept)),
+        None => format!("{shown} shown, cursor {cursor}"),
+    };
     let gap = cells.saturating_sub(left.len() + right.len() + Span::raw(middle.as_str()).width());
     let text = if gap >= 2 {
         format!(
@@ -133,20 +142,14 @@ fn axis(app: &App, names: usize, cells: usize) -> Line<'static> {
     ])
 }
 
-fn lane(
-    row: &LaneRow,
-    from: u64,
-    to: u64,
-    cells: usize,
-    cursor: usize,
-    theme: Theme,
-) -> Vec<Span<'static>> {
+fn lane(row: &LaneRow, from: u64, to: u64, cells: usize) -> Vec<Option<Doing>> {
     let mut best: Vec<Option<Doing>> = vec![None; cells];
-    let length = u128::from((to - from).max(1));
-    // Which cell a moment falls into.
+    let length = (to - from).max(1);
+    // Which cell a moment falls into. A window is 600 s at most, and its product with a width is far below 2^64.
     let cell = |at: u64| {
-        let offset = u128::from(at.clamp(from, to) - from);
-        ((offset * cells as u128 / length) as usize).min(cells.saturating_sub(1))
+        let offset = at.clamp(from, to) - from;
+        let place = offset.saturating_mul(cells as u64) / length;
+        (place as usize).min(cells.saturating_sub(1))
     };
     if cells > 0 {
         for bar in &row.bars {
@@ -155,22 +158,7 @@ fn lane(
             }
         }
     }
-    best.into_iter()
-        .enumerate()
-        .map(|(at, doing)| {
-            let (sign, style) = match doing {
-                None if at == cursor => ("│", theme.dim()),
-                None => (" ", Style::new()),
-                Some(doing) => sign(doing, theme),
-            };
-            let style = if at == cursor && doing.is_some() {
-                theme.selected()
-            } else {
-                style
-            };
-            Span::styled(sign, style)
-        })
-        .collect()
+    best
 }
 
 const fn sign(doing: Doing, theme: Theme) -> (&'static str, Style) {
@@ -227,6 +215,7 @@ fn chosen(app: &App, row: &LaneRow, cells: usize, width: usize) -> Vec<Line<'sta
         (
             std::cmp::Reverse(bar.doing),
             std::cmp::Reverse(bar.to_ns - bar.from_ns),
+            bar.from_ns,
         )
     });
     let Some(first) = here.first() else {

@@ -53,8 +53,8 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
     let mut text = format!(
         "# Cost of the dashboard\n\n\
          A recording of {} guests of the emulated driver, ten frames a second, each folded, diagnosed and drawn at 200 by\n\
-         60, one thread, release build. A picture is to take {} ms at most in the 99th percentile, and all of it {SHARE} % of\n\
-         a core. Written by `cargo xtask bench dashboard`.\n\n{}\
+         60, one thread, release build. A picture is to take {} ms at most in the 99th percentile, and all of it, reading the\n\
+         recording included, {SHARE} % of a core's time. Written by `cargo xtask bench dashboard`.\n\n{}\
          \n| view | pictures | draw median µs | draw p99 µs | fold median µs | share of a core % | memory MiB, after 20 pictures and at the end |\n\
          |---|--:|--:|--:|--:|--:|--:|\n",
         options.guests,

@@ -8,6 +8,7 @@ pub mod emulator;
 mod latency;
 mod programs;
 mod recording;
+mod screen;
 mod throughput;
 
 use std::fs;
@@ -40,6 +41,8 @@ pub enum Bench {
     Latency(latency::Options),
     /// Time of the dashboard's pictures, and its share of a core, with 200 guests
     Dashboard(dashboard::Options),
+    /// Time from an event to the picture that shows it, in a pseudo-terminal
+    Screen(screen::Options),
     /// Bytes of a span in a recording, and spans that are replayed in a second
     Recording(recording::Options),
 }
@@ -103,6 +106,7 @@ pub fn run(root: &Path, bench: Bench) -> Result<(), Failure> {
         Bench::Diagnose(options) => diagnose::run(root, &options),
         Bench::Latency(options) => latency::run(root, &options),
         Bench::Dashboard(options) => dashboard::run(root, &options),
+        Bench::Screen(options) => screen::run(root, &options),
         Bench::Recording(options) => recording::run(root, &options),
     }
 }

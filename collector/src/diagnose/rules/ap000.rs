@@ -27,7 +27,7 @@ guest that is measured, and none of its tasks is in or behind the driver for lon
 /// Stacks of one function more than these are counted only.
 const SHOWN: usize = 8;
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct NotHere;
 
 impl Rule for NotHere {

@@ -30,12 +30,13 @@ a dump. Waiting never helps.
 ",
 };
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Deadlock {
     /// Circles found: thread ids and numbers of the waits, in order, and the key.
     known: Vec<Known>,
 }
 
+#[derive(Clone)]
 struct Known {
     waits: Vec<(u32, u64)>,
     key: String,

@@ -34,7 +34,7 @@ history says which releases have it no more.
 const REFRESH_NS: u64 = 1_000_000_000;
 
 /// The cycles so far: they change only when an edge is new, or a class is taken exclusively for the first time.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct PossibleDeadlock {
     edges: usize,
     written: BTreeSet<u8>,

@@ -36,7 +36,7 @@ const LOST: &str = "the flag is clear already: the wake-up was lost";
 /// Readings in a row without having run: somebody who was just woken runs within one of them.
 const READINGS: u32 = 3;
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct OrphanedWait;
 
 impl Rule for OrphanedWait {

@@ -25,7 +25,7 @@ again it deadlocks with itself.
 
 const READINGS: u32 = 2;
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct LeakedLock;
 
 impl Rule for LeakedLock {

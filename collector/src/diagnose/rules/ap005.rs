@@ -30,6 +30,7 @@ const READINGS: u32 = 2;
 const PATIENCE: u32 = 20;
 
 /// A release without an acquisition, and who held the lock in an excluding mode then.
+#[derive(Clone)]
 struct Suspect {
     tid: u32,
     serial: u64,
@@ -44,7 +45,7 @@ struct Suspect {
     readings: u32,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct ForeignRelease {
     unmatched: BTreeMap<(u8, u32), u64>,
     suspects: Vec<Suspect>,

@@ -65,6 +65,7 @@ fn is_drivers(entry: u8) -> bool {
 }
 
 /// A hold that is followed until it is over.
+#[derive(Clone)]
 struct Followed {
     place: Place,
     lock: (u8, u32),
@@ -81,6 +82,7 @@ struct Followed {
 type Place = (u8, bool, String);
 
 /// The holds of one place that were over in one tick.
+#[derive(Clone)]
 struct Over {
     at_ns: u64,
     holds: u64,
@@ -92,7 +94,7 @@ struct Over {
     elsewhere: u64,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct SleepingUnderLock {
     followed: HashMap<RecordKey, Followed>,
     over: BTreeMap<Place, VecDeque<Over>>,

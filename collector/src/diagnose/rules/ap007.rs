@@ -35,7 +35,7 @@ uninterruptible. Waiting helps if the adapter only is slow.
 ",
 };
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct UnboundedReset {
     /// What queues have answered.
     answers: Answers,

@@ -25,7 +25,7 @@ task, because it runs now and then. Those who wait for one lock are one finding,
 ",
 };
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Starvation;
 
 impl Rule for Starvation {

@@ -26,6 +26,7 @@ acquisitions went on. A burst that drains is none; a lock that does not move is 
 /// Without an acquisition for so long, the lock does not move.
 const MOVES_NS: u64 = 500_000_000;
 
+#[derive(Clone)]
 struct Queue {
     since_ns: u64,
     seen_ns: u64,
@@ -34,7 +35,7 @@ struct Queue {
     longest: usize,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct Convoy {
     queues: BTreeMap<(u64, u32), Queue>,
 }

@@ -29,12 +29,13 @@ v5.13 it is also returned while a guest merely starts or stops: try again. `-EAD
 /// Of so many calls at most one may succeed, or fail otherwise.
 const CALLS: u64 = 20;
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct RefusedWrites {
     /// Ticks in which an entry point returned: time, returns, and returns by errno.
     returns: BTreeMap<u8, VecDeque<Returned>>,
 }
 
+#[derive(Clone)]
 struct Returned {
     at_ns: u64,
     all: u64,

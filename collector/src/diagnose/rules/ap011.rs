@@ -41,6 +41,7 @@ const MAX_PENDING: usize = 1024;
 const MAX_HOOKS: usize = 4096;
 
 /// A hook that was written, in a call that has not returned as far as it was read.
+#[derive(Clone)]
 struct Written {
     at_ns: u64,
     tid: u32,
@@ -49,7 +50,7 @@ struct Written {
 }
 
 /// What the last call that wrote a guest's hook left.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Hook {
     /// When it was written.
     at_ns: u64,
@@ -62,7 +63,7 @@ struct Hook {
     refusals: usize,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct StaleHook {
     pending: VecDeque<Written>,
     /// By instance of the hook's rwsem, for writing.

@@ -49,13 +49,14 @@ const CHAINS_PER_TICK: usize = 4;
 const REFRESH_NS: u64 = 1_000_000_000;
 
 /// What was told of a root.
+#[derive(Clone)]
 struct Told {
     at_ns: u64,
     /// The first task, its call, its wait, how many tasks there are, and how many guests.
     what: (u32, u64, Option<u64>, usize, usize),
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct StuckGuest {
     told: BTreeMap<String, Told>,
 }

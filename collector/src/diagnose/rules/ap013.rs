@@ -23,7 +23,7 @@ gives it back by itself if it has one set up. Killing the process that removes d
 ",
 };
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct RemovalBlocked;
 
 impl Rule for RemovalBlocked {

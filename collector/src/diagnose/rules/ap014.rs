@@ -26,7 +26,7 @@ const MEANING: &str =
     "two tasks change the same guest's binding at once, and either clears the flag for both";
 const HELP: &str = "stop and start the guest if it misbehaves; report it";
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(super) struct FlagNotExclusive;
 
 impl Rule for FlagNotExclusive {

@@ -38,11 +38,30 @@ pub struct Doc {
 }
 
 /// A kind of finding.
-pub trait Rule: Send {
+pub trait Rule: Send + Fork {
     /// Its documentation.
     fn doc(&self) -> &'static Doc;
     /// What is seen at this moment.
     fn look(&mut self, look: &Look<'_>, seen: &mut Vec<Sighting>);
+}
+
+/// A rule that remembers the same, as another one.
+pub trait Fork {
+    /// Makes it.
+    fn fork(&self) -> Box<dyn Rule>;
+}
+
+impl<T: Rule + Clone + 'static> Fork for T {
+    fn fork(&self) -> Box<dyn Rule> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn Rule> {
+    fn clone(&self) -> Self {
+        // The rule's own, and not that of the box around it.
+        (**self).fork()
+    }
 }
 
 /// All rules, by number.

@@ -43,6 +43,8 @@ pub struct LockRow {
     pub holders: usize,
     /// Number of tasks that wait for an instance now.
     pub queue: usize,
+    /// The longest of these waits, up to the last frame.
+    pub longest_wait_ns: Option<u64>,
     /// Acquisitions in each of the last ticks, oldest first.
     pub spark: Vec<u64>,
 }
@@ -116,10 +118,25 @@ pub struct PerEntry {
 pub fn lock_rows(model: &Model) -> Vec<LockRow> {
     let holders = holders(model);
     let waiters = waiters(model);
-    listed_series(model)
-        .into_iter()
-        .filter_map(|id| Some(row(model, id, model.series.get(&id)?, &holders, &waiters)))
-        .collect()
+    // Counted once for all: there may be thousands.
+    let mut instances = [0_usize; 1 << u8::BITS];
+    for instance in model.instances.values() {
+        if let Some(count) = instances.get_mut(instance.series as usize) {
+            *count += 1;
+        }
+    }
+    let of = |id: u8| {
+        let count = instances[usize::from(id)];
+        Some(row(
+            model,
+            id,
+            model.series.get(&id)?,
+            count,
+            &holders,
+            &waiters,
+        ))
+    };
+    listed_series(model).into_iter().filter_map(of).collect()
 }
 
 /// Everything about one series; `None` where the run does not have it.
@@ -153,7 +170,7 @@ pub fn lock_detail(model: &Model, series: u8) -> Option<LockDetail<'_>> {
         .collect();
     by_entry.sort_by_key(|e| std::cmp::Reverse((e.contended, e.acquisitions)));
     Some(LockDetail {
-        row: row(model, series, stats, &holders, &waiters),
+        row: row(model, series, stats, instances.len(), &holders, &waiters),
         wait: &stats.wait,
         hold: &stats.hold,
         attempts_failed: stats.attempts_failed,
@@ -177,10 +194,12 @@ fn row(
     model: &Model,
     series: u8,
     stats: &Series,
+    instances: usize,
     holders: &[Holder],
     waiters: &[Waiter],
 ) -> LockRow {
     let own_holders = || holders.iter().filter(|h| h.series == series);
+    let own_waiters = || waiters.iter().filter(|w| w.series == series);
     LockRow {
         series,
         class: class_name(series),
@@ -188,11 +207,7 @@ fn row(
         kind: kind_name(kind(series)),
         open_coded: open_coded(series),
         long_hold_is_normal: long_hold_is_normal(series),
-        instances: model
-            .instances
-            .values()
-            .filter(|i| i.series == u32::from(series))
-            .count(),
+        instances,
         acquisitions: stats.acquisitions,
         per_second: per_second(model, &stats.rates),
         contended: stats.contended,
@@ -201,7 +216,9 @@ fn row(
         hold: Summary::from(&stats.hold),
         holder: own_holders().next().cloned(),
         holders: own_holders().count(),
-        queue: waiters.iter().filter(|w| w.series == series).count(),
+        queue: own_waiters().count(),
+        // The longest comes first.
+        longest_wait_ns: own_waiters().next().map(|w| w.for_ns),
         spark: sparkline(&stats.rates),
     }
 }
