@@ -200,23 +200,28 @@ pub struct Overhead {
 pub struct Program {
     /// Program.
     pub name: String,
-    /// Times it ran.
-    pub runs: u64,
+    /// Times it ran; absent unless the kernel counts them (`kernel.bpf_stats_enabled`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runs: Option<u64>,
     /// Time it ran; absent unless the kernel measures it (`kernel.bpf_stats_enabled`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_time_ns: Option<u64>,
+    /// Invocations that the kernel skipped.
+    pub missed: u64,
 }
 
 impl Overhead {
     pub(super) fn of(overhead: &model::Overhead) -> Self {
+        let counted = overhead.counts_runs();
         Self {
             programs: overhead
                 .programs
                 .iter()
-                .map(|(name, &(runs, run_time_ns))| Program {
+                .map(|(name, cost)| Program {
                     name: name.clone(),
-                    runs,
-                    run_time_ns: (run_time_ns > 0).then_some(run_time_ns),
+                    runs: counted.then_some(cost.runs),
+                    run_time_ns: counted.then_some(cost.run_time_ns),
+                    missed: cost.missed,
                 })
                 .collect(),
             collector_cpu_ns: overhead.collector_cpu_ns,
