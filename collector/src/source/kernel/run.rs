@@ -154,6 +154,14 @@ impl KernelSource {
             }
             // What is stuck was stuck before anything was attached, and is known by now.
             if readings == READINGS_BEFORE {
+                if self.weigh()?
+                    && frames
+                        .send(Arc::new(self.frame(&mut losses)))
+                        .await
+                        .is_err()
+                {
+                    return Ok(());
+                }
                 self.attach()?;
                 self.last_frame_ns = reader::monotonic_ns();
                 ticks = ticker(interval);
