@@ -397,10 +397,10 @@ fn two_collectors_on_one_kernel_know_of_each_other() {
         (emulated > 0).then_some(report)
     });
     assert_eq!(others(&report), before);
-    one_contains(
-        &problems(&report, "note"),
-        &["more collector(s) measure", "emulated driver"],
-    );
+    if before == 0 {
+        let said = ["measure something else on this machine", "emulated drivers"];
+        one_contains(&problems(&report, "note"), &said);
+    }
     drop(emulator);
 }
 
