@@ -421,7 +421,7 @@ fn one_class_makes_a_self_edge_only_when_its_order_inverts() {
 
 #[test]
 fn a_kernels_run_begins_when_everything_is_attached() {
-    let mut frames: Vec<Frame> = (0..4).map(frame).collect();
+    let mut frames: Vec<Frame> = (0..4).map(|number| frame(number, 1)).collect();
     let start = meta().start_ns;
     let mut described = meta();
     described.source = "kernel".into();
@@ -447,7 +447,7 @@ fn a_kernels_run_begins_when_everything_is_attached() {
 #[test]
 fn missed_invocations_are_told_by_program_and_runs_only_where_they_are_counted() {
     let programs = |change: fn(&mut apscope_collector::frame::ProgramCost)| {
-        let mut frame = frame(0);
+        let mut frame = frame(0, 1);
         for program in frame.overhead.iter_mut().flat_map(|o| &mut o.programs) {
             change(program);
         }
