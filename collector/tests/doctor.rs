@@ -168,7 +168,7 @@ fn a_mechanism_can_be_forced() {
 #[test]
 fn what_a_mechanism_does_not_do_or_costs_is_said() {
     let host = machine("6.12", &[]);
-    let report = of_root(host.path(), "--mechanism fentry");
+    let report = of_root(host.path(), "--level 0 --mechanism fentry");
     assert_eq!(state(&report), "ready");
     one_contains(
         &problems(&report, "note"),

@@ -382,7 +382,7 @@ fn what_is_measured_begins_when_everything_is_attached() {
     assert!(meta.measured_from_ns > meta.start_ns);
     assert!(meta.measured_from_ns <= attached);
     let measured = model.last.at_ns - meta.measured_from_ns;
-    assert_eq!(document(&model)["source"]["duration_ns"], measured);
+    assert_eq!(document(&model)["interval"]["duration_ns"], measured);
     let ticks: u64 = model
         .ticks
         .iter()

@@ -9,6 +9,7 @@ use aya_ebpf::programs::{
     BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext,
     RetProbeContext,
 };
+use core::ffi::c_void;
 use probe_ebpf::abi::Mode;
 use probe_ebpf::body::attempts::{self, Attempt};
 use probe_ebpf::body::{adopt, contention, entries, locks, waits, works};
@@ -372,8 +373,11 @@ pub fn heartbeat(_: RawTracePointContext) -> i32 {
     0
 }
 
-/// Run by the collector, never attached: reads kernel memory, `(address, length)`.
-#[raw_tracepoint(tracepoint = "sys_enter")]
-pub fn peek(ctx: RawTracePointContext) -> i32 {
+/// Run by the collector, never attached: reads kernel memory, `(address, length)`. Returns 0, or a negative errno: aya's
+/// macro would make 0 of every return.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/sys_enter")]
+pub fn peek(ctx: *mut c_void) -> i32 {
+    let ctx = RawTracePointContext::new(ctx);
     env::peek(ctx.arg(0), ctx.arg(1)) as i32
 }

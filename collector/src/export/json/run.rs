@@ -101,7 +101,7 @@ impl Source {
 /// What time the document covers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Interval {
-    /// Start of the run, RFC 3339.
+    /// Start of the run, of a kernel's when everything was attached, RFC 3339.
     pub start: String,
     /// Last frame, RFC 3339.
     pub end: String,
@@ -117,7 +117,10 @@ pub struct Interval {
 
 impl Interval {
     pub(super) fn of(model: &Model) -> Self {
-        let start = model.meta.as_ref().map_or(0, |meta| meta.start_unix_ns);
+        let start = model.meta.as_ref().map_or(0, |meta| {
+            let before = meta.measured_from_ns.saturating_sub(meta.start_ns);
+            meta.start_unix_ns.saturating_add(before)
+        });
         Self {
             start: rfc3339(start),
             end: rfc3339(model.last.at_unix_ns),
