@@ -528,10 +528,18 @@ fn acquisitions_are_seen_by_the_best_that_is_there() {
         side(&plan, "mutex_lock", Side::Enter).mechanism,
         Some(Mechanism::Kprobe)
     );
-    assert_eq!(
-        side(&plan, "mutex_trylock", Side::Return).mechanism,
-        Some(Mechanism::Kretprobe)
-    );
+    // A trylock never blocks. A mutex's word says whether it succeeded, an rwsem's does not.
+    let tried = side(&plan, "mutex_trylock", Side::Return);
+    assert_eq!(tried.status, Status::Replaced);
+    assert_eq!(tried.used_instead, Some(Instead::OwnerWord));
+    for name in ["down_read_trylock", "down_write_trylock"] {
+        let (enter, end) = (
+            side(&plan, name, Side::Enter),
+            side(&plan, name, Side::Return),
+        );
+        assert_eq!(enter.mechanism, Some(Mechanism::Kprobe), "{name}");
+        assert_eq!(end.mechanism, Some(Mechanism::Kretprobe), "{name}");
+    }
     // Neither: the owner word.
     let plan = no_trampolines(Kernel::recorded("6.12").without_contention()).plan();
     let acquired = side(&plan, "mutex_lock", Side::Return);

@@ -143,14 +143,64 @@ fn a_mechanism_can_be_forced() {
     assert_eq!(mechanism("", contention), "btf tracepoint");
     let raw = "--mechanism raw-tracepoint";
     assert_eq!(mechanism(raw, contention), "raw tracepoint");
-    // There is no program that returns from a lock function by a kretprobe.
+    // No return probe on a lock function that may sleep; a trylock never does.
     let report = of_root(host.path(), kprobes);
     for row in report["attach"].as_array().unwrap() {
         let symbol = row["symbol"].as_str().unwrap();
         let lock = ["mutex_", "down_", "up_"];
         let lock = lock.iter().any(|start| symbol.starts_with(start));
-        assert!(!(lock && row["mechanism"] == "kretprobe"), "{row}");
+        let sleeps = lock && !symbol.contains("trylock");
+        assert!(!(sleeps && row["mechanism"] == "kretprobe"), "{row}");
     }
+    for (symbol, probes) in [
+        ("down_read_trylock", ["kprobe", "kretprobe"].as_slice()),
+        ("down_write_trylock", &["kprobe", "kretprobe"]),
+        ("downgrade_write", &["kprobe"]),
+    ] {
+        let found: Vec<&str> = rows(&report, symbol)
+            .iter()
+            .map(|row| row["mechanism"].as_str().unwrap())
+            .collect();
+        assert_eq!(found, probes, "{symbol}");
+    }
+}
+
+#[test]
+fn what_a_mechanism_does_not_do_or_costs_is_said() {
+    let host = machine("6.12", &[]);
+    let report = of_root(host.path(), "--level 0 --mechanism fentry");
+    assert_eq!(state(&report), "ready");
+    one_contains(
+        &problems(&report, "note"),
+        &["--mechanism fentry has no effect", "leave out --mechanism"],
+    );
+    let report = of_root(host.path(), "--level 2 --mechanism kprobe");
+    let degrades = problems(&report, "degrades");
+    assert!(!degrades.is_empty());
+    for problem in degrades {
+        assert!(problem.contains("leave out --mechanism"), "{problem}");
+    }
+}
+
+#[test]
+fn what_only_a_higher_level_probes_is_one_line_for_each_mechanism() {
+    let host = machine("6.12", &[]);
+    let place = Place::new();
+    let mut command = place.command("doctor --level 1");
+    let output = command.args(["--root", host.path().to_str().unwrap()]);
+    let page = String::from_utf8(output.output().unwrap().stdout).unwrap();
+    let above: Vec<&str> = page
+        .lines()
+        .filter(|line| line.contains("at level 2"))
+        .collect();
+    assert!(!above.is_empty() && above.len() < 6, "{above:?}");
+    assert!(
+        above
+            .iter()
+            .any(|line| line.contains("more at level 2: fentry")),
+        "{above:?}"
+    );
+    assert!(!page.contains("mutex_lock [kernel]"), "{page}");
 }
 
 #[test]

@@ -17,7 +17,9 @@ use support::{Place, failure, told};
 
 const CAP_BPF: i32 = 39;
 const CAP_PERFMON: i32 = 38;
+const CAP_DAC_OVERRIDE: i32 = 1;
 const CAP_DAC_READ_SEARCH: i32 = 2;
+const CAP_SYS_RESOURCE: i32 = 24;
 const CAP_SYS_ADMIN: i32 = 21;
 const CAP_SYS_PTRACE: i32 = 19;
 const CAP_SYSLOG: i32 = 34;
@@ -193,8 +195,80 @@ fn the_real_driver_is_impossible_where_there_is_none() {
     one_contains(&problems(&report, "prevents"), &["vfio_ap is not loaded"]);
 }
 
-/// A place in the kernel's half of memory where no lock is. Nothing is read there.
-const NO_LOCK: &str = "given=ffff888000001000";
+/// A place in the kernel's memory where no lock is.
+fn no_lock() -> String {
+    format!("given={:x}", support::kernel_address())
+}
+
+const ALL: [i32; 8] = [
+    CAP_DAC_OVERRIDE,
+    CAP_DAC_READ_SEARCH,
+    CAP_SYS_PTRACE,
+    CAP_SYS_ADMIN,
+    CAP_SYS_RESOURCE,
+    CAP_SYSLOG,
+    CAP_PERFMON,
+    CAP_BPF,
+];
+
+#[test]
+fn a_named_lock_is_judged_under_each_single_missing_capability_as_an_export_does() {
+    let Some(_permit) = permitted() else { return };
+    if Path::new("/sys/module/vfio_ap").exists() {
+        eprintln!("skipped: this machine has the driver");
+        return;
+    }
+    let lock = no_lock();
+    for capability in ALL {
+        for stacks in ["", " --stacks-over 10ms"] {
+            let place = Place::new();
+            let arguments = format!("--lock {lock}{stacks}");
+            let what = format!("without {capability}{stacks}");
+            let doctor = format!("doctor --json --source kernel {arguments}");
+            let report = report(&without(&place, &[capability], &doctor).output().unwrap());
+            let export = format!(
+                "export --source kernel --format json -o out.json --duration 1s {arguments}"
+            );
+            let output = without(&place, &[capability], &export).output().unwrap();
+            let impossible = state(&report) == "impossible";
+            assert_eq!(
+                output.status.success(),
+                !impossible,
+                "{what}: {}",
+                told(&output)
+            );
+            let (degrades, notes) = (problems(&report, "degrades"), problems(&report, "note"));
+            match capability {
+                CAP_SYSLOG => {
+                    let hidden = "symbol addresses hidden: stacks have numbers instead of names";
+                    let (where_it_is, expected) = if stacks.is_empty() {
+                        (&notes, "ready")
+                    } else {
+                        (&degrades, "degraded")
+                    };
+                    one_contains(where_it_is, &[hidden, "CAP_SYSLOG"]);
+                    assert_eq!(state(&report), expected, "{what}");
+                    assert_eq!(told(&output).contains(hidden), !stacks.is_empty(), "{what}");
+                }
+                CAP_SYS_ADMIN => {
+                    assert!(allowed(&report, "run-time-stats").is_err(), "{what}");
+                    if !impossible {
+                        one_contains(&degrades, &["run-time stat", "CAP_SYS_ADMIN"]);
+                        let programs = &place.json("out.json")["overhead"]["programs"];
+                        let programs = programs.as_array().unwrap();
+                        assert!(!programs.is_empty(), "{what}");
+                        let counted = programs.iter().any(|p| p.get("runs").is_some());
+                        assert!(!counted, "{what}: {programs:?}");
+                    }
+                }
+                _ => {
+                    assert_eq!(degrades, [""; 0], "{what}");
+                    assert_eq!(state(&report), "ready", "{what}");
+                }
+            }
+        }
+    }
+}
 
 #[test]
 fn a_named_lock_is_measured_without_the_driver_as_an_export_does() {
@@ -210,7 +284,7 @@ fn a_named_lock_is_measured_without_the_driver_as_an_export_does() {
         "--level 2 --max-overhead 100",
         "--level 2 --max-overhead 100 --mechanism kprobe",
     ] {
-        let arguments = format!("--lock {NO_LOCK} {options}");
+        let arguments = format!("--lock {} {options}", no_lock());
         let doctor = format!("doctor --json {arguments}");
         let report = report(&place.command(&doctor).output().unwrap());
         assert_eq!(report["source"]["kind"], "kernel", "{options}");
@@ -218,6 +292,17 @@ fn a_named_lock_is_measured_without_the_driver_as_an_export_does() {
         assert!(reason.contains("--lock"), "{reason}");
         assert_eq!(problems(&report, "prevents"), [""; 0], "{options}");
         assert_eq!(report.get("generation"), None);
+        let shows = report["shows"].as_array().unwrap();
+        let owners = shows
+            .iter()
+            .find(|row| row["what"] == "owners, from lock words");
+        assert_eq!(owners.unwrap()["shown"], true, "{options}");
+        let blind = report["blind_spots"].to_string();
+        assert!(blind.contains("spin locks"), "{options}: {blind}");
+        assert_eq!(
+            blind.contains("find a lock free"),
+            !options.contains("--level 2")
+        );
         if !options.contains("--level 2") {
             assert_eq!(problems(&report, "degrades"), [""; 0], "{options}");
             assert_eq!(state(&report), "ready", "{options}");
@@ -274,14 +359,14 @@ fn two_collectors_on_one_kernel_know_of_each_other() {
     let others = |report: &Value| report["machine"]["others"]["kernel"].as_u64().unwrap();
     let place = Place::new();
     let doctor = || {
-        let arguments = format!("doctor --json --lock {NO_LOCK}");
+        let arguments = format!("doctor --json --lock {}", no_lock());
         report(&place.command(&arguments).output().unwrap())
     };
     // Somebody else's may be there too.
     let before = others(&doctor());
-    let first = format!(
-        "export --source kernel --lock {NO_LOCK} --format json -o first.json --duration 60s"
-    );
+    let lock = no_lock();
+    let first =
+        format!("export --source kernel --lock {lock} --format json -o first.json --duration 60s");
     let first = support::process::Background(place.start(&first));
     let announced = support::process::wait_for("the first one is attached", || {
         let report = doctor();
@@ -291,9 +376,8 @@ fn two_collectors_on_one_kernel_know_of_each_other() {
         &problems(&announced, "note"),
         &["more collector(s) measure this kernel", "costs twice"],
     );
-    let second = format!(
-        "export --source kernel --lock {NO_LOCK} --format json -o second.json --duration 1s"
-    );
+    let second =
+        format!("export --source kernel --lock {lock} --format json -o second.json --duration 1s");
     let output = place.command(&second).output().unwrap();
     assert!(output.status.success(), "{}", told(&output));
     let said = "more collector(s) measure this kernel";
@@ -313,6 +397,10 @@ fn two_collectors_on_one_kernel_know_of_each_other() {
         (emulated > 0).then_some(report)
     });
     assert_eq!(others(&report), before);
+    if before == 0 {
+        let said = ["measure something else on this machine", "emulated drivers"];
+        one_contains(&problems(&report, "note"), &said);
+    }
     drop(emulator);
 }
 

@@ -174,3 +174,59 @@ fn names_and_counts_that_cannot_be_are_refused_before_the_run() {
     }
     assert!(!place.path("out.json").exists());
 }
+
+#[test]
+fn two_collectors_on_one_emulator_know_of_each_other() {
+    let Some(_permit) = bpf::permitted() else {
+        return;
+    };
+    let place = Place::new();
+    let emulator = emulator(&place, "--guests 1 --vcpus 1");
+    let pid = emulator.0.id();
+    // Others on this machine are no others of this emulator.
+    let other = self::emulator(&place, "--guests 1 --vcpus 1");
+    let measure = |pid: u32, file: &str, time: &str| {
+        format!("export --pid {pid} --probe ebpf --duration {time} --format json -o {file}")
+    };
+    let first = Background(place.start(&measure(pid, "first.json", "60s")));
+    let says = "1 more collector(s) measure this emulated driver";
+    wait_for("the second one is told of the first", || {
+        let output = place
+            .command(&measure(pid, "second.json", "200ms"))
+            .output()
+            .unwrap();
+        support::told(&output).contains(says).then_some(())
+    });
+    let reason = &place.json("second.json")["source"]["reason"];
+    assert!(reason.as_str().unwrap().contains(says), "{reason}");
+    let elsewhere = place
+        .command(&measure(other.0.id(), "third.json", "200ms"))
+        .output()
+        .unwrap();
+    assert!(!support::told(&elsewhere).contains("more collector"));
+    drop(first);
+}
+
+#[test]
+fn runs_of_programs_are_counted_where_that_is_permitted_and_left_out_elsewhere() {
+    for probe in PROBES {
+        let Some(_permit) = bpf::permitted_with(probe) else {
+            continue;
+        };
+        let place = Place::new();
+        place.run(&format!(
+            "export --source emulator --probe {probe} --guests 1 --duration 1s --format json -o out.json"
+        ));
+        let export = place.json("out.json");
+        let programs = export["overhead"]["programs"].as_array().unwrap();
+        assert_eq!(programs.is_empty(), probe == "in-process");
+        if probe == "ebpf" {
+            let acquired = programs.iter().find(|p| p["name"] == "lock_acquired");
+            let acquired = acquired.expect("the program");
+            // The machine's own permission: CAP_SYS_ADMIN, or kernel.bpf_stats_enabled.
+            assert!(number(&acquired["runs"]) > 0, "{acquired}");
+            assert!(number(&acquired["run_time_ns"]) > 0, "{acquired}");
+            assert_eq!(acquired["missed"], 0);
+        }
+    }
+}

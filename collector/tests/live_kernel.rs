@@ -296,6 +296,162 @@ fn waits_for_a_kernel_lock_agree_with_bpftrace() {
     assert!(!named.hold && named.duration_ns >= 100_000, "{named:?}");
 }
 
+/// The document of a run, as an export writes it.
+fn document(model: &Model) -> serde_json::Value {
+    let report = Diagnosis::default().report();
+    serde_json::to_value(Document::of(model, Origin::Live, &report)).unwrap()
+}
+
+fn measuring(address: u64, kernel: KernelOptions) -> RunOptions {
+    RunOptions {
+        source: SourceChoice::Kernel,
+        kernel: KernelOptions {
+            locks: vec![GivenLock {
+                address,
+                kind: None,
+                name: "inode".into(),
+            }],
+            max_overhead: 100.0,
+            ..kernel
+        },
+        ..RunOptions::default()
+    }
+}
+
+#[test]
+fn a_pile_up_that_was_there_before_leaves_the_counts_exact() {
+    let Some(_permit) = bpf::permitted() else {
+        return;
+    };
+    if bpftrace_works().is_none() {
+        return;
+    }
+    let file = shared_file();
+    let address = contended_rwsem(&file);
+    let enough = std::sync::atomic::AtomicBool::new(false);
+    let model = std::thread::scope(|scope| {
+        for _ in 0..WRITERS {
+            scope.spawn(|| {
+                stay_on_one_processor();
+                while !enough.load(std::sync::atomic::Ordering::Relaxed) {
+                    file.write_all_at(&DATA, 0).unwrap();
+                }
+            });
+        }
+        let options = measuring(address, KernelOptions::default());
+        let mut session = Session::start(&options).expect("measures");
+        let mut model = Model::default();
+        until_attached(&mut session, &mut model);
+        std::thread::sleep(Duration::from_secs(1));
+        session.stop();
+        while let Some(frame) = session.frames.blocking_recv() {
+            model.apply(&frame);
+        }
+        session.detached();
+        enough.store(true, std::sync::atomic::Ordering::Relaxed);
+        model
+    });
+    let document = document(&model);
+    assert_eq!(model.loss.no_task_slot, 0);
+    assert_eq!(document["exact"], true, "{:?}", model.loss);
+    let locks = document["locks"].as_array().unwrap();
+    let waits: u64 = locks
+        .iter()
+        .map(|lock| lock["contended"].as_u64().unwrap())
+        .sum();
+    assert!(waits > 0, "{locks:?}");
+}
+
+#[test]
+fn what_is_measured_begins_when_everything_is_attached() {
+    let Some(_permit) = bpf::permitted() else {
+        return;
+    };
+    let address = support::kernel_address();
+    let options = measuring(address, KernelOptions::default());
+    let mut session = Session::start(&options).expect("measures");
+    let mut model = Model::default();
+    until_attached(&mut session, &mut model);
+    let attached = model.last.at_ns;
+    session.stop();
+    while let Some(frame) = session.frames.blocking_recv() {
+        model.apply(&frame);
+    }
+    session.detached();
+    let meta = model.meta.as_ref().unwrap();
+    assert!(meta.measured_from_ns > meta.start_ns);
+    assert!(meta.measured_from_ns <= attached);
+    let measured = model.last.at_ns - meta.measured_from_ns;
+    assert_eq!(document(&model)["interval"]["duration_ns"], measured);
+    let ticks: u64 = model
+        .ticks
+        .iter()
+        .filter(|tick| tick.at_ns > meta.measured_from_ns)
+        .map(|tick| tick.length_ns)
+        .sum();
+    assert_eq!(ticks, measured);
+}
+
+#[test]
+fn what_level_2_costs_is_said_before_it_is_attached() {
+    let Some(_permit) = bpf::permitted() else {
+        return;
+    };
+    let kernel = KernelOptions {
+        level: 2,
+        ..KernelOptions::default()
+    };
+    let options = measuring(support::kernel_address(), kernel);
+    let mut session = Session::start(&options).expect("measures");
+    let mut before = Vec::new();
+    let mut attaching = true;
+    while attaching {
+        let frame = session.frames.blocking_recv().expect("it is attached");
+        attaching = frame.meta.as_ref().is_none_or(|meta| meta.attaching);
+        if attaching {
+            before.extend(frame.log.iter().map(|line| line.text.clone()));
+        }
+    }
+    session.stop();
+    while session.frames.blocking_recv().is_some() {}
+    session.detached();
+    let said = |text: &str| before.iter().any(|line| line.contains(text));
+    assert!(
+        said("level 2 is expected to cost") || said("the cost of level 2 could not be sampled"),
+        "{before:?}"
+    );
+}
+
+#[test]
+fn an_address_without_memory_is_refused_by_the_run_and_by_the_doctor() {
+    let Some(_permit) = bpf::permitted() else {
+        return;
+    };
+    // A program's, and one that no processor has.
+    for address in ["7ffe00001000", "8000000000000000"] {
+        let run = |arguments: &str| {
+            Command::new(env!("CARGO_BIN_EXE_apscope-collector"))
+                .args(arguments.split(' '))
+                .output()
+                .unwrap()
+        };
+        let output = run(&format!(
+            "export --source kernel --lock pipe={address} --duration 1s --format json -o -"
+        ));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines.len(), 3, "{said}");
+        assert!(lines[0].contains("the lock pipe cannot be read"), "{said}");
+        assert!(lines[1].contains("the kernel has no memory at"), "{said}");
+        assert!(lines[2].contains("lock:contention_begin"), "{said}");
+        let doctor = run(&format!("doctor --lock pipe={address}"));
+        let page = String::from_utf8_lossy(&doctor.stdout);
+        assert_eq!(doctor.status.code(), Some(2), "{page}");
+        assert!(page.contains("the lock pipe cannot be read"), "{page}");
+    }
+}
+
 /// Threads write to one pipe and others read from it: all of them take the pipe's mutex, again and again.
 fn contend_for_a_pipe(reader: &PipeReader, writer: &PipeWriter) {
     const PIECE: usize = 64 << 10;
@@ -386,7 +542,13 @@ fn level_2_is_refused_or_explained_where_lock_functions_cannot_be_probed() {
         return;
     }
     let output = Command::new(env!("CARGO_BIN_EXE_apscope-collector"))
-        .args("export --source kernel --lock ffff888000001000 --level 2 --duration 1s --format json -o -".split(' '))
+        .args(
+            format!(
+                "export --source kernel --lock {:x} --level 2 --duration 1s --format json -o -",
+                support::kernel_address()
+            )
+            .split(' '),
+        )
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -426,7 +588,13 @@ fn a_kernel_run_leaves_no_program_behind_when_it_is_killed() {
         return;
     };
     let mut child = Command::new(env!("CARGO_BIN_EXE_apscope-collector"))
-        .args("export --source kernel --lock ffff888000001000 --duration 60s --format json -o /dev/null".split(' '))
+        .args(
+            format!(
+                "export --source kernel --lock {:x} --duration 60s --format json -o /dev/null",
+                support::kernel_address()
+            )
+            .split(' '),
+        )
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

@@ -418,3 +418,49 @@ fn one_class_makes_a_self_edge_only_when_its_order_inverts() {
     model.apply(&edge(2));
     assert_eq!(query::order_edges(&model).len(), before + 2);
 }
+
+#[test]
+fn a_kernels_run_begins_when_everything_is_attached() {
+    let mut frames: Vec<Frame> = (0..4).map(|number| frame(number, 1)).collect();
+    let start = meta().start_ns;
+    let mut described = meta();
+    described.source = "kernel".into();
+    described.attaching = true;
+    frames[0].meta = Some(described.clone());
+    for frame in &mut frames[1..] {
+        frame.meta = None;
+    }
+    let (before, after) = (frames[1].at_ns, frames[2].at_ns);
+    described.attaching = false;
+    described.measured_from_ns = before + (after - before) / 4;
+    frames[2].meta = Some(described.clone());
+    let model = fold(&frames[..2]);
+    assert_eq!(query::elapsed_ns(&model), before - start);
+    let model = fold(&frames[..3]);
+    let measured = after - described.measured_from_ns;
+    assert_eq!(query::elapsed_ns(&model), measured);
+    assert_eq!(model.last.length_ns, measured);
+    let model = fold(&frames);
+    assert_eq!(model.last.length_ns, frames[3].at_ns - after);
+}
+
+#[test]
+fn missed_invocations_are_told_by_program_and_runs_only_where_they_are_counted() {
+    let programs = |change: fn(&mut apscope_collector::frame::ProgramCost)| {
+        let mut frame = frame(0, 1);
+        for program in frame.overhead.iter_mut().flat_map(|o| &mut o.programs) {
+            change(program);
+        }
+        let model = fold(&[frame]);
+        let report = Diagnosis::default().report();
+        let document = Document::of(&model, Origin::Live, &report);
+        serde_json::to_value(document).unwrap()["overhead"]["programs"].clone()
+    };
+    let counted = programs(|_| ());
+    assert_eq!(counted[0]["runs"], 3);
+    assert_eq!(counted[0]["missed"], 2);
+    let not_counted = programs(|program| (program.runs, program.run_time_ns) = (0, 0));
+    assert_eq!(not_counted[0].get("runs"), None);
+    assert_eq!(not_counted[0].get("run_time_ns"), None);
+    assert_eq!(not_counted[0]["missed"], 2);
+}

@@ -796,6 +796,8 @@ pub const PENDING_HOLD: u64 = 1;
 pub const PENDING_WAIT: u64 = 2;
 /// The function may return without the lock.
 pub const PENDING_MAY_FAIL: u64 = 4;
+/// The function is a trylock: its return settles it, where that is seen.
+pub const PENDING_TRY: u64 = 8;
 
 /// Smallest and largest value seen by one task; `min` is stored as `u64::MAX - min`, so that 0 means "none yet".
 #[repr(C)]

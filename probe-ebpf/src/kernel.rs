@@ -9,6 +9,7 @@ use aya_ebpf::programs::{
     BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext,
     RetProbeContext,
 };
+use core::ffi::c_void;
 use probe_ebpf::abi::Mode;
 use probe_ebpf::body::attempts::{self, Attempt};
 use probe_ebpf::body::{adopt, contention, entries, locks, waits, works};
@@ -100,14 +101,20 @@ kprobes! {
     k_mutex_try => |maps, lock| attempts::attempt(maps, lock, Mode::Exclusive, Attempt::Try);
     /// `down_read` and its kin.
     k_read => |maps, lock| attempts::attempt(maps, lock, Mode::Read, Attempt::Sure);
+    /// `down_read_trylock`.
+    k_read_try => |maps, lock| attempts::attempt(maps, lock, Mode::Read, Attempt::Try);
     /// `down_write` and its kin.
     k_write => |maps, lock| attempts::attempt(maps, lock, Mode::Write, Attempt::Sure);
+    /// `down_write_trylock`.
+    k_write_try => |maps, lock| attempts::attempt(maps, lock, Mode::Write, Attempt::Try);
     /// `mutex_unlock`.
-    k_mutex_release => |maps, lock| locks::release_mode(maps, lock, Mode::Exclusive);
+    k_mutex_release => |maps, lock| locks::release_traced(maps, lock, Mode::Exclusive);
     /// `up_read`.
-    k_read_release => |maps, lock| locks::release_mode(maps, lock, Mode::Read);
+    k_read_release => |maps, lock| locks::release_traced(maps, lock, Mode::Read);
     /// `up_write`.
-    k_write_release => |maps, lock| locks::release_mode(maps, lock, Mode::Write);
+    k_write_release => |maps, lock| locks::release_traced(maps, lock, Mode::Write);
+    /// `downgrade_write`.
+    k_downgrade => |maps, lock| locks::downgraded(maps, lock);
     /// `prepare_to_wait_event`.
     k_wait_prepare => |maps, queue| waits::prepare(maps, queue);
     /// `finish_wait`.
@@ -132,10 +139,23 @@ pub fn k_flush_return(ctx: RetProbeContext) -> u32 {
     0
 }
 
+/// `down_read_trylock` or `down_write_trylock` returns: whether it has the lock. Neither sleeps, so that no call keeps
+/// a return instance.
+#[kretprobe]
+pub fn k_try_return(ctx: RetProbeContext) -> u32 {
+    let Some(maps) = Maps::open(&ctx) else {
+        return 0;
+    };
+    attempts::tried(&maps, ctx.ret::<u64>() as u32 != 0);
+    0
+}
+
 /// A function whose rate is sampled.
 #[kprobe]
-pub fn k_count(_: ProbeContext) -> u32 {
-    env::count_call();
+pub fn k_count(ctx: ProbeContext) -> u32 {
+    if Maps::open(&ctx).is_some() {
+        env::count_call();
+    }
     0
 }
 
@@ -353,8 +373,11 @@ pub fn heartbeat(_: RawTracePointContext) -> i32 {
     0
 }
 
-/// Run by the collector, never attached: reads kernel memory, `(address, length)`.
-#[raw_tracepoint(tracepoint = "sys_enter")]
-pub fn peek(ctx: RawTracePointContext) -> i32 {
+/// Run by the collector, never attached: reads kernel memory, `(address, length)`. Returns 0, or a negative errno: aya's
+/// macro would make 0 of every return.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/sys_enter")]
+pub fn peek(ctx: *mut c_void) -> i32 {
+    let ctx = RawTracePointContext::new(ctx);
     env::peek(ctx.arg(0), ctx.arg(1)) as i32
 }

@@ -3,6 +3,7 @@
 //!
 //! Takes what a [`Machine`] has and allows; gives a [`Plan`]. Attaches nothing, and asks the machine nothing.
 
+mod blind_spots;
 mod choose;
 mod losses;
 
@@ -10,10 +11,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use super::functions::FilterFunctions;
-use super::generation::{Detected, Generation, Generations, detect};
+use super::generation::{Detected, detect};
 use super::offsets::{Offsets, Types};
 use super::points::{Contention, Filter, Point, Role, Side, VARIABLES, Variable, points};
+use super::programs::program_of;
 use super::symbols::Symbols;
+
+pub use blind_spots::{BLIND_SPOTS, BlindSpot};
 
 /// How a point is probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -65,6 +69,19 @@ pub enum Forced {
     BtfTracepoint,
     /// Raw tracepoints.
     RawTracepoint,
+}
+
+impl Forced {
+    /// Name, as in `--mechanism`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kprobe => "kprobe",
+            Self::Fentry => "fentry",
+            Self::BtfTracepoint => "btf-tracepoint",
+            Self::RawTracepoint => "raw-tracepoint",
+        }
+    }
 }
 
 /// What the kernel allows, as it was tried out: each mechanism, or why not.
@@ -200,8 +217,9 @@ pub struct Target {
 pub enum Arguments {
     /// As in the source.
     AsInSource,
-    /// Only these, counted from 1.
-    Only(&'static [u8]),
+    /// None: those of a clone by the compiler (`.isra` and so on) may be others. Only the fact and the time of the call are
+    /// used.
+    Unknown,
 }
 
 /// What stands in for a point.
@@ -280,51 +298,6 @@ pub struct PlannedVariable {
     pub reason: String,
 }
 
-/// What no probe sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BlindSpot {
-    /// A name for machines.
-    pub id: &'static str,
-    /// The statement.
-    pub text: &'static str,
-    /// Generations that it is true of.
-    pub generations: Generations,
-}
-
-/// What is invisible on every machine, or with some generations.
-pub const BLIND_SPOTS: &[BlindSpot] = &[
-    BlindSpot {
-        id: "sie",
-        text: "NQAP, DQAP and PQAP functions that the machine interprets never leave SIE: no probe sees a guest use its queues",
-        generations: Generations::ALL,
-    },
-    BlindSpot {
-        id: "aqic-only",
-        text: "of the PQAP functions that do leave SIE, KVM hands only AQIC (function code 3) to the driver; it answers all others itself",
-        generations: Generations::ALL,
-    },
-    BlindSpot {
-        id: "aqic-status",
-        text: "the status of AQIC is unusable: ap_aqic() returns the wrong half of its register (seen with 5.10.223), so response codes of AQIC are not counted as such",
-        generations: Generations::of(&[Generation::V5_10]),
-    },
-    BlindSpot {
-        id: "completions",
-        text: "waits for completions, and for wait queues that are not probed, are no lock waits: a task in them shows as sleeping in its entry point",
-        generations: Generations::ALL,
-    },
-    BlindSpot {
-        id: "clear-flag",
-        text: "a test that finds kvm_busy clear leaves no trace: order edges from it are annotated, not observed",
-        generations: Generations::of(&[Generation::V5_13, Generation::V5_15Rc]),
-    },
-    BlindSpot {
-        id: "reset-work",
-        text: "a queue's hardware is polled inside a work item: why a reset takes long is not visible, only that it does",
-        generations: Generations::of(&[Generation::V6_6, Generation::V7_3]),
-    },
-];
-
 /// Something that will not be seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loss {
@@ -372,11 +345,7 @@ impl Plan {
             .filter(|variable| variable.generations.meets(generation.candidates))
             .map(|variable| find_variable(variable, machine))
             .collect();
-        let blind_spots = BLIND_SPOTS
-            .iter()
-            .filter(|spot| spot.generations.meets(generation.candidates))
-            .copied()
-            .collect();
+        let blind_spots = blind_spots::of(generation.candidates, machine);
         let mut plan = Self {
             generation,
             points: planned,
@@ -393,6 +362,19 @@ impl Plan {
         self.points
             .iter()
             .filter(|planned| planned.status == Status::Planned)
+    }
+
+    /// Whether anything is attached by the mechanism that was asked for.
+    #[must_use]
+    pub fn uses(&self, forced: Forced) -> bool {
+        let of_forced = |mechanism: Mechanism| match forced {
+            Forced::Kprobe => matches!(mechanism, Mechanism::Kprobe | Mechanism::Kretprobe),
+            Forced::Fentry => matches!(mechanism, Mechanism::Fentry | Mechanism::Fexit),
+            Forced::BtfTracepoint => mechanism == Mechanism::BtfTracepoint,
+            Forced::RawTracepoint => mechanism == Mechanism::RawTracepoint,
+        };
+        let mut attached = self.attached();
+        attached.any(|planned| program_of(planned).is_ok_and(|(_, by)| of_forced(by)))
     }
 
     /// Both sides of a point, by the point's name.

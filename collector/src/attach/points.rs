@@ -5,6 +5,7 @@
 
 mod entries;
 mod locks;
+mod not_probed;
 mod others;
 
 use probe_ebpf::abi::Mode;
@@ -14,6 +15,8 @@ use super::generation::Generation::{
     Rfc2021_06, Rfc2021_07, V5_10, V5_11, V5_13, V5_15, V5_15Rc, V5_19, V6_0, V6_6, V7_3,
 };
 use super::generation::Generations;
+
+pub use not_probed::{NOT_PROBED, NotProbed};
 
 /// What a call of a lock function does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,9 +137,6 @@ pub struct Name {
     pub symbol: &'static str,
     /// Module; `None` is vmlinux.
     pub module: Option<&'static str>,
-    /// For a clone by the compiler (`.isra` and so on): the numbers of arguments, from 1, whose meaning survives.
-    /// Empty: only the fact and the time of the call are used.
-    pub clone_arguments: &'static [u8],
     /// Which of its calls count.
     pub filter: Filter,
     /// What is different under this name.
@@ -212,7 +212,6 @@ const fn name(symbol: &'static str, module: Option<&'static str>) -> Name {
     Name {
         symbol,
         module,
-        clone_arguments: &[],
         filter: Filter::All,
         note: "",
     }

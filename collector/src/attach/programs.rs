@@ -94,6 +94,13 @@ fn lock_program(
         (LockCall::Acquire(Mode::Exclusive), Side::Enter, false) => "k_mutex",
         (LockCall::AcquireInterruptible(Mode::Exclusive), Side::Enter, false) => "k_mutex_may_fail",
         (LockCall::Try(Mode::Exclusive), Side::Enter, false) => "k_mutex_try",
+        (LockCall::Try(Mode::Read), Side::Enter, false) => "k_read_try",
+        (LockCall::Try(Mode::Write), Side::Enter, false) => "k_write_try",
+        // A trylock never sleeps. A mutex needs no look at the result: its word says whether it was obtained.
+        (LockCall::Try(Mode::Read | Mode::Write), Side::Return, false) => {
+            return Ok(("k_try_return", Mechanism::Kretprobe));
+        }
+        (LockCall::Downgrade, Side::Enter, false) => "k_downgrade",
         (
             LockCall::Acquire(Mode::Read) | LockCall::AcquireInterruptible(Mode::Read),
             Side::Enter,
@@ -181,8 +188,10 @@ mod tests {
     }
 
     #[test]
-    fn no_lock_function_has_a_return_probe() {
-        for point in points().filter(|point| matches!(point.role, Role::Lock(_))) {
+    fn no_lock_function_that_may_sleep_has_a_return_probe() {
+        let never_sleeps = |role| matches!(role, Role::Lock(LockCall::Try(_)));
+        let locks = points().filter(|point| matches!(point.role, Role::Lock(_)));
+        for point in locks.filter(|point| !never_sleeps(point.role)) {
             for side in [Side::Enter, Side::Return] {
                 let program = program_of(&planned(point, side, Mechanism::Kretprobe));
                 assert!(
@@ -192,5 +201,23 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn trylocks_and_downgrades_of_rwsems_have_programs_by_kprobe_too() {
+        let of = |name: &str, side, mechanism| {
+            let point = points().find(|point| point.name == name).expect(name);
+            program_of(&planned(point, side, mechanism)).map(|(program, _)| program)
+        };
+        for (name, entry) in [
+            ("down_read_trylock", "k_read_try"),
+            ("down_write_trylock", "k_write_try"),
+        ] {
+            assert_eq!(of(name, Side::Enter, Mechanism::Kprobe), Ok(entry));
+            let end = of(name, Side::Return, Mechanism::Kretprobe);
+            assert_eq!(end, Ok("k_try_return"));
+        }
+        let downgrade = of("downgrade_write", Side::Enter, Mechanism::Kprobe);
+        assert_eq!(downgrade, Ok("k_downgrade"));
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::Failure;
-use super::values::{bytes, duration, endpoint, given_lock, guests, level, percent, rate, vcpus};
+use super::values::{
+    attached_for, bytes, duration, endpoint, given_lock, guests, level, percent, rate, vcpus,
+};
 use crate::attach::plan::Forced;
 use crate::emulator;
 use crate::options::{
@@ -79,7 +81,7 @@ pub struct Globals {
     pub stacks_over: Option<Duration>,
 
     /// Detach from a kernel after this time, 15m where nothing is said; `serve` detaches when it ends
-    #[arg(long = "for", global = true, value_name = "D", allow_negative_numbers = true, value_parser = duration)]
+    #[arg(long = "for", global = true, value_name = "D", allow_negative_numbers = true, value_parser = attached_for)]
     pub attached_for: Option<Duration>,
 
     /// Measure this lock of the kernel too: [mutex:|rwsem:]ADDRESS[=NAME]. Without its kind, that shows when it is used. May be given several times

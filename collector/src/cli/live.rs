@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{Failure, Globals};
 use crate::emulator::protocol::Truth;
-use crate::frame::{End, Frame};
+use crate::frame::{End, Frame, LogLine};
 use crate::source::{END_LINK_DOWN, Link, Session, link_changed};
 
 /// How a run ended.
@@ -245,7 +245,7 @@ pub fn tell(globals: &Globals, warnings: Warnings, frame: &Frame) {
     for line in &frame.log {
         let wanted = match line.level.as_str() {
             "error" => warnings == Warnings::Told,
-            "warn" => warnings == Warnings::Told && !globals.quiet,
+            "warn" | LogLine::NOTE => warnings == Warnings::Told && !globals.quiet,
             "info" => globals.verbose >= 1,
             _ => globals.verbose >= 2,
         };

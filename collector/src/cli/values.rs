@@ -124,6 +124,16 @@ pub fn given_lock(text: &str) -> Result<GivenLock, BadValue> {
         None => (None, text),
     };
     let is_address = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).is_ok();
+    if let Some((unknown, more)) = rest.split_once(':')
+        && kind.is_none()
+        && !unknown.contains('=')
+        && more.split('=').any(is_address)
+    {
+        return Err(BadValue::new(
+            format!("{unknown} is no kind of lock that is measured: mutexes and rwsems are"),
+            hint,
+        ));
+    }
     // NAME=ADDRESS is taken too, and is what is meant where both sides could be an address and no kind stands before.
     let (name, address) = match (rest.split_once('='), rest.rsplit_once('=')) {
         (Some((address, name)), _)
@@ -174,6 +184,18 @@ pub fn duration(text: &str) -> Result<Duration, BadValue> {
             "a number with a unit, for example 30s or 250ms",
         )
     })
+}
+
+/// The time after which a kernel is detached from.
+pub fn attached_for(text: &str) -> Result<Duration, BadValue> {
+    let time = duration(text)?;
+    if time.is_zero() {
+        return Err(BadValue::new(
+            "nothing would be attached for that time",
+            "--for 15m, or --level 0, which attaches nothing",
+        ));
+    }
+    Ok(time)
 }
 
 /// A number of bytes, plain or with the suffix k, m or g (powers of 1024).
@@ -240,6 +262,7 @@ mod tests {
             ("0xffff888012345678=pipe", None, "pipe"),
             ("pipe=ffff888012345678", None, "pipe"),
             ("add=ffff888012345678", None, "add"),
+            ("ffff888012345678=a:b", None, "a:b"),
             (
                 "mutex:ffff888012345678",
                 Some(GivenKind::Mutex),
@@ -260,10 +283,25 @@ mod tests {
             "mutex:",
             "mutex:pipe",
             "flag:ffff888012345678",
+            "spin:0xffff888012345678",
             "0",
             "rwsem:4",
         ] {
             assert!(given_lock(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn an_unknown_kind_of_lock_is_named() {
+        for text in ["spin:0xffff", "spin:ffff888012345678=queue"] {
+            let error = given_lock(text).unwrap_err().to_string();
+            assert!(error.contains("spin is no kind of lock"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_time_is_no_time_to_be_attached() {
+        assert!(attached_for("0s").is_err());
+        assert_eq!(attached_for("1s"), Ok(Duration::from_secs(1)));
     }
 }

@@ -1,5 +1,6 @@
 //! The one line above all findings.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::chain::Root;
@@ -199,6 +200,7 @@ fn nothing(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
             ),
         };
     }
+    let without_driver = query::is_kernel(meta) && meta.generation.is_empty();
     let waits = longest.map_or_else(
         || "no task waits in or behind the driver".to_owned(),
         |ns| {
@@ -210,6 +212,7 @@ fn nothing(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
     );
     let waits = match elsewhere {
         Some(finding) => format!("{} ({})", finding.seen.summary, finding.id),
+        None if without_driver => of_named_locks(look),
         None if query::is_kernel(meta) && !meta.reads_queues => {
             format!("{waits}, of those that began since measuring did")
         }
@@ -233,6 +236,35 @@ fn nothing(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
         kind: Kind::NotHere,
         text,
     }
+}
+
+/// Without the driver, locks that a person named are all that is measured: who waits for them.
+fn of_named_locks(look: &Look<'_>) -> String {
+    let mut waiters: BTreeMap<String, (usize, u64)> = BTreeMap::new();
+    for task in look.waits.tasks {
+        if let Some(wait) = super::graph::waits::innermost(task) {
+            let lock = look.lock_name(wait.series, wait.instance);
+            let (count, longest) = waiters.entry(lock).or_default();
+            *count += 1;
+            *longest = (*longest).max(look.ago(wait.since_ns));
+        }
+    }
+    let most = waiters.iter().max_by_key(|(_, waiters)| **waiters);
+    let now = match most {
+        None => "no task waits for the locks that were named".to_owned(),
+        Some((lock, (count, longest))) => {
+            let plural = if *count == 1 { "" } else { "s" };
+            let others = match waiters.len() {
+                1 => String::new(),
+                n => format!(", and {} more have waiters", n - 1),
+            };
+            format!(
+                "of the locks that were named, {lock} has {count} waiter{plural}, the longest for {}{others}",
+                duration(*longest)
+            )
+        }
+    };
+    format!("no vfio_ap driver is measured here; {now}")
 }
 
 /// A lock of the driver whose owner's acquisition was not seen, and which it has held for long.

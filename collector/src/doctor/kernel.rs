@@ -8,11 +8,12 @@ use serde::Serialize;
 use super::emulated::merged;
 use super::{Chosen, Examined, Kind, Probe, Problem, Severity, Shown};
 use crate::attach::offsets::{Field, OffsetSource, Offsets};
-use crate::attach::plan::{Plan, Planned, Status};
+use crate::attach::plan::{Loss, Plan, Planned, Status};
 use crate::attach::points::{LockCall, Role, Side};
 use crate::attach::programs::program_of;
-use crate::machine::Mechanism;
-use crate::options::KernelOptions;
+use crate::machine::{Basis, Mechanism};
+use crate::options::{GivenLock, KernelOptions};
+use crate::source::kernel::{ADDRESS_HINT, NO_MEMORY, unreadable};
 use crate::survey::Survey;
 
 /// Which generation of the driver it is.
@@ -58,10 +59,39 @@ pub(super) fn examine(survey: &Survey, options: &KernelOptions, reason: &str) ->
         problems.splice(0..0, problems::level_not_reached(&attach, options));
     }
     if !prevented(&problems) {
-        let mut losses = plan.losses.clone();
-        losses.extend(rows::without_program(plan));
-        problems::add_losses(&mut problems, &losses);
+        let all_of = |plan: &Plan| {
+            let mut losses = plan.losses.clone();
+            losses.extend(rows::without_program(plan));
+            losses
+        };
+        let losses = all_of(plan);
+        let by_choice = options.mechanism.map_or_else(Vec::new, |_| {
+            let free = KernelOptions {
+                mechanism: None,
+                ..options.clone()
+            };
+            let anyway = all_of(&survey.plan_at(&free, options.level));
+            let names: Vec<&String> = anyway.iter().flat_map(|loss| &loss.names).collect();
+            let of_choice = |loss: &&Loss| !loss.names.iter().any(|name| names.contains(&name));
+            losses.iter().filter(of_choice).cloned().collect()
+        });
+        problems::add_losses(&mut problems, &losses, &by_choice);
+        problems.extend(problems::without_effect(survey, options));
     }
+    let unreadable = if survey.allowed.basis == Basis::Probed && !prevented(&problems) {
+        unreadable(&options.locks)
+    } else {
+        Vec::new()
+    };
+    problems.extend(unreadable.iter().map(|lock| Problem {
+        severity: Severity::Prevents,
+        what: format!(
+            "the lock {} cannot be read: {NO_MEMORY} {:#x}",
+            lock.name, lock.address
+        ),
+        lost: "everything: what is there is no lock of this kernel".into(),
+        remedy: ADDRESS_HINT.into(),
+    }));
     Examined {
         source: Chosen {
             kind: Kind::Kernel,
@@ -71,7 +101,7 @@ pub(super) fn examine(survey: &Survey, options: &KernelOptions, reason: &str) ->
         },
         attach,
         offsets: offset_rows(offsets),
-        shows: shows(survey, options, &full),
+        shows: shows(survey, options, &full, &unreadable),
         blind_spots: plan
             .blind_spots
             .iter()
@@ -127,7 +157,12 @@ fn offset_rows(offsets: &Offsets) -> Vec<OffsetRow> {
     rows.collect()
 }
 
-fn shows(survey: &Survey, options: &KernelOptions, full: &Plan) -> Vec<Shown> {
+fn shows(
+    survey: &Survey,
+    options: &KernelOptions,
+    full: &Plan,
+    unreadable: &[GivenLock],
+) -> Vec<Shown> {
     let Survey {
         facts,
         allowed,
@@ -198,11 +233,24 @@ fn shows(survey: &Survey, options: &KernelOptions, full: &Plan) -> Vec<Shown> {
     } else {
         allowed.get(Mechanism::RunTimeStats).map_err(str::to_owned)
     };
+    // Of locks that were named too, without the driver.
+    let owners = if options.locks.is_empty() {
+        known(&[Field::MutexOwner])
+    } else {
+        offset_of(&[Field::MutexOwner, Field::RwsemOwner])
+    };
     let own = [Field::MatrixDevLock, Field::MatrixDevMdevsLock];
     let mut shows: Vec<Shown> = options
         .locks
         .iter()
-        .map(|lock| Shown::new(&format!("the lock {}", lock.name), Ok(())))
+        .map(|lock| {
+            let there = if unreadable.contains(lock) {
+                Err("its address cannot be read".to_owned())
+            } else {
+                Ok(())
+            };
+            Shown::new(&format!("the lock {}", lock.name), there)
+        })
         .collect();
     shows.extend([
         Shown::new("entry points: calls and arguments", probed(&entries)),
@@ -218,7 +266,7 @@ fn shows(survey: &Survey, options: &KernelOptions, full: &Plan) -> Vec<Shown> {
         Shown::new("every acquisition and hold (level 2)", every_acquisition),
         Shown::new("the open-coded lock kvm_busy", flag),
         Shown::new("work items that verify queue resets", work),
-        Shown::new("owners, from lock words", known(&[Field::MutexOwner])),
+        Shown::new("owners, from lock words", owners),
         Shown::new("what the eBPF programs cost", stats),
     ]);
     shows

@@ -257,20 +257,7 @@ impl Report {
         if examined.source.probe == Probe::Ebpf || real {
             problems.extend(budget.problem(&facts));
         }
-        if let Others::Attached { kernel, emulated } = facts.others {
-            problems.push(Problem {
-                severity: Severity::Note,
-                what: match (real, kernel) {
-                    (true, 1..) => format!("{kernel} more collector(s) measure this kernel"),
-                    _ => format!(
-                        "{} more collector(s) are attached on this machine, to another target",
-                        kernel + emulated
-                    ),
-                },
-                lost: "time: what is probed twice costs twice".into(),
-                remedy: "end the other one, if it is on the same target".into(),
-            });
-        }
+        problems.extend(others(&facts.others, real, options.pid));
         // The order of problems of one severity stays: the nearest to the root first.
         problems.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
         let verdict = verdict(&problems, &examined.subject);
@@ -298,6 +285,43 @@ impl Report {
             verdict,
         })
     }
+}
+
+/// Other collectors on this machine. Of emulated drivers it is only known how many are measured, not which.
+fn others(others: &Others, real: bool, pid: Option<u32>) -> Option<Problem> {
+    let Others::Attached { kernel, emulated } = *others else {
+        return None;
+    };
+    let twice = "time: what is probed twice costs twice";
+    let (what, lost, remedy) = match (real, kernel, emulated, pid) {
+        (true, 1.., _, _) => (
+            format!("{kernel} more collector(s) measure this kernel"),
+            twice.to_owned(),
+            "end the other one".to_owned(),
+        ),
+        (false, _, 1.., Some(pid)) => (
+            format!(
+                "{emulated} more collector(s) measure emulated drivers on this machine; whether that of process {pid} is \
+                 one of them is not known here"
+            ),
+            format!("{twice}, if it is"),
+            "a run with --pid asks that process, and says so".to_owned(),
+        ),
+        _ => (
+            format!(
+                "{} more collector(s) measure something else on this machine: {kernel} its kernel, {emulated} emulated drivers",
+                kernel + emulated
+            ),
+            "nothing but the time that they take".to_owned(),
+            "nothing needs to be done".to_owned(),
+        ),
+    };
+    Some(Problem {
+        severity: Severity::Note,
+        what,
+        lost,
+        remedy,
+    })
 }
 
 fn verdict(problems: &[Problem], subject: &str) -> Verdict {

@@ -63,6 +63,8 @@ pub fn serve(stream: &UnixStream, run: &Run) -> io::Result<End> {
             return Ok(End::Closed);
         }
     };
+    // Whoever is told of others is one of them for the next.
+    let _connected = run.collector();
     send(&mut out, &Reply::Hello(Box::new(hello.clone())))?;
     let mut reader = BufReader::new(stream);
     let mut end = End::Closed;

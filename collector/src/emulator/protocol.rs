@@ -47,6 +47,9 @@ pub struct Hello {
     pub offsets: Offsets,
     /// Its tasks.
     pub tasks: TaskLayout,
+    /// Other collectors that are connected already.
+    #[serde(default)]
+    pub collectors: u32,
 }
 
 /// Where the tasks of the emulated kernel are in its process's memory, and what is where in a task: offsets in bytes.

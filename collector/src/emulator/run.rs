@@ -1,5 +1,6 @@
 //! One run: a machine, its description for the collector, its actors, and the truth at the end.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::actors::{Actors, Ended, STUCK_AFTER, Shared, Stop};
@@ -28,6 +29,18 @@ pub struct Run {
     shared: Arc<Shared>,
     state: Mutex<State>,
     mounted: Mutex<Option<Mounted>>,
+    /// Collectors that are connected.
+    collectors: AtomicU32,
+}
+
+/// A collector that is connected.
+#[derive(Debug)]
+pub struct Connected<'a>(&'a Run);
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.0.collectors.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 #[derive(Debug)]
@@ -87,6 +100,7 @@ impl Run {
             }),
             state: Mutex::new(State::Built),
             mounted: Mutex::default(),
+            collectors: AtomicU32::new(0),
         })
     }
 
@@ -114,7 +128,14 @@ impl Run {
             subjects: self.machine.subjects(),
             offsets: objects::offsets(self.machine.generation.has_hot_plug),
             tasks: super::primitives::task::layout(),
+            collectors: self.collectors.load(Ordering::SeqCst),
         })
+    }
+
+    /// A collector has connected: it counts until what is returned is dropped.
+    pub fn collector(&self) -> Connected<'_> {
+        self.collectors.fetch_add(1, Ordering::SeqCst);
+        Connected(self)
     }
 
     /// What the driver has printed since this was asked for last.

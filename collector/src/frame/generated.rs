@@ -159,6 +159,10 @@ pub struct Meta {
     /// Why times are not those of hardware; empty where they are.
     #[prost(string, tag = "27")]
     pub timing: ::prost::alloc::string::String,
+    /// CLOCK_MONOTONIC nanoseconds from when on everything was attached: lengths and rates of the run count from there. 0:
+    /// from start_ns on (an emulated driver; a kernel while it is attached).
+    #[prost(uint64, tag = "28")]
+    pub measured_from_ns: u64,
 }
 /// Something that calls of entry points act on. Where it is gone and its address another's, that one has an id of its own.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -552,6 +556,9 @@ pub struct ProgramCost {
     pub runs: u64,
     #[prost(uint64, tag = "3")]
     pub run_time_ns: u64,
+    /// Invocations in this tick that the kernel skipped: inside another one, or for want of a return instance.
+    #[prost(uint64, tag = "4")]
+    pub missed: u64,
 }
 /// Where a task was when a long wait or hold had ended, or (a wait that goes on) where it is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -586,7 +593,7 @@ pub struct Stack {
 pub struct LogLine {
     #[prost(uint64, tag = "1")]
     pub at_ns: u64,
-    /// error, warn, info, debug; kmsg: what the driver has said to the kernel's log.
+    /// error, warn, note, info, debug; kmsg: what the driver has said to the kernel's log.
     #[prost(string, tag = "2")]
     pub level: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]

@@ -18,4 +18,6 @@ pub use spans::{About, ActedOn, Writer};
 impl LogLine {
     /// The level of what the driver has said to the kernel's log: by a kernel, the emulated driver, or a saved text.
     pub const DRIVER: &'static str = "kmsg";
+    /// The level of what whoever asked for something is to know before it is done.
+    pub const NOTE: &'static str = "note";
 }

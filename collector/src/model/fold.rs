@@ -203,6 +203,7 @@ impl Model {
             reads_queues: meta.reads_queues,
             attaching: meta.attaching,
             timing: clipped(&meta.timing),
+            measured_from_ns: meta.measured_from_ns,
             objects: self.objects.values().cloned().collect(),
         });
         self.ignore(ignored);
@@ -215,6 +216,9 @@ impl Model {
         } else {
             self.last.at_ns
         };
+        // Nothing was counted before everything was attached.
+        let measured_from = self.meta.as_ref().map_or(0, |meta| meta.measured_from_ns);
+        let before = before.max(measured_from.min(frame.at_ns));
         self.last = Tick {
             number: frame.number,
             at_ns: frame.at_ns,
@@ -440,8 +444,9 @@ impl Model {
                 }
                 slot => slot.or_default(),
             };
-            grow(&mut slot.0, program.runs);
-            grow(&mut slot.1, program.run_time_ns);
+            grow(&mut slot.runs, program.runs);
+            grow(&mut slot.run_time_ns, program.run_time_ns);
+            grow(&mut slot.missed, program.missed);
         }
         self.ignore(ignored);
     }

@@ -234,11 +234,22 @@ impl Loss {
     }
 }
 
+/// Cost of one program since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProgramCost {
+    /// Runs; 0 unless the kernel counts them.
+    pub runs: u64,
+    /// Run time in nanoseconds; 0 unless the kernel measures it.
+    pub run_time_ns: u64,
+    /// Invocations that the kernel skipped.
+    pub missed: u64,
+}
+
 /// Costs since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overhead {
-    /// Program → (runs, run time in ns; 0 unless the kernel measures it).
-    pub programs: BTreeMap<String, (u64, u64)>,
+    /// By program.
+    pub programs: BTreeMap<String, ProgramCost>,
     /// CPU time of the collector.
     pub collector_cpu_ns: u64,
     /// CPU time of the collector in the last tick.
@@ -247,6 +258,13 @@ pub struct Overhead {
     pub ring_bytes_max: u64,
     /// Size of the ring.
     pub ring_bytes_size: u64,
+}
+
+impl Overhead {
+    /// Whether the kernel counts runs of programs (`kernel.bpf_stats_enabled`): where it does not, all are 0.
+    pub fn counts_runs(&self) -> bool {
+        self.programs.values().any(|program| program.runs > 0)
+    }
 }
 
 /// A completed lock cycle or call.

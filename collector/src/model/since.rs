@@ -271,12 +271,13 @@ fn overhead(now: &Overhead, before: &Overhead) -> frame::Overhead {
         programs: now
             .programs
             .iter()
-            .map(|(name, (runs, run_time_ns))| {
+            .map(|(name, cost)| {
                 let known = before.programs.get(name).copied().unwrap_or_default();
                 frame::ProgramCost {
                     name: name.clone(),
-                    runs: grown(*runs, known.0),
-                    run_time_ns: grown(*run_time_ns, known.1),
+                    runs: grown(cost.runs, known.runs),
+                    run_time_ns: grown(cost.run_time_ns, known.run_time_ns),
+                    missed: grown(cost.missed, known.missed),
                 }
             })
             .collect(),

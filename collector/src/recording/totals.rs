@@ -20,8 +20,8 @@ pub struct Totals {
     /// Emitted and dropped, by program and CPU.
     lost: BTreeMap<(String, u32), (u64, u64)>,
     overhead: Overhead,
-    /// Runs and run time, by program.
-    costs: BTreeMap<String, (u64, u64)>,
+    /// By program.
+    costs: BTreeMap<String, ProgramCost>,
 }
 
 /// The frame that the totals reach to.
@@ -113,15 +113,7 @@ impl Totals {
             });
         loss.programs = programs.collect();
         let mut overhead = self.overhead.clone();
-        let programs = self
-            .costs
-            .iter()
-            .map(|(name, (runs, run_time_ns))| ProgramCost {
-                name: name.clone(),
-                runs: *runs,
-                run_time_ns: *run_time_ns,
-            });
-        overhead.programs = programs.collect();
+        overhead.programs = self.costs.values().cloned().collect();
         Some(Frame {
             number: last.number,
             at_ns: last.at_ns,
@@ -208,9 +200,15 @@ impl Totals {
             of.ring_bytes_max = of.ring_bytes_max.max(overhead.ring_bytes_max);
             of.ring_bytes_size = overhead.ring_bytes_size;
             for program in &overhead.programs {
-                let of = self.costs.entry(program.name.clone()).or_default();
-                grow(&mut of.0, program.runs);
-                grow(&mut of.1, program.run_time_ns);
+                let name = program.name.clone();
+                let of = self.costs.entry(name.clone());
+                let of = of.or_insert_with(|| ProgramCost {
+                    name,
+                    ..ProgramCost::default()
+                });
+                grow(&mut of.runs, program.runs);
+                grow(&mut of.run_time_ns, program.run_time_ns);
+                grow(&mut of.missed, program.missed);
             }
         }
     }

@@ -70,6 +70,15 @@ fn start_emulator(options: &RunOptions, reason: &str) -> Result<Source, SourceEr
         log,
     } = backend;
     let mut backend = backend;
+    let mut probe_reason = probe_reason;
+    if hello.collectors > 0 {
+        let others = format!(
+            "{} more collector(s) measure this emulated driver: what is probed twice costs twice",
+            hello.collectors
+        );
+        log.push("warn", &others);
+        probe_reason = format!("{probe_reason}; {others}");
+    }
     let mut reader = Reader::new(memory, sizes.shards, &instances);
     if let (Some(over), Backend::Ebpf { probes, .. }) = (options.kernel.stacks_over, &mut backend) {
         let over = u64::try_from(over.as_nanos()).unwrap_or(u64::MAX);

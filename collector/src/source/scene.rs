@@ -75,6 +75,7 @@ pub fn hello(points: Vec<Point>, locks: Vec<LockObject>) -> Hello {
         subjects: Vec::new(),
         offsets: Offsets::default(),
         tasks: protocol::TaskLayout::default(),
+        collectors: 0,
     }
 }
 

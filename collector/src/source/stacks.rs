@@ -103,7 +103,7 @@ impl Stacks {
                     ended: true,
                     since_ns: record.start_ns,
                     duration_ns: record.duration_ns,
-                    frames: self.names(&addresses),
+                    frames: self.of_task(self.names(&addresses)),
                 })
             })
             .collect()
@@ -149,6 +149,14 @@ impl Stacks {
         stacks
     }
 
+    /// Frames without those of the program that took the stack.
+    fn of_task(&self, mut frames: Vec<String>) -> Vec<String> {
+        if self.whose == Whose::Kernel {
+            frames.drain(..own_frames(&frames));
+        }
+        frames
+    }
+
     fn names(&self, addresses: &[u64]) -> Vec<String> {
         let source = match self.whose {
             // Symbols are kallsyms'; a vmlinux is large, and is not looked for on somebody's machine.
@@ -171,6 +179,33 @@ impl Stacks {
             }
         })
     }
+}
+
+/// How many frames at the beginning are those of the program that took the stack, and of what has called it. A tracepoint's
+/// programs are called by `__bpf_trace_*` and `bpf_trace_run*` (kernel/trace/bpf_trace.c), those of fexit by a trampoline,
+/// those of a kprobe through ftrace. Frames between them that are called otherwise go with them.
+fn own_frames(frames: &[String]) -> usize {
+    const BEGINNINGS: [&str; 14] = [
+        "bpf_prog_",
+        "__bpf_prog_",
+        "bpf_get_stackid",
+        "bpf_trace_run",
+        "__bpf_trace_",
+        "__traceiter_",
+        "bpf_trampoline_",
+        "trace_call_bpf",
+        "kprobe_perf_func",
+        "kprobe_dispatcher",
+        "kretprobe_perf_func",
+        "kretprobe_dispatcher",
+        "kprobe_ftrace_handler",
+        "ftrace_trampoline",
+    ];
+    /// From the stack that is taken to the function that was probed.
+    const MOST: usize = 16;
+    let own = |frame: &String| BEGINNINGS.iter().any(|start| frame.starts_with(start));
+    let first = &frames[..frames.len().min(MOST)];
+    first.iter().rposition(own).map_or(0, |last| last + 1)
 }
 
 /// `name+0xoffset`, with the module behind it.
@@ -208,7 +243,31 @@ fn proc_frames(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::proc_frames;
+    use super::{own_frames, proc_frames};
+
+    #[test]
+    fn a_stack_begins_with_the_function_that_was_probed() {
+        let frames = |names: &[&str]| -> Vec<String> {
+            names.iter().map(|name| format!("{name}+0x1")).collect()
+        };
+        let by_tracepoint = frames(&[
+            "bpf_prog_8bd1f0e1a2b3c4d5_b_contention_end",
+            "bpf_prog_8bd1f0e1a2b3c4d5_b_contention_end",
+            "bpf_trace_run2",
+            "__traceiter_contention_end",
+            "rwsem_down_write_slowpath",
+            "down_write",
+        ]);
+        assert_eq!(own_frames(&by_tracepoint), 4);
+        let by_fexit = frames(&[
+            "bpf_prog_1_x_mutex_lock",
+            "bpf_trampoline_6442",
+            "kvm_ioctl",
+        ]);
+        assert_eq!(own_frames(&by_fexit), 2);
+        assert_eq!(own_frames(&frames(&["mutex_lock", "kvm_ioctl"])), 0);
+        assert_eq!(own_frames(&[]), 0);
+    }
 
     #[test]
     fn frames_of_proc_have_the_form_of_all_others() {

@@ -140,3 +140,32 @@ fn a_recording_of_a_kernel_gives_the_same_diagnosis() {
         assert_eq!(diagnosed(generation, &recorded, SOURCES[3]), live, "{name}");
     }
 }
+
+#[test]
+fn without_the_driver_the_verdict_is_about_the_locks_that_were_named() {
+    let run = || {
+        Run::of("").described(|meta| {
+            meta.source = "kernel".into();
+            meta.probe = "ebpf".into();
+            meta.level = 1;
+            meta.reads_queues = true;
+        })
+    };
+    let mut nobody = run();
+    nobody.ticks(3, &[]);
+    assert_eq!(
+        nobody.verdict(),
+        "NOT vfio_ap: no vfio_ap driver is measured here; no task waits for the locks that were named"
+    );
+    let mut pile_up = run();
+    pile_up.ticks(
+        3,
+        &[
+            task(11, "dd").waits(MATRIX, 0, 50),
+            task(12, "dd").waits(MATRIX, 0, 80),
+            task(13, "dd").waits(KVM, 0, 80),
+        ],
+    );
+    let says = "of the locks that were named, matrix_dev->lock has 2 waiters, the longest for 250 ms, and 1 more have waiters";
+    assert!(pile_up.verdict().contains(says), "{}", pile_up.verdict());
+}

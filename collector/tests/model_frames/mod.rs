@@ -373,6 +373,7 @@ pub fn frame(number: u64, count: u64) -> Frame {
                 name: "lock_release".into(),
                 runs: 3,
                 run_time_ns: 1_500,
+                missed: 2,
             }],
             collector_cpu_ns: 40_000,
             ring_bytes_max: 128 + number,
@@ -622,6 +623,7 @@ impl<'a> Wild<'a> {
             reads_queues: self.flag(),
             attaching: self.flag(),
             timing: self.text(),
+            measured_from_ns: self.u64(),
             objects: self.list(|w| Object {
                 id: w.u32(),
                 kind: w.text(),
@@ -766,6 +768,7 @@ impl<'a> Wild<'a> {
                     name: w.text(),
                     runs: w.u64(),
                     run_time_ns: w.u64(),
+                    missed: w.u64(),
                 }),
                 collector_cpu_ns: w.u64(),
                 ring_bytes_max: w.u64(),

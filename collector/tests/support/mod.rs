@@ -24,6 +24,21 @@ use tempfile::TempDir;
 /// Both ways to measure the emulated driver.
 pub const PROBES: [&str; 2] = ["ebpf", "in-process"];
 
+/// An address in the kernel's memory that can be read and where no lock is: that of a function. Needs CAP_SYSLOG.
+pub fn kernel_address() -> u64 {
+    let symbols = fs::read_to_string("/proc/kallsyms").unwrap();
+    let function = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let address = u64::from_str_radix(words.next()?, 16).ok()?;
+        let there = words.next()? == "T" && address != 0 && address.is_multiple_of(8);
+        (there && words.next()? == "mutex_lock").then_some(address)
+    };
+    symbols
+        .lines()
+        .find_map(function)
+        .expect("mutex_lock in /proc/kallsyms")
+}
+
 /// A folder in which the program runs, removed at the end.
 pub struct Place(TempDir);
 

@@ -9,7 +9,8 @@
 //! * Without them (before Linux 5.19), the lock word at the call tells whether the lock was taken. The acquisition after
 //!   a wait is dated at the release before it, which is when the lock was handed on.
 //!
-//! Functions that may return without the lock are settled by the owner word.
+//! Functions that may return without the lock are settled by the owner word; the trylocks of an rwsem, whose word does not
+//! name its readers, by what they return. They never sleep, so a return probe on them keeps nothing.
 
 use super::holds::{find_held, free_held, push_held};
 use super::locks::{place, taken, wish};
@@ -20,7 +21,8 @@ use super::{
 };
 use crate::abi::{
     HELD_CONTENDED, HELD_IS_GUARD, HELD_TENTATIVE, Held, Info, LockInfo, LockKind, MAX_HELD, Mode,
-    NO_OFFSET, PENDING_HOLD, PENDING_MAY_FAIL, PENDING_WAIT, Program, Task, TaskExtremes,
+    NO_OFFSET, PENDING_HOLD, PENDING_MAY_FAIL, PENDING_TRY, PENDING_WAIT, Program, Task,
+    TaskExtremes,
 };
 
 /// How a lock function may end.
@@ -60,10 +62,10 @@ pub fn attempt<E: Env>(env: &E, address: u64, mode: Mode, how: Attempt) {
     let entry = current_entry(task);
     let (mut facts, target) = wish(&info, address, mode, entry);
     facts.flags |= HELD_TENTATIVE;
-    let may_fail = if how == Attempt::Sure {
-        0
-    } else {
-        PENDING_MAY_FAIL
+    let may_fail = match how {
+        Attempt::Sure => 0,
+        Attempt::MayFail => PENDING_MAY_FAIL,
+        Attempt::Try => PENDING_MAY_FAIL | PENDING_TRY,
     };
     let waits_for_it = env.config().contention_events == 0
         && how != Attempt::Try
@@ -83,6 +85,29 @@ pub fn attempt<E: Env>(env: &E, address: u64, mode: Mode, how: Attempt) {
     end(task);
     if waits_for_it {
         count_contended(env, place(&info, mode, entry));
+    }
+}
+
+/// A trylock returned, with or without the lock.
+///
+/// A function of its own: the eBPF programs that call it share its code.
+#[inline(never)]
+pub fn tried<E: Env>(env: &E, obtained: bool) {
+    // Returns are those of all locks' trylocks, and do not say whose.
+    let Some((task, extremes)) = env.present_task() else {
+        return;
+    };
+    let pending = task.pending.get();
+    if pending & PENDING_TRY == 0 || env.level() < 2 {
+        return;
+    }
+    let Some(held) = task.held.get((pending >> 8) as usize & (MAX_HELD - 1)) else {
+        return;
+    };
+    if obtained {
+        settle_hold(env, task, extremes, held, false);
+    } else {
+        give_up(env, task, held);
     }
 }
 
@@ -117,11 +142,7 @@ fn settle_hold<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes, held: &Hel
     let mut info = Info::unpack(held.info.get());
     let address = held.lock.get();
     if may_fail && !is_owner(env, info.kind, address) {
-        begin(task);
-        task.pending.set(0);
-        free_held(task, held);
-        end(task);
-        count_failed(env, Place::of(info));
+        give_up(env, task, held);
         return;
     }
     info.flags &= !HELD_TENTATIVE;
@@ -145,6 +166,17 @@ fn settle_hold<E: Env>(env: &E, task: &Task, extremes: &TaskExtremes, held: &Hel
         count_uncontended(env, Place::of(info));
     }
     guard(env, task, info);
+}
+
+/// A pending acquisition has failed.
+#[inline(always)]
+fn give_up<E: Env>(env: &E, task: &Task, held: &Held) {
+    let info = Info::unpack(held.info.get());
+    begin(task);
+    task.pending.set(0);
+    free_held(task, held);
+    end(task);
+    count_failed(env, Place::of(info));
 }
 
 #[inline(always)]

@@ -88,8 +88,8 @@ pub fn ends<E: Env>(env: &E, address: u64, ret: i32) {
     if traced(env, address).is_none() {
         return;
     }
+    // A task without a record began to wait before anything was attached, or found no slot then, which was counted.
     let Some((task, extremes)) = env.present_task() else {
-        failure(env, Program::ContentionEnd, Note::NoTaskSlot, env.id());
         return;
     };
     renew(env, task);

@@ -106,8 +106,11 @@ pub fn acquired_without_waiting<E: Env>(env: &E, address: u64, mode: Mode) {
 /// `downgrade_write`: a writer becomes a reader. One hold ends, the next begins without a wait.
 #[inline(always)]
 pub fn downgraded<E: Env>(env: &E, address: u64) {
+    if traced(env, address).is_none() {
+        return;
+    }
     release_mode(env, address, Mode::Write);
-    if traced(env, address).is_some() && env.level() >= 2 {
+    if env.level() >= 2 {
         acquired_without_waiting(env, address, Mode::Read);
     }
 }
@@ -194,6 +197,15 @@ pub fn release<E: Env>(env: &E, address: u64, mode: impl Fn() -> Mode) {
 #[inline(never)]
 pub fn release_mode<E: Env>(env: &E, address: u64, mode: Mode) {
     release(env, address, || mode);
+}
+
+/// As [`release_mode`], for programs that see the releases of all locks: most are of locks that nobody traces, and cost one
+/// look at the table of locks.
+#[inline(always)]
+pub fn release_traced<E: Env>(env: &E, address: u64, mode: Mode) {
+    if traced(env, address).is_some() {
+        release_mode(env, address, mode);
+    }
 }
 
 /// As [`failed`], for programs that share it.

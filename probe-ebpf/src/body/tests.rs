@@ -6,7 +6,7 @@ mod works;
 mod writers;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
 use super::{Env, Note, entries, locks, waits};
@@ -53,6 +53,10 @@ struct Fake {
     stacks_over: Cell<u64>,
     epoch: Cell<u64>,
     waiting: Word,
+    /// Tasks that have a record.
+    recorded: RefCell<BTreeSet<u32>>,
+    /// How often a record was asked for.
+    task_looks: Cell<u32>,
 }
 
 const GUARD: u64 = 0x1000;
@@ -188,6 +192,8 @@ impl Fake {
             stacks_over: Cell::new(u64::MAX),
             epoch: Cell::new(0),
             waiting: Word::new(0),
+            recorded: RefCell::default(),
+            task_looks: Cell::new(0),
         }
     }
 
@@ -258,15 +264,22 @@ impl Env for Fake {
         self.entries.get(&entry).copied()
     }
     fn task(&self) -> Option<(&Task, &TaskExtremes)> {
+        self.task_looks.set(self.task_looks.get() + 1);
+        self.recorded.borrow_mut().insert(self.current.get());
         self.tasks
             .get(self.current.get() as usize)
             .map(|(task, extremes)| (task, extremes))
     }
     fn present_task(&self) -> Option<(&Task, &TaskExtremes)> {
-        self.task()
+        let present = self.recorded.borrow().contains(&self.current.get());
+        if present {
+            return self.task();
+        }
+        self.task_looks.set(self.task_looks.get() + 1);
+        None
     }
     fn last_task(&self) -> Option<(&Task, &TaskExtremes)> {
-        self.task()
+        self.present_task()
     }
 
     fn series(&self, series: u8) -> Option<&SeriesStats> {

@@ -146,7 +146,7 @@ fn identity(app: &App, width: u16) -> Line<'static> {
             items.push(item(guests(meta), Style::new()));
         }
         right = item(
-            format::elapsed(shown.model.last.at_ns.saturating_sub(meta.start_ns)),
+            format::elapsed(query::elapsed_ns(&shown.model)),
             Style::new(),
         );
     } else {

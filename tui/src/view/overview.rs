@@ -409,12 +409,12 @@ fn measured(app: &App, width: u16) -> Vec<Line<'static>> {
     let runs: u64 = overhead
         .programs
         .values()
-        .map(|program| program.0)
+        .map(|program| program.runs)
         .fold(0, u64::saturating_add);
     let time: u64 = overhead
         .programs
         .values()
-        .map(|program| program.1)
+        .map(|program| program.run_time_ns)
         .fold(0, u64::saturating_add);
     let mut lines = vec![
         Line::default(),

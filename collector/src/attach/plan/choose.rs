@@ -231,9 +231,9 @@ impl<'a> Chooser<'a> {
         let entry = matches!(point.role, Role::Entry(_));
         let arguments = match found.suffix {
             None => Arguments::AsInSource,
-            Some(_) => Arguments::Only(name.clone_arguments),
+            Some(_) => Arguments::Unknown,
         };
-        if found.suffix.is_some() && !entry && !name.clone_arguments.contains(&1) {
+        if found.suffix.is_some() && !entry {
             return Err(format!(
                 "{symbol} is a clone by the compiler whose first argument is not known to be the source's"
             ));
@@ -406,13 +406,24 @@ impl<'a> Chooser<'a> {
                     end.lost = Some(how.to_owned());
                 }
             }
-            LockCall::Try(_) => {
+            LockCall::Try(mode) => {
+                let of_mutex = mode == Mode::Exclusive;
                 if by_return {
                     unneeded(enter, "the return has the lock and the result");
-                } else if end.status == Status::Lost && enter.status == Status::Planned {
+                } else if enter.status == Status::Planned
+                    && (of_mutex || end.status == Status::Lost)
+                {
                     end.status = Status::Replaced;
+                    end.mechanism = None;
                     end.used_instead = Some(Instead::OwnerWord);
-                    end.lost = Some("whether a trylock succeeded is known by the owner word at the task's next event".to_owned());
+                    end.lost = Some(
+                        if of_mutex {
+                            "whether a trylock succeeded is known by the owner word at the task's next event"
+                        } else {
+                            "a trylock of an rwsem is believed to have succeeded: its word does not name its readers"
+                        }
+                        .to_owned(),
+                    );
                 }
             }
             LockCall::Release(_) | LockCall::Downgrade => {}

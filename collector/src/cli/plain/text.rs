@@ -130,6 +130,9 @@ fn count(n: usize, what: &str) -> String {
 
 /// Whether the counts are exact; if not, why they are "at least".
 fn exactness(model: &Model) -> String {
+    if query::counts_nothing(model) {
+        return "nothing is counted".into();
+    }
     let loss = &model.loss;
     let reasons: Vec<String> = [
         (loss.missed, "invocations skipped by the kernel"),
@@ -269,7 +272,12 @@ fn person(lock: &str, who: &str, for_ns: u64, entry: u8) -> String {
         "-" => String::new(),
         name => format!(" in {name}"),
     };
-    format!("{lock}: {who} for {}{place}", duration(for_ns))
+    // Nobody knows since when, or it is shorter than can be told.
+    let time = match for_ns {
+        0 => String::new(),
+        ns => format!(" for {}", duration(ns)),
+    };
+    format!("{lock}: {who}{time}{place}")
 }
 
 /// How it is known, where that is not a probe alone.

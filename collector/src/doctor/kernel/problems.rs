@@ -27,6 +27,17 @@ fn probes_functions(facts: &Facts, options: &KernelOptions) -> bool {
     options.level == 2 || options.level == 1 && loaded(facts)
 }
 
+/// What is said of stacks where the kernel hides addresses.
+pub const HIDDEN_ADDRESSES: &str = "symbol addresses hidden: stacks have numbers instead of names";
+
+/// What makes the kernel show addresses.
+fn show_addresses(facts: &Facts) -> String {
+    match facts.settings.kptr_restrict {
+        Some(2..) => "sysctl kernel.kptr_restrict=1, and root or CAP_SYSLOG".into(),
+        _ => "run as root, or with CAP_SYSLOG".into(),
+    }
+}
+
 fn problem(severity: Severity, what: &str, lost: &str, remedy: &str) -> Problem {
     Problem {
         severity,
@@ -123,15 +134,23 @@ pub fn prerequisites(survey: &Survey, options: &KernelOptions) -> Vec<Problem> {
         ));
     }
     if facts.tracing.addresses == Some(false) && driver {
-        let remedy = match facts.settings.kptr_restrict {
-            Some(2..) => "sysctl kernel.kptr_restrict=1, and root or CAP_SYSLOG",
-            _ => "run as root, or with CAP_SYSLOG",
-        };
+        let remedy = &show_addresses(facts);
         problems.push(problem(
             Severity::Degrades,
             "/proc/kallsyms shows zeros instead of addresses",
-            "the driver's own locks until an entry point names an mdev; functions whose name is not unique",
+            "the driver's own locks until an entry point names an mdev; functions whose name is not unique; names in stacks",
             remedy,
+        ));
+    } else if facts.tracing.addresses == Some(false) {
+        problems.push(problem(
+            if options.stacks_over.is_some() {
+                Severity::Degrades
+            } else {
+                Severity::Note
+            },
+            HIDDEN_ADDRESSES,
+            "names of functions in the stacks of --stacks-over",
+            &show_addresses(facts),
         ));
     }
     if facts.kernel.realtime {
@@ -222,6 +241,24 @@ pub fn mechanisms(survey: &Survey, options: &KernelOptions) -> Vec<Problem> {
     problems
 }
 
+/// The mechanism that was asked for is used nowhere.
+pub fn without_effect(survey: &Survey, options: &KernelOptions) -> Option<Problem> {
+    let forced = options.mechanism?;
+    if options.level > 0 && survey.plan.uses(forced) {
+        return None;
+    }
+    Some(problem(
+        Severity::Note,
+        &format!(
+            "--mechanism {} has no effect: nothing that is probed at level {} can be by it",
+            forced.name(),
+            options.level
+        ),
+        "nothing",
+        "leave out --mechanism",
+    ))
+}
+
 /// What a level lacks altogether.
 pub fn level_not_reached(rows: &[AttachRow], options: &KernelOptions) -> Option<Problem> {
     let probed = |level| {
@@ -247,19 +284,23 @@ pub fn level_not_reached(rows: &[AttachRow], options: &KernelOptions) -> Option<
 }
 
 /// Losses of the plan; those with one reason are one problem. A loss whose reason is a problem already adds to that.
-pub fn add_losses(problems: &mut Vec<Problem>, losses: &[Loss]) {
-    let mut grouped: Vec<(String, Vec<&str>, Vec<&str>)> = Vec::new();
+///
+/// `by_choice`: losses that are there for the mechanism that was asked for.
+pub fn add_losses(problems: &mut Vec<Problem>, losses: &[Loss], by_choice: &[Loss]) {
+    let mut grouped: Vec<(String, Vec<&str>, Vec<&str>, bool)> = Vec::new();
     for loss in losses {
+        let chosen = by_choice.contains(loss);
         let words = loss.reason.split(' ');
         let own = |word: &str| loss.names.iter().any(|name| name == word);
         let words = words.map(|word| if own(word) { "it" } else { word });
         let reason = words.collect::<Vec<_>>().join(" ");
         let index = grouped.iter().position(|(known, ..)| *known == reason);
         let index = index.unwrap_or_else(|| {
-            grouped.push((reason, Vec::new(), Vec::new()));
+            grouped.push((reason, Vec::new(), Vec::new(), true));
             grouped.len() - 1
         });
-        let (_, names, lost) = &mut grouped[index];
+        let (_, names, lost, all_chosen) = &mut grouped[index];
+        *all_chosen &= chosen;
         for name in &loss.names {
             if !names.contains(&name.as_str()) {
                 names.push(name);
@@ -269,7 +310,7 @@ pub fn add_losses(problems: &mut Vec<Problem>, losses: &[Loss]) {
             lost.push(&loss.lost);
         }
     }
-    for (reason, names, lost) in grouped {
+    for (reason, names, lost, chosen) in grouped {
         let names = match names.as_slice() {
             [first, _, _, _, ..] => format!("{first} and {} more", names.len() - 1),
             few => few.join(", "),
@@ -287,7 +328,11 @@ pub fn add_losses(problems: &mut Vec<Problem>, losses: &[Loss]) {
                 severity: Severity::Degrades,
                 what: format!("{names}: {reason}"),
                 lost,
-                remedy: "nothing, on this kernel".into(),
+                remedy: if chosen {
+                    "leave out --mechanism".into()
+                } else {
+                    "nothing, on this kernel".into()
+                },
             }),
         }
     }

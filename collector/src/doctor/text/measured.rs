@@ -33,6 +33,10 @@ fn driver(page: &mut Page, report: &Report) {
     page.row("AP bus", bus);
     for name in crate::machine::MODULES {
         let Some(module) = facts.driver.module(name) else {
+            if is_built_in(report, name) {
+                page.marked(Mark::Plain, name, "no module: its types are in vmlinux");
+                continue;
+            }
             let mark = match report.source.kind {
                 Kind::Kernel => Mark::No,
                 Kind::Emulator => Mark::Plain,
@@ -70,6 +74,20 @@ fn driver(page: &mut Page, report: &Report) {
     }
 }
 
+/// Whether structs of this module are described by the kernel itself, which has the module then, though /sys/module may not
+/// list it: only modules with parameters are there when they are built in (kernel/params.c, `param_sysfs_builtin`).
+fn is_built_in(report: &Report, module: &str) -> bool {
+    let structs: &[&str] = match module {
+        "kvm" => &["kvm."],
+        "vfio" => &["vfio_device.", "vfio_group."],
+        _ => return false,
+    };
+    let known = report.offsets.iter().filter(|row| row.offset.is_some());
+    known
+        .filter(|row| row.source == "BTF of vmlinux")
+        .any(|row| structs.iter().any(|name| row.field.starts_with(name)))
+}
+
 fn attach(page: &mut Page, report: &Report) {
     page.heading("attach points");
     if let Some(level) = report.source.level {
@@ -85,9 +103,14 @@ fn attach(page: &mut Page, report: &Report) {
         );
         return;
     }
-    for row in rows.iter().filter(|row| row.status != RowStatus::NotNeeded) {
+    let (above, here): (Vec<&AttachRow>, Vec<&AttachRow>) = rows
+        .iter()
+        .filter(|row| row.status != RowStatus::NotNeeded)
+        .partition(|row| row.status == RowStatus::OtherLevel);
+    for row in here {
         attach_row(page, row);
     }
+    above_level(page, &above);
     page.row(
         "",
         &format!(
@@ -101,6 +124,21 @@ fn attach(page: &mut Page, report: &Report) {
     );
 }
 
+/// Points of a higher level: how many, and how they would be probed there.
+fn above_level(page: &mut Page, rows: &[&AttachRow]) {
+    let mut ways: std::collections::BTreeMap<(u8, &str), usize> = std::collections::BTreeMap::new();
+    for row in rows {
+        let how = row.at_level_2.as_deref().unwrap_or("none");
+        // The reason is the same for many, and is said where it is said what is shown.
+        let how = how.split(':').next().unwrap_or(how);
+        *ways.entry((row.level, how)).or_default() += 1;
+    }
+    for ((level, how), count) in ways {
+        let line = format!("{count} more at level {level}: {how}");
+        page.item(Mark::Plain, &line);
+    }
+}
+
 fn attach_row(page: &mut Page, row: &AttachRow) {
     let mark = match row.status {
         RowStatus::Probed => Mark::Yes,
@@ -109,17 +147,6 @@ fn attach_row(page: &mut Page, row: &AttachRow) {
     };
     let mut line = match row.status {
         RowStatus::Probed => format!("{} {}: {}", row.symbol, row.side, row.mechanism),
-        RowStatus::OtherLevel => format!(
-            "{} {}: at level {}: {}",
-            row.symbol,
-            row.side,
-            row.level,
-            // The reason is the same for many, and is said where it is said what is shown.
-            row.at_level_2
-                .as_deref()
-                .and_then(|how| how.split(':').next())
-                .unwrap_or("none")
-        ),
         _ => format!("{} {}: {}", row.symbol, row.side, row.reason),
     };
     if let Some(instead) = &row.instead {

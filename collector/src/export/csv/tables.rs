@@ -97,7 +97,7 @@ pub const TABLES: [Table; 19] = [
     Table { name: "events", about: "records of one program on one CPU",
         columns: &["program", "cpu", "emitted", "dropped"], rows: events },
     Table { name: "programs", about: "the cost of a program",
-        columns: &["program", "runs", "run_time_ns"], rows: programs },
+        columns: &["program", "runs", "run_time_ns", "missed"], rows: programs },
     Table { name: "attach", about: "a function that is probed, or could not be",
         columns: &["symbol", "mechanism", "reason"], rows: attach },
     Table { name: "findings", about: "a finding",
@@ -388,7 +388,7 @@ fn events(known: &Known<'_>) -> Vec<Row> {
 fn programs(known: &Known<'_>) -> Vec<Row> {
     let programs = known.document.overhead.programs.iter();
     programs
-        .map(|p| row![p.name, p.runs, optional(p.run_time_ns)])
+        .map(|p| row![p.name, optional(p.runs), optional(p.run_time_ns), p.missed])
         .collect()
 }
 

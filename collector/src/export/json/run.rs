@@ -101,7 +101,7 @@ impl Source {
 /// What time the document covers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Interval {
-    /// Start of the run, RFC 3339.
+    /// Start of the run, of a kernel's when everything was attached, RFC 3339.
     pub start: String,
     /// Last frame, RFC 3339.
     pub end: String,
@@ -117,7 +117,10 @@ pub struct Interval {
 
 impl Interval {
     pub(super) fn of(model: &Model) -> Self {
-        let start = model.meta.as_ref().map_or(0, |meta| meta.start_unix_ns);
+        let start = model.meta.as_ref().map_or(0, |meta| {
+            let before = meta.measured_from_ns.saturating_sub(meta.start_ns);
+            meta.start_unix_ns.saturating_add(before)
+        });
         Self {
             start: rfc3339(start),
             end: rfc3339(model.last.at_unix_ns),
@@ -200,23 +203,28 @@ pub struct Overhead {
 pub struct Program {
     /// Program.
     pub name: String,
-    /// Times it ran.
-    pub runs: u64,
+    /// Times it ran; absent unless the kernel counts them (`kernel.bpf_stats_enabled`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runs: Option<u64>,
     /// Time it ran; absent unless the kernel measures it (`kernel.bpf_stats_enabled`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run_time_ns: Option<u64>,
+    /// Invocations that the kernel skipped.
+    pub missed: u64,
 }
 
 impl Overhead {
     pub(super) fn of(overhead: &model::Overhead) -> Self {
+        let counted = overhead.counts_runs();
         Self {
             programs: overhead
                 .programs
                 .iter()
-                .map(|(name, &(runs, run_time_ns))| Program {
+                .map(|(name, cost)| Program {
                     name: name.clone(),
-                    runs,
-                    run_time_ns: (run_time_ns > 0).then_some(run_time_ns),
+                    runs: counted.then_some(cost.runs),
+                    run_time_ns: counted.then_some(cost.run_time_ns),
+                    missed: cost.missed,
                 })
                 .collect(),
             collector_cpu_ns: overhead.collector_cpu_ns,

@@ -100,7 +100,7 @@ const fn durations(
 
 /// All metrics, in the order in which they are written.
 #[rustfmt::skip]
-pub const METRICS: [Metric; 44] = [
+pub const METRICS: [Metric; 45] = [
     metric("apscope_source", Kind::Info, "",
         &["source", "probe", "generation", "scenario", "level", "kernel_release", "arch", "timing", "version"],
         "What is measured, and how. timing: why times are not those of hardware, where they are not.", source),
@@ -205,14 +205,20 @@ pub const METRICS: [Metric; 44] = [
         "What the statistics miss, by cause; while all are 0, they are exact. edge: the lock-order graph is incomplete.",
         losses),
 
-    counter("apscope_program_runs", &["program"], "Times that a program ran.",
-        |run, out| for (name, (runs, _)) in &run.model.overhead.programs {
-            out.value(&[name], runs);
+    counter("apscope_program_runs", &["program"],
+        "Times that a program ran; only where the kernel counts them (kernel.bpf_stats_enabled).",
+        |run, out| for (name, cost) in counted_programs(run) {
+            out.value(&[name], cost.runs);
         }),
     seconds_counter("apscope_program_run_seconds", &["program"],
-        "Time that a program ran; 0 unless the kernel measures it (kernel.bpf_stats_enabled).",
-        |run, out| for (name, (_, run_time_ns)) in &run.model.overhead.programs {
-            out.seconds(&[name], *run_time_ns);
+        "Time that a program ran; only where the kernel measures it (kernel.bpf_stats_enabled).",
+        |run, out| for (name, cost) in counted_programs(run) {
+            out.seconds(&[name], cost.run_time_ns);
+        }),
+    counter("apscope_program_missed", &["program"],
+        "Invocations of a program that the kernel skipped. While there are any, statistics are at least what they say.",
+        |run, out| for (name, cost) in &run.model.overhead.programs {
+            out.value(&[name], cost.missed);
         }),
     seconds_counter("apscope_collector_cpu_seconds", &[], "CPU time of the collector.",
         |run, out| out.seconds(&[], run.model.overhead.collector_cpu_ns)),
@@ -426,6 +432,15 @@ fn order(run: &Run<'_>, out: &mut Samples<'_>) {
         ];
         out.value(&labels, count);
     }
+}
+
+/// Programs and their cost; none where the kernel counts no runs.
+fn counted_programs<'a>(
+    run: &Run<'a>,
+) -> impl Iterator<Item = (&'a String, &'a crate::model::ProgramCost)> {
+    let overhead = &run.model.overhead;
+    let counted = overhead.counts_runs();
+    overhead.programs.iter().filter(move |_| counted)
 }
 
 fn programs(run: &Run<'_>, out: &mut Samples<'_>, which: fn((u64, u64)) -> u64) {

@@ -121,12 +121,12 @@ pub fn per_second(model: &Model, counts: &std::collections::VecDeque<u64>) -> f6
     count as f64 * SECOND_NS as f64 / length_ns as f64
 }
 
-/// Time since the start of the run, up to the last frame.
+/// Time that was measured, up to the last frame: since the start of the run, or since everything was attached to a kernel.
 pub fn elapsed_ns(model: &Model) -> u64 {
-    model
-        .meta
-        .as_ref()
-        .map_or(0, |meta| model.last.at_ns.saturating_sub(meta.start_ns))
+    model.meta.as_ref().map_or(0, |meta| {
+        let from = meta.start_ns.max(meta.measured_from_ns);
+        model.last.at_ns.saturating_sub(from)
+    })
 }
 
 /// The driver is the emulated one: whatever shows this model says EMULATED.

@@ -25,11 +25,11 @@ pub(in crate::report) fn section(known: &Known<'_>) -> Markup {
         .programs
         .iter()
         // Where the kernel does not count them, there is nothing to say.
-        .filter(|program| program.runs > 0)
-        .map(|program| {
+        .filter_map(|program| Some((program, program.runs.filter(|runs| *runs > 0)?)))
+        .map(|(program, runs)| {
             vec![
                 Cell::code(&program.name),
-                Cell::Count(program.runs),
+                Cell::Count(runs),
                 Cell::Time(program.run_time_ns),
             ]
         })

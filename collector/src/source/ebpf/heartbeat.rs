@@ -23,6 +23,26 @@ const RATES: [u64; 4] = [100, 250, 300, HIGHEST_RATE];
 const HIGHEST_RATE: u64 = 1000;
 const PROGRAM: &str = "heartbeat";
 
+/// The program that says that this process is alive.
+pub struct Beat(OwnedFd);
+
+impl Beat {
+    /// Loads it. After a beat, programs work for so many ticks of the kernel.
+    pub fn load(ebpf: &mut Ebpf, limit_ticks: u64) -> Result<Self, ProbeError> {
+        let program = match object::loaded_program(ebpf, PROGRAM) {
+            Some(program) => program,
+            None => object::load_program(ebpf, PROGRAM)?,
+        };
+        object::set_gate(ebpf, gate::LIMIT, limit_ticks)?;
+        Ok(Self(program))
+    }
+
+    /// Beats.
+    pub fn once(&self) -> std::io::Result<()> {
+        sys::run_program(self.0.as_fd(), &[]).map(drop)
+    }
+}
+
 /// Beats until it is dropped.
 pub struct Heartbeat {
     stop: Option<mpsc::Sender<()>>,
@@ -32,12 +52,11 @@ pub struct Heartbeat {
 impl Heartbeat {
     /// The first beat lets the programs work: call it when all are attached.
     pub fn start(ebpf: &mut Ebpf) -> Result<Self, ProbeError> {
-        let program = object::load_program(ebpf, PROGRAM)?;
         let failed = |e: std::io::Error| ProbeError::Load(format!("{PROGRAM}: {e}"));
         // Until the rate is known, ten seconds at the highest: a lower one makes them longer, for a moment.
-        object::set_gate(ebpf, gate::LIMIT, SILENCE * HIGHEST_RATE)?;
+        let program = Beat::load(ebpf, SILENCE * HIGHEST_RATE)?;
         let mut gate = Gate::new(ebpf)?;
-        sys::run_program(program.as_fd(), &[]).map_err(failed)?;
+        program.once().map_err(failed)?;
         let first = gate.beat();
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -62,12 +81,12 @@ impl Drop for Heartbeat {
 }
 
 /// Beats once a second, and sets the limit when the rate of ticks is known.
-fn beat(program: &OwnedFd, gate: &mut Gate, first: (u64, u64), stopped: &mpsc::Receiver<()>) {
+fn beat(program: &Beat, gate: &mut Gate, first: (u64, u64), stopped: &mpsc::Receiver<()>) {
     let mut known = false;
     while stopped.recv_timeout(BEAT_EVERY) == Err(RecvTimeoutError::Timeout) {
         confine::follow();
         // A program that ran once runs again; if it did not, the programs fall silent, which is what they should do.
-        let _ = sys::run_program(program.as_fd(), &[]);
+        let _ = program.once();
         if !known {
             let now = gate.beat();
             if let Some(rate) = rate(now.0 - first.0, now.1 - first.1) {

@@ -7,7 +7,7 @@ pub(super) mod sys;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use aya::Ebpf;
@@ -29,7 +29,7 @@ use crate::frame::AttachPoint;
 pub use error::ProbeError;
 use error::why_refused;
 pub(super) use error::{chain, missing_capabilities};
-pub(super) use heartbeat::Heartbeat;
+pub(super) use heartbeat::{Beat, Heartbeat};
 pub(crate) use object::has_object;
 pub use object::page_size;
 
@@ -40,6 +40,8 @@ pub struct Probes {
     ring_bytes: u32,
     /// Ends before the programs do.
     _heartbeat: Heartbeat,
+    /// The kernel measures run times for as long as it is open.
+    _stats: Option<OwnedFd>,
     /// Attached while they are here.
     _links: Vec<UProbeLink>,
     /// What was attached where.
@@ -57,6 +59,8 @@ impl Probes {
         fill(&mut ebpf, hello, instances)?;
         let memory = object::map_memory(&ebpf, sizes)?;
         super::leave::ATTACHED.store(true, Ordering::Relaxed);
+        // Where it is not permitted, what programs cost is not known: the doctor says so.
+        let stats = sys::enable_run_time_stats().ok();
         let (attach, links) = attach_all(&mut ebpf, hello)?;
         let heartbeat = Heartbeat::start(&mut ebpf)?;
         let ring = object::take_ring(&mut ebpf)?;
@@ -66,6 +70,7 @@ impl Probes {
                 ring: Some(ring),
                 ring_bytes: sizes.ring_bytes,
                 _heartbeat: heartbeat,
+                _stats: stats,
                 _links: links,
                 attach,
             },
@@ -207,7 +212,7 @@ impl SpanRing for EbpfRing {
         u64::from(self.size)
     }
 
-    fn wake_fd(&self) -> Option<std::os::fd::OwnedFd> {
+    fn wake_fd(&self) -> Option<OwnedFd> {
         self.ring.as_fd().try_clone_to_owned().ok()
     }
 }

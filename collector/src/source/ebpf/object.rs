@@ -138,6 +138,12 @@ pub fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, Prob
         .map_err(|e| failed(e.to_string()))
 }
 
+/// A descriptor of its own for a program that is loaded already.
+pub fn loaded_program(ebpf: &Ebpf, name: &str) -> Option<OwnedFd> {
+    let fd = ebpf.program(name)?.fd().ok()?;
+    fd.as_fd().try_clone_to_owned().ok()
+}
+
 /// The data of a map, through a descriptor of its own.
 pub fn own_map(ebpf: &Ebpf, name: &'static str) -> Result<MapData, ProbeError> {
     let failed = |reason: String| ProbeError::Map { map: name, reason };

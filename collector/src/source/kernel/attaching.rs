@@ -15,12 +15,15 @@ use probe_ebpf::abi::gate;
 
 use super::programs::{self, Attached, Misses};
 use super::run::KernelSource;
-use super::{STALLED_HINT, failed, jobs, load, probe_failed, sample, within_deadline};
+use super::sample::{self, NotSampled};
+use super::{STALLED_HINT, failed, jobs, load, probe_failed, within_deadline};
+use crate::frame::LogLine;
 use crate::machine::Others;
 use crate::options::RunOptions;
 use crate::source::SourceError;
 use crate::source::ebpf::{Heartbeat, object, sys};
 use crate::source::log_lines::LogLines;
+use crate::source::reader;
 use crate::source::stacks::{Stacks, Whose};
 use crate::survey::Survey;
 
@@ -32,6 +35,21 @@ pub struct Pending {
     /// Why this source.
     pub reason: String,
     pub cpus: u32,
+    /// Why not level 2, though it was asked for: what was found out before anything was attached.
+    pub refused: Option<String>,
+}
+
+impl Pending {
+    /// Where tracefs is.
+    fn tracefs(&self) -> Option<PathBuf> {
+        let tracefs = self.survey.facts.tracing.tracefs.as_ref()?;
+        Some(PathBuf::from(&tracefs.path))
+    }
+
+    /// The kernel measures run times of programs already.
+    fn stats_enabled(&self) -> bool {
+        self.survey.facts.settings.bpf_stats_enabled == Some(1)
+    }
 }
 
 /// What is attached.
@@ -50,19 +68,70 @@ pub struct Attachment {
 }
 
 impl KernelSource {
-    /// Loads and attaches what is pending, up to the level that was asked for.
-    pub(super) fn attach(&mut self) -> Result<(), SourceError> {
-        let Some(mut pending) = self.pending.take() else {
+    /// Tries what the kernel allows, where something is to be attached, and plans for that. What tries it attaches, and may
+    /// wait for what is stuck: so it comes after the first readings.
+    pub(super) fn try_out(&mut self) -> Result<(), SourceError> {
+        let Some(pending) = &mut self.pending else {
             return Ok(());
         };
-        // Only now: what tries the kernel attaches, and may wait for what is stuck.
-        if pending.options.kernel.level > 0 {
-            let planned = pending.survey.plan.clone();
-            pending.survey.try_out(&pending.options.kernel);
-            if pending.survey.plan != planned {
-                pending = self.load_again(*pending)?;
+        if pending.options.kernel.level == 0 {
+            return Ok(());
+        }
+        let planned = pending.survey.plan.clone();
+        pending.survey.try_out(&pending.options.kernel);
+        if pending.survey.plan == planned {
+            return Ok(());
+        }
+        self.load_again()
+    }
+
+    /// Finds out what level 2 costs, where it is what was asked for. Returns whether there is something to be said before
+    /// anything of it is attached.
+    pub(super) fn weigh(&mut self) -> Result<bool, SourceError> {
+        let Some(pending) = &mut self.pending else {
+            return Ok(false);
+        };
+        if pending.options.kernel.level < 2 {
+            return Ok(false);
+        }
+        // Given back only by what has come back.
+        let Some(ebpf) = self.ebpf.take() else {
+            return Ok(false);
+        };
+        let (mut ebpf, counting) = within_deadline(ebpf, "the sampling program", sample::load)?;
+        let tracefs = pending.tracefs();
+        let sampled = counting
+            .map_err(|e| NotSampled::Failed(e.to_string()))
+            .and_then(|counting| {
+                counting.expected(&pending.survey.plan, tracefs.as_deref(), pending.cpus)
+            });
+        // Its beat was not for programs of which only some are attached.
+        let closed = object::set_gate(&mut ebpf, gate::UNTIL, 0);
+        self.ebpf = Some(ebpf);
+        closed.map_err(|e| probe_failed(&e))?;
+        let measured = pending.stats_enabled() || sys::enable_run_time_stats().is_ok();
+        match judge(sampled, measured, pending.options.kernel.max_overhead)? {
+            Judged::Known(note) => {
+                self.log.push(LogLine::NOTE, &note);
+                self.meta.reason.push_str("; ");
+                self.meta.reason.push_str(&note);
+                self.meta_changed = true;
+            }
+            Judged::Governed(warning) => self.log.push("warn", &warning),
+            // It is said with the level that is reached.
+            Judged::Refused(why) => {
+                pending.refused = Some(why);
+                return Ok(false);
             }
         }
+        Ok(true)
+    }
+
+    /// Loads and attaches what is pending, up to the level that was asked for.
+    pub(super) fn attach(&mut self) -> Result<(), SourceError> {
+        let Some(pending) = self.pending.take() else {
+            return Ok(());
+        };
         self.meta.attaching = false;
         self.meta_changed = true;
         self.attach_pending(*pending)
@@ -70,48 +139,45 @@ impl KernelSource {
 
     /// Begins anew with another plan: what the programs are told of the kernel follows from it. Nothing was attached, so
     /// nothing was counted.
-    fn load_again(&mut self, pending: Pending) -> Result<Box<Pending>, SourceError> {
+    fn load_again(&mut self) -> Result<(), SourceError> {
+        let Some(pending) = self.pending.take() else {
+            return Ok(());
+        };
         let Pending {
             survey,
             options,
             reason,
             ..
-        } = pending;
+        } = *pending;
         let mut fresh = load(survey, &options, &reason)?;
         fresh.reader.go_on_after(&self.reader);
         fresh.log = std::mem::take(&mut self.log);
         fresh.meta.start_ns = self.meta.start_ns;
         fresh.meta.start_unix_ns = self.meta.start_unix_ns;
         fresh.next_second = self.next_second;
-        let pending = fresh.pending.take();
         std::mem::replace(self, fresh).end();
-        pending.ok_or_else(|| {
-            failed(
-                "cannot measure the kernel",
-                "there is nothing to attach",
-                "report this",
-            )
-        })
+        Ok(())
     }
 
     fn attach_pending(&mut self, pending: Pending) -> Result<(), SourceError> {
+        let tracefs = pending.tracefs();
+        let stats_enabled = pending.stats_enabled();
         let Pending {
             survey,
             options,
-            cpus,
+            refused,
             ..
         } = pending;
         let (plan, kernel, facts) = (survey.plan, options.kernel, survey.facts);
-        let tracefs = facts.tracing.tracefs.as_ref();
-        let tracefs = tracefs.map(|tracefs| PathBuf::from(&tracefs.path));
-        let stats_enabled = facts.settings.bpf_stats_enabled == Some(1);
         let others = facts.others;
+        // /proc/kallsyms has zeros for addresses.
+        let addresses_hidden = facts.tracing.addresses == Some(false);
         // Given back only by what has come back.
         let Some(mut ebpf) = self.ebpf.take() else {
             return Ok(());
         };
-        let mut level = kernel.level;
-        let (mut notes, mut warnings) = (Vec::new(), Vec::new());
+        let mut level = if refused.is_some() { 1 } else { kernel.level };
+        let mut warnings = Vec::new();
         let mut others_said = None;
         if let Some((severity, others)) = other_collectors(&others) {
             self.log.push(severity, &others);
@@ -126,26 +192,6 @@ impl KernelSource {
                 "run times of programs are not measured ({e}), so nothing keeps them to --max-overhead: CAP_SYS_ADMIN is \
                  needed, or sysctl kernel.bpf_stats_enabled=1"
             ));
-        }
-        let mut refused = None;
-        if level == 2 {
-            let (back, counting) = within_deadline(ebpf, "the sampling program", sample::load)?;
-            ebpf = back;
-            let sampled = counting
-                .map_err(|e| e.to_string())
-                .and_then(|counting| counting.expected(&plan, tracefs.as_deref(), cpus));
-            match judge(sampled, measured, kernel.max_overhead) {
-                Ok(Judged::Known(note)) => notes.push(note),
-                Ok(Judged::Governed(warning)) => warnings.push(warning),
-                Ok(Judged::Refused(why)) => {
-                    level = 1;
-                    refused = Some(why);
-                }
-                Err(e) => {
-                    self.ebpf = Some(ebpf);
-                    return Err(e);
-                }
-            }
         }
         let set = |ebpf: &mut Ebpf, word, value| {
             object::set_gate(ebpf, word, value).map_err(|e| probe_failed(&e))
@@ -180,9 +226,6 @@ impl KernelSource {
         let (back, heartbeat) = within_deadline(ebpf, "the heartbeat", Heartbeat::start)?;
         ebpf = back;
         let heartbeat = heartbeat.map_err(|e| probe_failed(&e))?;
-        for note in &notes {
-            self.log.push("info", note);
-        }
         for note in warnings.iter().chain(&attached.notes) {
             self.log.push("warn", note);
         }
@@ -190,18 +233,34 @@ impl KernelSource {
         if level < 2 {
             self.reader.ignore_holds();
         }
+        if let Some(forced) = kernel.mechanism
+            && !(level > 0 && plan.uses(forced))
+        {
+            let text = format!(
+                "--mechanism {} has no effect at level {level}",
+                forced.name()
+            );
+            self.log.push("warn", &text);
+        }
         if over != 0 {
+            if addresses_hidden {
+                self.log.push(
+                    "warn",
+                    "symbol addresses hidden: stacks have numbers instead of names (CAP_SYSLOG is needed)",
+                );
+            }
             let stacks = Stacks::new(&mut ebpf, Whose::Kernel).map_err(|e| probe_failed(&e))?;
             self.reader.read_stacks(stacks);
         }
-        notes.extend(others_said);
-        for note in notes {
+        if let Some(note) = others_said {
             self.meta.reason.push_str("; ");
             self.meta.reason.push_str(&note);
         }
         self.meta.level = u32::from(level);
         self.level = level;
         self.stacks_over = over;
+        // What was read before is no part of what is measured.
+        self.meta.measured_from_ns = reader::monotonic_ns();
         self.detaches_at = Instant::now().checked_add(kernel.attached_for);
         self.ebpf = Some(ebpf);
         self.attached = Attachment {
@@ -223,13 +282,13 @@ enum Judged {
     Known(String),
     /// Its cost is not known, but will be measured, and kept to the limit.
     Governed(String),
-    /// Nobody would know what it costs.
+    /// Nobody would know what it costs, or the functions that it needs cannot be probed in time.
     Refused(String),
 }
 
 /// Whether level 2 may be attached. `measured`: the programs' run times are.
 fn judge(
-    sampled: Result<sample::Expected, String>,
+    sampled: Result<sample::Expected, NotSampled>,
     measured: bool,
     max_overhead: f64,
 ) -> Result<Judged, SourceError> {
@@ -243,6 +302,10 @@ fn judge(
             "--level 1, which measures contended waits only; or a larger --max-overhead",
         )),
         Ok(expected) => Ok(Judged::Known(expected.text())),
+        // What stalls a probe that counts stalls one that measures.
+        Err(NotSampled::Stalled(why)) => Ok(Judged::Refused(format!(
+            "probing a lock function stalled while its calls were to be counted ({why})"
+        ))),
         Err(why) if !measured && max_overhead < 100.0 => Ok(Judged::Refused(format!(
             "what level 2 costs can neither be sampled ({why}) nor be measured while it runs; --max-overhead 100 takes \
              it all the same"
@@ -291,10 +354,21 @@ mod tests {
 
     #[test]
     fn level_2_is_refused_where_nobody_would_know_what_it_costs() {
-        let no_sample = || Err("tracefs is not mounted".to_owned());
+        let no_sample = || Err(NotSampled::Failed("tracefs is not mounted".to_owned()));
         let judged = |measured, most| judge(no_sample(), measured, most).unwrap();
         assert!(matches!(judged(false, 1.0), Judged::Refused(why) if why.contains("tracefs")));
         assert!(matches!(judged(true, 1.0), Judged::Governed(_)));
         assert!(matches!(judged(false, 100.0), Judged::Governed(_)));
+    }
+
+    #[test]
+    fn level_2_is_not_attached_where_the_sample_stalled() {
+        let stalled = || NotSampled::Stalled("attaching mutex_lock did not end".to_owned());
+        for measured in [false, true] {
+            for most in [1.0, 100.0] {
+                let judged = judge(Err(stalled()), measured, most).unwrap();
+                assert!(matches!(judged, Judged::Refused(why) if why.contains("mutex_lock")));
+            }
+        }
     }
 }

@@ -216,8 +216,18 @@ impl Given {
         ]
     }
 
+    /// What it is has neither been said nor shown.
+    fn is_unknown(&self) -> bool {
+        self.seen.is_empty() && self.said.is_none()
+    }
+
     fn shown(&self) -> Vec<frame::Instance> {
         let kinds = self.kinds();
+        let name = if self.is_unknown() {
+            format!("{} (mutex or rwsem)", self.name)
+        } else {
+            self.name.clone()
+        };
         self.series()
             .into_iter()
             .filter(|(_, series)| {
@@ -230,7 +240,7 @@ impl Given {
             })
             .map(|(id, series)| frame::Instance {
                 id,
-                name: self.name.clone(),
+                name: name.clone(),
                 address: self.address,
                 series: u32::from(series),
                 guest: 0,
@@ -266,7 +276,7 @@ impl Given {
 
     /// Looks at what a frame says of it. Returns what to show from now on where that changes, and what to say of it.
     pub fn look(&mut self, frame: &frame::Frame) -> Option<(Vec<frame::Instance>, Option<String>)> {
-        let before = self.kinds();
+        let before = (self.kinds(), self.is_unknown());
         for (slot, series) in self.series() {
             let used = frame.series.iter().any(|delta| {
                 delta.series == u32::from(series)
@@ -282,7 +292,7 @@ impl Given {
             }
         }
         let now = self.kinds();
-        if now == before {
+        if (&now, self.is_unknown()) == (&before.0, before.1) {
             return None;
         }
         let said = self.said.map_or_else(String::new, |said| {
@@ -384,8 +394,12 @@ mod tests {
 
     #[test]
     fn an_rwsem_stays_what_it_is_shown_as_and_is_watched() {
-        let (_, mut given, _) = made(None);
-        assert_eq!(given[0].look(&used(READ, 3)), None);
+        let (_, mut given, instances) = made(None);
+        assert_eq!(instances.all[1].name, "0x1000 (mutex or rwsem)");
+        let (shown, said) = given[0].look(&used(READ, 3)).expect("known now");
+        assert_eq!((shown.len(), said), (2, None));
+        assert!(shown.iter().all(|instance| instance.name == "0x1000"));
+        assert_eq!(given[0].look(&used(READ, 3)), None, "said once");
         assert_eq!(given[0].watched().map(|w| w.kind), Some(LockKind::Rwsem));
     }
 

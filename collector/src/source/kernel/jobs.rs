@@ -39,7 +39,13 @@ pub fn is_tentative(plan: &Plan) -> bool {
     jobs_of(plan).iter().any(|job| {
         matches!(
             job.program,
-            "k_mutex" | "k_mutex_may_fail" | "k_mutex_try" | "k_read" | "k_write"
+            "k_mutex"
+                | "k_mutex_may_fail"
+                | "k_mutex_try"
+                | "k_read"
+                | "k_read_try"
+                | "k_write"
+                | "k_write_try"
         )
     })
 }

@@ -107,6 +107,22 @@ impl Kprobes {
         }
     }
 
+    /// So many events, below a folder that is no tracefs.
+    #[cfg(test)]
+    pub fn made_up(folder: &Path, count: usize) -> Arc<Self> {
+        // Nothing but a place for commands.
+        let _ = fs::write(folder.join("kprobe_events"), "");
+        let group = format!("apscope_{}", std::process::id());
+        let kprobes = Self::with_guard(folder, group, What::Measures, None);
+        kprobes.events().all.extend((0..count).map(|n| Event {
+            name: event_name(std::process::id(), n),
+            program: "k_enter",
+            perf: None,
+            missed: 0,
+        }));
+        Arc::new(kprobes)
+    }
+
     /// Nothing panics with the lock in its hands; what it protects is whole after every statement.
     fn events(&self) -> MutexGuard<'_, Events> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)

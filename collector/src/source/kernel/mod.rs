@@ -23,9 +23,8 @@ mod tables;
 pub(in crate::source) mod verify;
 pub(in crate::source) mod words;
 
-
 use aya::Ebpf;
-use probe_ebpf::abi::{InstanceInfo, gate};
+use probe_ebpf::abi::{Config, InstanceInfo, gate};
 use probe_ebpf::names::ENTRY_POINTS;
 
 use super::SourceError;
@@ -39,7 +38,7 @@ use super::tasks::{Of, Tasks};
 use crate::attach::generation::Detected;
 use crate::attach::plan::Plan;
 use crate::frame;
-use crate::options::{KernelOptions, RunOptions};
+use crate::options::{GivenLock, KernelOptions, RunOptions};
 use crate::survey::{GivenTypes, Survey};
 use adopted::Adopted;
 use attaching::Pending;
@@ -47,7 +46,7 @@ use fixed::Given;
 use governor::Governor;
 use objects::Names;
 pub(super) use run::KernelSource;
-use words::Kernel;
+use words::{Kernel, Memory as _};
 
 #[expect(
     clippy::needless_pass_by_value,
@@ -76,6 +75,39 @@ fn probe_failed(error: &ProbeError) -> SourceError {
 fn facts(generation: &Detected) -> Vec<String> {
     let evidence = generation.evidence.iter();
     evidence.map(|evidence| evidence.fact.clone()).collect()
+}
+
+/// Why a lock's address is refused.
+pub(crate) const NO_MEMORY: &str = "the kernel has no memory at";
+/// What to do then.
+pub(crate) const ADDRESS_HINT: &str = "the address of a mutex or rwsem since this boot: the event lock:contention_begin of tracefs shows those of locks that \
+     tasks wait for (lock_addr)";
+
+/// Locks at whose address nothing can be read: those of another boot, and addresses of programs.
+fn no_memory<'a>(memory: &Kernel, locks: &'a [GivenLock]) -> impl Iterator<Item = &'a GivenLock> {
+    locks
+        .iter()
+        .filter(|lock| memory.u64(lock.address).is_none())
+}
+
+/// As [`no_memory`], on this machine, for whoever measures nothing; none where that cannot be found out.
+pub(crate) fn unreadable(locks: &[GivenLock]) -> Vec<GivenLock> {
+    /// Nothing is written to it.
+    const RING_BYTES: u32 = 1 << 16;
+    if locks.is_empty() {
+        return Vec::new();
+    }
+    let found = Sizes::for_kernel(1, &KernelOptions::default(), RING_BYTES)
+        .ok()
+        .and_then(|sizes| object::load(&Config::EMPTY, &sizes).ok())
+        .and_then(|ebpf| within_deadline(ebpf, "what reads kernel memory", Kernel::new).ok())
+        .and_then(|(ebpf, memory)| {
+            let found = no_memory(&memory.ok()?, locks).cloned().collect();
+            // Its maps were needed until now.
+            drop(ebpf);
+            Some(found)
+        });
+    found.unwrap_or_default()
 }
 
 /// Whether this machine has something for this source to measure: the driver, or locks that were named.
@@ -126,6 +158,13 @@ fn load(survey: Survey, options: &RunOptions, reason: &str) -> Result<KernelSour
     let (back, memory) = within_deadline(ebpf, "what reads kernel memory", Kernel::new)?;
     ebpf = back;
     let memory = memory.map_err(|e| probe_failed(&e))?;
+    if let Some(lock) = no_memory(&memory, &kernel.locks).next() {
+        return Err(failed(
+            &format!("the lock {} cannot be read", lock.name),
+            format!("{NO_MEMORY} {:#x}", lock.address),
+            ADDRESS_HINT,
+        ));
+    }
     let has_flag = tables::has_flag(offsets);
     let matrix_dev = fixed::matrix_dev(&memory, plan);
     let fixed = fixed::locks(&memory, offsets, plan, kernel, matrix_dev, has_flag);
@@ -233,6 +272,7 @@ fn load(survey: Survey, options: &RunOptions, reason: &str) -> Result<KernelSour
         options: options.clone(),
         reason: reason.to_owned(),
         cpus,
+        refused: None,
     }));
     Ok(source)
 }

@@ -242,6 +242,17 @@ fn attach_jobs(
         // What is attached of a level that is not complete would only cost.
         let level = attached.level;
         attached.links.retain(|(of, _)| *of <= level.max(1));
+        if level == 1
+            && let Some(kprobes) = attached.kprobes.get()
+        {
+            let (kprobes, stay) = (Arc::clone(kprobes), attached.level_1);
+            // Detaching may wait for what is stuck too; it goes on then, and ends with this process at the latest.
+            let detached = within("detach", time, move || kprobes.truncate(stay));
+            if let Err(why) = detached {
+                let note = format!("detaching the kprobes of level 2 {why}: until then they cost");
+                attached.notes.push(note);
+            }
+        }
         return attached;
     }
     // Acquisitions without releases, or the other way round, would be worse than neither.
@@ -426,10 +437,10 @@ mod tests {
         (plan, jobs)
     }
 
-    fn attached(plan: &Plan) -> Attached {
+    fn attached(plan: &Plan, kprobes: Arc<Kprobes>) -> Attached {
         Attached {
             links: Vec::new(),
-            kprobes: Arc::new(OnceLock::new()),
+            kprobes: Arc::new(OnceLock::from(kprobes)),
             level_1: 0,
             programs: Vec::new(),
             points: plan.points.iter().map(describe).collect(),
@@ -444,8 +455,15 @@ mod tests {
         let (plan, jobs) = jobs();
         for (stuck_at, level, there) in [(Some(1), 0, 1), (Some(3), 1, 3), (None, 2, 5)] {
             let fake = Fake { stuck_at };
-            let attached = attach_jobs(attached(&plan), &plan, &jobs, SHORT, fake);
+            let folder = tempfile::tempdir().unwrap();
+            // Those that were made: the one that is stuck is on record too.
+            let made = stuck_at.map_or(jobs.len(), |n| n + 1);
+            let kprobes = Kprobes::made_up(folder.path(), made);
+            let attached = attached(&plan, Arc::clone(&kprobes));
+            let attached = attach_jobs(attached, &plan, &jobs, SHORT, fake);
             assert_eq!(attached.level, level, "{stuck_at:?}");
+            let of_level_2 = kprobes.len() > 3;
+            assert_eq!(of_level_2, level == 2, "{stuck_at:?}: {}", kprobes.len());
             let probed = attached.points.iter().filter(|p| p.mechanism == "kprobe");
             assert_eq!(probed.count(), there);
             let said = attached.stalled.clone().unwrap_or_default();

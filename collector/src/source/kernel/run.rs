@@ -154,6 +154,15 @@ impl KernelSource {
             }
             // What is stuck was stuck before anything was attached, and is known by now.
             if readings == READINGS_BEFORE {
+                self.try_out()?;
+                if self.weigh()?
+                    && frames
+                        .send(Arc::new(self.frame(&mut losses)))
+                        .await
+                        .is_err()
+                {
+                    return Ok(());
+                }
                 self.attach()?;
                 // Another plan may have brought another ring.
                 wake = wake_of(&self.ring);

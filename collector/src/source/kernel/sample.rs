@@ -13,12 +13,31 @@ use super::governor;
 use super::kprobes::{Kprobes, Place, Side, What};
 use crate::attach::plan::{Plan, Status};
 use crate::attach::points::{LockCall, Role};
-use crate::source::ebpf::{ProbeError, chain, object, sys};
+use crate::source::ebpf::{Beat, ProbeError, chain, object, sys};
 
 const CALLS: &str = "CALLS";
 /// How long is sampled.
 const TIME: Duration = Duration::from_millis(200);
 const PROGRAM: &str = "k_count";
+/// For how many ticks of the kernel it counts: one second and a half at least, and fifteen at most.
+const LIMIT_TICKS: u64 = 1500;
+
+/// Why nothing was sampled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotSampled {
+    /// Attaching to a function that level 2 needs, or detaching from it, did not come back.
+    #[error("{0}")]
+    Stalled(String),
+    /// Something else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<String> for NotSampled {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
 
 /// What level 2 is expected to cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,17 +73,24 @@ impl Expected {
 /// What the kernel says of it.
 pub fn load(ebpf: &mut Ebpf) -> Result<Sampler, ProbeError> {
     let program = object::load_program(ebpf, PROGRAM)?;
+    let heartbeat = Beat::load(ebpf, LIMIT_TICKS)?;
     let data = object::own_map(ebpf, CALLS)?;
     let calls = PerCpuArray::try_from(Map::PerCpuArray(data)).map_err(|e| ProbeError::Map {
         map: CALLS,
         reason: chain(&e),
     })?;
-    Ok(Sampler { program, calls })
+    Ok(Sampler {
+        program,
+        heartbeat,
+        calls,
+    })
 }
 
 /// The counting program, loaded, and its count.
 pub struct Sampler {
     program: OwnedFd,
+    /// It counts only for a while after a beat.
+    heartbeat: Beat,
     calls: PerCpuArray<MapData, u64>,
 }
 
@@ -75,11 +101,14 @@ impl Sampler {
         plan: &Plan,
         tracefs: Option<&Path>,
         cpus: u32,
-    ) -> Result<Expected, String> {
-        let tracefs = tracefs.ok_or("tracefs is not mounted")?.to_owned();
+    ) -> Result<Expected, NotSampled> {
+        let failed = |why: &str| NotSampled::Failed(why.to_owned());
+        let tracefs = tracefs
+            .ok_or_else(|| failed("tracefs is not mounted"))?
+            .to_owned();
         let symbols = symbols(plan);
         if symbols.is_empty() {
-            return Err("no lock function can be probed".into());
+            return Err(failed("no lock function can be probed"));
         }
         let stats = sys::enable_run_time_stats().ok();
         let program = self.program.try_clone().map_err(|e| e.to_string())?;
@@ -103,13 +132,15 @@ impl Sampler {
             Some(why) => {
                 let n = attached.done.len().checked_sub(1);
                 let what = n.and_then(|n| symbols.get(n)).map_or("kprobes", |s| s);
-                Err(format!("attaching {what} {why}"))
+                Err(NotSampled::Stalled(format!("attaching {what} {why}")))
             }
             None => attached
                 .done
                 .into_iter()
                 .collect::<Result<(), String>>()
-                .and_then(|()| sample(count)),
+                .and_then(|()| self.heartbeat.once().map_err(|e| e.to_string()))
+                .and_then(|()| sample(count))
+                .map_err(NotSampled::Failed),
         };
         let ended = within("sample", deadline::STEP, move || {
             if let Some(kprobes) = made.get() {
@@ -117,7 +148,7 @@ impl Sampler {
             }
         });
         let (seen, time) = sampled?;
-        ended.map_err(|why| format!("detaching {why}"))?;
+        ended.map_err(|why| NotSampled::Stalled(format!("detaching {why}")))?;
         let runs = sys::program_runs(self.program.as_fd()).map_err(|e| e.to_string())?;
         drop(stats);
         let program_ns = runs.run_time_ns.checked_div(runs.runs).unwrap_or(0);

@@ -673,6 +673,7 @@ impl Reader {
                 name: (*name).into(),
                 runs: runs.runs.saturating_sub(before.runs),
                 run_time_ns: runs.run_time_ns.saturating_sub(before.run_time_ns),
+                missed: runs.missed.saturating_sub(before.missed),
             }
         });
         frame::Overhead {

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::abi::{NO_OFFSET, PENDING_HOLD, PENDING_WAIT};
-use crate::body::attempts::{Attempt, attempt};
+use crate::body::attempts::{Attempt, attempt, tried};
 use crate::body::{adopt, contention};
 
 /// A vCPU's state description, and its file.
@@ -573,4 +573,70 @@ fn locks_around_a_device_are_known_before_it_is_opened() {
         entries::leave_frame(&env, 0x900, value as u64);
         assert_eq!(env.adopted.borrow().len(), known);
     }
+}
+
+#[test]
+fn a_wait_that_began_before_attaching_ends_without_a_trace() {
+    let env = tentative(1);
+    // Somebody else waits, so that ends are looked at.
+    contention::begins(env.at(1000), KVM_LOCK, Mode::Exclusive);
+    contention::ends(env.task_is(1).at(2000), KVM_LOCK, 0);
+    let counters = &env.counters[Program::ContentionEnd as usize];
+    assert_eq!(counters.no_task_slot.get(), 0);
+    assert!(env.notes.borrow().is_empty());
+    let stats = env.stats(class_id::KVM_LOCK, Mode::Exclusive);
+    assert_eq!((stats.contended.get(), sum(&stats.wait)), (1, 0));
+    assert_eq!(env.waiting.get(), 1, "the other one still waits");
+}
+
+#[test]
+fn the_trylock_of_an_rwsem_is_settled_by_what_it_returns() {
+    for mode in [Mode::Read, Mode::Write] {
+        let env = tentative(1);
+        attempt(env.at(1000), RWSEM, mode, Attempt::Try);
+        tried(env.at(1010), false);
+        let stats = env.stats(class_id::PQAP_HOOK_RWSEM, mode);
+        assert_eq!((stats.attempts_failed.get(), sum(&stats.wait)), (1, 0));
+        assert!(env.held(0).is_empty());
+        attempt(env.at(2000), RWSEM, mode, Attempt::Try);
+        tried(env.at(2010), true);
+        assert_eq!(env.held(0), [RWSEM]);
+        assert_eq!(env.tasks[0].0.pending.get(), 0);
+        assert_eq!((stats.attempts_failed.get(), sum(&stats.wait)), (1, 1));
+        locks::release_traced(env.at(2600), RWSEM, mode);
+        assert_eq!(stats.hold_sum.get(), 600);
+    }
+}
+
+#[test]
+fn the_return_of_another_locks_trylock_settles_nothing() {
+    let env = tentative(1);
+    attempt(env.at(1000), VCPU_MUTEX, Mode::Exclusive, Attempt::MayFail);
+    let pending = env.tasks[0].0.pending.get();
+    tried(env.at(1100), false);
+    assert_eq!(env.tasks[0].0.pending.get(), pending);
+    tried(env.task_is(1).at(1200), false);
+    assert!(!env.recorded.borrow().contains(&1), "a stranger's");
+}
+
+#[test]
+fn the_release_of_a_lock_that_nobody_traces_costs_one_look() {
+    let env = tentative(1);
+    attempt(env.at(1000), KVM_LOCK, Mode::Exclusive, Attempt::Sure);
+    let looks = env.task_looks.get();
+    locks::release_traced(env.at(1100), 0x9999, Mode::Exclusive);
+    assert_eq!(env.task_looks.get(), looks);
+    locks::release_traced(env.at(1200), KVM_LOCK, Mode::Exclusive);
+    assert!(env.task_looks.get() > looks);
+}
+
+#[test]
+fn a_downgrade_is_seen_where_functions_are_seen_at_their_entry() {
+    let env = tentative(1);
+    attempt(env.at(1000), RWSEM, Mode::Write, Attempt::Sure);
+    locks::downgraded(env.at(1600), RWSEM);
+    locks::release_traced(env.at(2000), RWSEM, Mode::Read);
+    let sums = [Mode::Write, Mode::Read]
+        .map(|mode| env.stats(class_id::PQAP_HOOK_RWSEM, mode).hold_sum.get());
+    assert_eq!(sums, [600, 400]);
 }
