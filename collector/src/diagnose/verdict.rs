@@ -243,8 +243,8 @@ fn of_named_locks(look: &Look<'_>) -> String {
     let mut waiters: BTreeMap<String, (usize, u64)> = BTreeMap::new();
     for task in look.waits.tasks {
         if let Some(wait) = super::graph::waits::innermost(task) {
-            let lock = look.lock_name(wait.series, wait.instance);
-            let (count, longest) = waiters.entry(lock).or_default();
+            let name = look.lock_name(wait.series, wait.instance);
+            let (count, longest) = waiters.entry(name).or_default();
             *count += 1;
             *longest = (*longest).max(look.ago(wait.since_ns));
         }
@@ -252,14 +252,14 @@ fn of_named_locks(look: &Look<'_>) -> String {
     let most = waiters.iter().max_by_key(|(_, waiters)| **waiters);
     let now = match most {
         None => "no task waits for the locks that were named".to_owned(),
-        Some((lock, (count, longest))) => {
+        Some((name, (count, longest))) => {
             let plural = if *count == 1 { "" } else { "s" };
             let others = match waiters.len() {
                 1 => String::new(),
                 n => format!(", and {} more have waiters", n - 1),
             };
             format!(
-                "of the locks that were named, {lock} has {count} waiter{plural}, the longest for {}{others}",
+                "of the locks that were named, {name} has {count} waiter{plural}, the longest for {}{others}",
                 duration(*longest)
             )
         }
