@@ -355,7 +355,7 @@ fn packed(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     // Without its mark, every other byte of a text in UTF-16 is 0.
     let wide = || {
         let start = bytes.get(..256).unwrap_or(bytes);
-        let zeros = start.iter().filter(|byte| **byte == 0).count();
+        let zeros: usize = start.iter().map(|byte| usize::from(*byte == 0)).sum();
         (zeros * 5 >= start.len() * 2 && zeros > 0).then(|| match start.first() {
             Some(0) => ("in UTF-16", "iconv -f UTF-16BE -t UTF-8"),
             _ => ("in UTF-16", "iconv -f UTF-16LE -t UTF-8"),
