@@ -408,3 +408,23 @@ fn parquet_files_have_every_span_and_every_bucket() {
     });
     assert_counts(&model, rows);
 }
+
+#[test]
+fn stacks_of_the_emulated_driver_lead_through_its_functions() {
+    let Some(_permit) = support::bpf::permitted() else {
+        return;
+    };
+    let place = Place::new();
+    place.run(
+        "record -q --source emulator --probe ebpf --guests 3 --vcpus 2 --duration 2s --stacks-over 100us -o run.apscope",
+    );
+    let reader = Reader::open(&place.path("run.apscope")).unwrap();
+    let stacks: Vec<_> = reader.flat_map(|frame| frame.unwrap().stacks).collect();
+    assert!(!stacks.is_empty());
+    let in_driver = |stack: &&apscope_collector::frame::Stack| {
+        let mut frames = stack.frames.iter();
+        stack.frames.len() > 2 && frames.any(|frame| frame.contains("emulator::driver"))
+    };
+    let found = stacks.iter().filter(in_driver).count();
+    assert!(found > 0, "{:?}", stacks.first());
+}

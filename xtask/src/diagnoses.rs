@@ -94,6 +94,8 @@ struct Outcome {
     cell: usize,
     probe: String,
     seed: u64,
+    /// Of the process; `None` if a signal ended it.
+    code: Option<i32>,
     found: Result<BTreeSet<String>, String>,
 }
 
@@ -104,6 +106,8 @@ impl Outcome {
             Ok(found) => found,
             Err(error) => return Some(error.clone()),
         };
+        // AP000 says that it is not here.
+        let code = i32::from(found.iter().any(|id| id != "AP000"));
         let missing: Vec<&str> = cell.must.difference(found).map(String::as_str).collect();
         let more: Vec<&str> = found
             .iter()
@@ -116,6 +120,12 @@ impl Outcome {
         }
         if !more.is_empty() {
             parts.push(format!("also {}", more.join(" ")));
+        }
+        if self.code != Some(code) {
+            parts.push(match self.code {
+                Some(other) => format!("exit code {other}, not {code}"),
+                None => "ended by a signal".to_owned(),
+            });
         }
         (!parts.is_empty())
             .then(|| format!("{} seed {}: {}", self.probe, self.seed, parts.join(", ")))
@@ -234,10 +244,12 @@ fn one(
             command.args([name, value]);
         }
     }
+    let mut code = None;
     let found = command
         .output()
         .map_err(|e| e.to_string())
         .and_then(|output| {
+            code = output.status.code();
             let document: Value = serde_json::from_slice(&output.stdout)
                 .map_err(|_| String::from_utf8_lossy(&output.stderr).replace('\n', " "))?;
             let findings = document["findings"].as_array().into_iter().flatten();
@@ -249,6 +261,7 @@ fn one(
         cell: number,
         probe: probe.to_owned(),
         seed,
+        code,
         found,
     }
 }
@@ -317,16 +330,23 @@ mod tests {
     #[test]
     fn what_is_missing_and_what_is_too_much_is_told() {
         let cell = &cells("s | g | AP001 AP002 | AP009 |").unwrap()[0];
-        let wrong = |found: &[&str]| {
+        let with = |code, found: &[&str]| {
             Outcome {
                 cell: 0,
                 probe: "ebpf".into(),
                 seed: 3,
+                code,
                 found: Ok(found.iter().map(|id| (*id).to_owned()).collect()),
             }
             .wrong(cell)
         };
+        let wrong = |found: &[&str]| with(Some(1), found);
         assert_eq!(wrong(&["AP001", "AP002"]), None);
+        assert_eq!(
+            with(Some(0), &["AP001", "AP002"]).unwrap(),
+            "ebpf seed 3: exit code 0, not 1"
+        );
+        assert!(with(None, &["AP001", "AP002"]).unwrap().contains("signal"));
         assert_eq!(wrong(&["AP001", "AP002", "AP009"]), None);
         assert_eq!(
             wrong(&["AP001", "AP003"]).unwrap(),

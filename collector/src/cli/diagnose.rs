@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use super::export::fold_recording;
 use super::live::{Warnings, follow, note};
 use super::output::print;
-use super::{Failure, Globals, run_options};
+use super::{Failure, Globals, run_options, values};
 use crate::bundle::{Contents, is_bundle, names};
 use crate::diagnose::chain::Chain;
 use crate::diagnose::upstream::GENERATIONS;
@@ -53,7 +53,7 @@ pub struct DiagnoseArgs {
     pub fail_on: FailOn,
 
     /// Say so if nothing of this guest is stuck here (AP000): its number, as in guest-N
-    #[arg(long, value_name = "N", conflicts_with = "from")]
+    #[arg(long, value_name = "N", conflicts_with = "from", value_parser = values::guest)]
     pub guest: Option<u32>,
 
     /// From when on something is a finding, for example stuck=500ms; docs/findings.md lists them. May be given several
@@ -105,7 +105,7 @@ pub(super) fn run(args: &DiagnoseArgs, globals: &Globals) -> Result<ExitCode, Fa
             return answer(args, &case, &case.report(), Origin::Recording);
         }
         globals.only_read(path, &[])?;
-        let whole = fold_recording(path, &mut case)?;
+        let whole = fold_recording(path, &mut case).map_err(|error| text_instead(path, error))?;
         let code = answer(args, &case, &case.report(), Origin::Recording)?;
         return whole.map(|()| code);
     }
@@ -155,6 +155,20 @@ fn live(args: &DiagnoseArgs, globals: &Globals, mut case: Case) -> Result<ExitCo
     let finished = follow(globals, Warnings::Told, session, duration, |frame| {
         if answered.is_some() {
             return Ok(());
+        }
+        // What is printed at the end is as of the end.
+        let so_far = frame.at_ns.saturating_sub(first_ns.unwrap_or(frame.at_ns));
+        let two_ticks = interval_ns.saturating_mul(2);
+        let ends = limit_ns.is_some_and(|limit| so_far.saturating_add(two_ticks) >= limit);
+        if ends
+            || early
+                && case
+                    .report()
+                    .findings
+                    .iter()
+                    .any(|f| stands_for_good(f, frame.at_ns))
+        {
+            case.diagnosis.next_is_last();
         }
         case.apply(frame);
         received += 1;
@@ -260,6 +274,23 @@ fn tell_assumed(args: &DiagnoseArgs, globals: &Globals, assumed: &[String]) {
     }
 }
 
+/// What to say of a file that is no recording: a text is read with `--from`.
+fn text_instead(path: &Path, error: Failure) -> Failure {
+    use std::io::Read as _;
+    let mut start = Vec::new();
+    let read = std::fs::File::open(path).and_then(|file| file.take(4096).read_to_end(&mut start));
+    let plain = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | 0x1b | 0x20..);
+    if read.is_err() || start.is_empty() || !start.iter().all(plain) {
+        return error;
+    }
+    let name = path.display();
+    Failure::new(
+        format!("{name} cannot be read as a recording"),
+        "it is a text",
+        format!("apscope diagnose --from {name}, if there are stacks in it"),
+    )
+}
+
 /// The stacks in a support bundle that has no frames.
 fn stacks_alone(path: &Path) -> Option<Vec<u8>> {
     let contents = is_bundle(path)
@@ -281,6 +312,13 @@ fn apply_text(
     globals: &Globals,
     case: &mut Case,
 ) -> Result<Vec<String>, Failure> {
+    if let Some((what, program)) = packed(bytes) {
+        return Err(Failure::new(
+            format!("{name} is no plain text"),
+            format!("it is {what}"),
+            format!("{program} {name} | apscope diagnose --from -"),
+        ));
+    }
     let text = String::from_utf8_lossy(bytes);
     let parsed = stacks::text::parse(&text);
     if parsed.tasks.is_empty() && parsed.messages.is_empty() {
@@ -299,6 +337,36 @@ fn apply_text(
         ));
     }
     Ok(apply_stacks(&parsed, generation, case))
+}
+
+/// What a text was packed with, by its first bytes, and the program that makes it one again.
+fn packed(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    const KNOWN: [(&[u8], &str, &str); 6] = [
+        (&[0x1f, 0x8b], "compressed with gzip", "zcat"),
+        (b"BZh", "compressed with bzip2", "bzcat"),
+        (
+            &[0xfd, b'7', b'z', b'X', b'Z', 0],
+            "compressed with xz",
+            "xzcat",
+        ),
+        (&[0x28, 0xb5, 0x2f, 0xfd], "compressed with zstd", "zstdcat"),
+        (&[0xff, 0xfe], "in UTF-16", "iconv -f UTF-16 -t UTF-8"),
+        (&[0xfe, 0xff], "in UTF-16", "iconv -f UTF-16 -t UTF-8"),
+    ];
+    let of = |start: &[u8]| bytes.starts_with(start);
+    let known = KNOWN.into_iter().find(|(start, ..)| of(start));
+    // Without its mark, every other byte of a text in UTF-16 is 0.
+    let wide = || {
+        let start = bytes.get(..256).unwrap_or(bytes);
+        let zeros: usize = start.iter().map(|byte| usize::from(*byte == 0)).sum();
+        (zeros * 5 >= start.len() * 2 && zeros > 0).then(|| match start.first() {
+            Some(0) => ("in UTF-16", "iconv -f UTF-16BE -t UTF-8"),
+            _ => ("in UTF-16", "iconv -f UTF-16LE -t UTF-8"),
+        })
+    };
+    known
+        .map(|(_, what, program)| (what, program))
+        .or_else(wide)
 }
 
 /// Applies the frame that stacks make. Returns what was assumed.

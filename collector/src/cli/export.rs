@@ -197,9 +197,14 @@ pub fn fold_recording_with(
     let name = path.display();
     let mut reader = open_recording(path)?;
     let mut whole = Ok(());
-    for frame in &mut reader {
+    // What is said of the last is as of the end.
+    let mut frames = (&mut reader).peekable();
+    while let Some(frame) = frames.next() {
         match frame {
             Ok(frame) => {
+                if frames.peek().is_none() {
+                    case.diagnosis.next_is_last();
+                }
                 case.apply(&frame);
                 each(case, &frame)?;
             }

@@ -44,6 +44,17 @@ pub fn vcpus(text: &str) -> Result<u32, BadValue> {
     count(text, MAX_VCPUS, "--vcpus 2")
 }
 
+/// A guest, by its number or its name.
+pub fn guest(text: &str) -> Result<u32, BadValue> {
+    let number = text.strip_prefix("guest-").unwrap_or(text);
+    number.parse().map_err(|_| {
+        BadValue::new(
+            "it must be the number of a guest, as in guest-3",
+            "--guest 3",
+        )
+    })
+}
+
 /// A count; whether it is too large is looked at when all options are known.
 fn count(text: &str, max: u32, hint: &str) -> Result<u32, BadValue> {
     text.parse()

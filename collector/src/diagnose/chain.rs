@@ -5,7 +5,7 @@ use probe_ebpf::names::{class_id, entry_id};
 
 use super::finding::TaskRef;
 use super::graph::waits::{By, innermost};
-use super::look::Look;
+use super::look::{Look, Progress};
 use super::words::{count, duration, lasting};
 use crate::frame;
 use crate::model::query;
@@ -84,6 +84,8 @@ pub enum Root {
         in_function: String,
         /// Innermost traced function.
         entry: &'static str,
+        /// Whether it gets on.
+        progress: Progress,
     },
     /// It asks a queue again and again whether its reset is complete.
     PollingHardware {
@@ -115,12 +117,23 @@ impl Root {
             Self::SeenAbove => 0,
             Self::Running { .. } => 1,
             Self::Passing { .. } => 2,
-            Self::Sleeping { .. } => 3,
+            Self::Sleeping {
+                progress: Progress::Moves,
+                ..
+            } => 3,
             Self::NotRunning => 4,
-            Self::Unknown { .. } => 5,
-            Self::PollingHardware { .. } => 6,
-            Self::Exited => 7,
-            Self::Cycle(_) => 8,
+            Self::Sleeping {
+                progress: Progress::NotSeen,
+                ..
+            } => 5,
+            Self::Unknown { .. } => 6,
+            Self::Sleeping {
+                progress: Progress::Stands(_),
+                ..
+            } => 7,
+            Self::PollingHardware { .. } => 8,
+            Self::Exited => 9,
+            Self::Cycle(_) => 10,
         }
     }
 
@@ -148,18 +161,24 @@ impl Root {
             Self::Sleeping {
                 in_function,
                 entry: "-",
+                ..
             } if in_function == "-" => "which sleeps, in no call that was seen to begin".into(),
             Self::Sleeping {
                 in_function,
                 entry: "-",
+                ..
             } => {
                 format!("which sleeps in {in_function}, in no call that was seen to begin")
             }
             Self::Running { entry } => format!("which runs in {entry}"),
-            Self::Sleeping { in_function, entry } if in_function == entry => {
+            Self::Sleeping {
+                in_function, entry, ..
+            } if in_function == entry => {
                 format!("which sleeps in {entry}")
             }
-            Self::Sleeping { in_function, entry } => {
+            Self::Sleeping {
+                in_function, entry, ..
+            } => {
                 format!("which sleeps in {in_function}, called in {entry}")
             }
             Self::PollingHardware { work } => {
@@ -223,6 +242,17 @@ impl Chain {
         } else {
             below.rev().max_by_key(rank)
         }
+    }
+
+    /// Thread ids of all its tasks.
+    pub fn tids(&self) -> Vec<u32> {
+        let mut tids = Vec::new();
+        let mut stack = vec![self];
+        while let Some(chain) = stack.pop() {
+            tids.push(chain.task.tid);
+            stack.extend(&chain.below);
+        }
+        tids
     }
 
     /// Lines of text, indented by depth; ASCII.
@@ -411,14 +441,16 @@ fn root(look: &Look<'_>, task: &frame::TaskState) -> Root {
                 "it sleeps in {entry}, and this kernel shows waits for mutexes and rwsems at level 2 alone"
             ),
         },
-        "" | "R" => Root::Running { entry },
-        _ if task.asleep_in.is_empty() => Root::Sleeping {
-            in_function: entry.to_owned(),
-            entry,
-        },
+        // Not every text has the state letter of a task.
+        "" if !look.from_stacks() || task.asleep_in.is_empty() => Root::Running { entry },
+        "R" => Root::Running { entry },
         _ => Root::Sleeping {
-            in_function: task.asleep_in.clone(),
+            in_function: match task.asleep_in.as_str() {
+                "" => entry.to_owned(),
+                function => function.to_owned(),
+            },
             entry,
+            progress: look.progress(task),
         },
     }
 }

@@ -29,11 +29,13 @@ pub fn page(doc: &Doc) -> String {
             format!("{} ", entry.commit.hash)
         };
         let symptom = entry.symptom;
+        let commit = match entry.commit.title {
+            "" => format!("{hash}{}", entry.commit.release),
+            title => format!("{hash}\"{title}\" ({})", entry.commit.release),
+        };
         let _ = writeln!(
             page,
-            "* {hash}\"{}\" ({}): {} ({}{symptom})",
-            entry.commit.title,
-            entry.commit.release,
+            "* {commit}: {} ({}{symptom})",
             entry.effect,
             entry.affected.join(", ")
         );

@@ -1,10 +1,10 @@
 //! What a rule may look at: one moment of a run, with how long things have stood.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use probe_ebpf::abi::MAX_NESTED;
-use probe_ebpf::names::{class_id, entry_id};
+use probe_ebpf::names::{ENTRY_POINTS, class_id, entry_id};
 
 use super::finding::TaskRef;
 use super::graph::waits::{Waits, innermost};
@@ -35,11 +35,56 @@ pub struct Stood {
 pub struct Standing {
     waits: HashMap<RecordKey, Stood>,
     holds: HashMap<RecordKey, Stood>,
+    /// By thread id, where its switches are known.
+    still: HashMap<u32, Still>,
+}
+
+/// A task that has not been switched to.
+#[derive(Debug, Clone, Copy)]
+struct Still {
+    switches: u64,
+    /// The first reading with this count, and the last.
+    first_ns: u64,
+    last_ns: u64,
+}
+
+/// Whether a task that sleeps gets on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It has run a short time ago, or has slept for a short time only.
+    Moves,
+    /// It has not run for at least so many nanoseconds, which is longer than the threshold.
+    Stands(u64),
+    /// Nothing that was read says so.
+    NotSeen,
 }
 
 impl Standing {
-    /// Counts another reading.
-    pub fn read(&mut self, tasks: &[frame::TaskState]) {
+    /// Counts another reading, of this moment.
+    pub fn read(&mut self, tasks: &[frame::TaskState], now_ns: u64) {
+        let before = std::mem::take(&mut self.still);
+        self.still = tasks
+            .iter()
+            .filter_map(|task| {
+                let known = before.get(&task.tid);
+                // A count that is not known (0) says nothing.
+                let still = match known {
+                    _ if task.exited => return None,
+                    Some(known) if task.switches == 0 => *known,
+                    None if task.switches == 0 => return None,
+                    Some(known) if known.switches == task.switches => Still {
+                        last_ns: now_ns,
+                        ..*known
+                    },
+                    _ => Still {
+                        switches: task.switches,
+                        first_ns: now_ns,
+                        last_ns: now_ns,
+                    },
+                };
+                Some((task.tid, still))
+            })
+            .collect();
         let waits = tasks
             .iter()
             .flat_map(|task| task.waits.iter().map(move |w| (task, w.series, w.serial)));
@@ -58,6 +103,12 @@ impl Standing {
     /// A hold.
     pub fn hold(&self, tid: u32, hold: &frame::Holding) -> Option<Stood> {
         self.holds.get(&(tid, hold.series, hold.serial)).copied()
+    }
+
+    /// For how long a task is known not to have run; `None` if its switches were never read.
+    pub fn still_ns(&self, tid: u32) -> Option<u64> {
+        let still = self.still.get(&tid)?;
+        Some(still.last_ns.saturating_sub(still.first_ns))
     }
 }
 
@@ -118,6 +169,8 @@ pub struct Look<'a> {
     pub labels: &'a HashMap<u32, String>,
     /// Which guest's a process is.
     pub processes: &'a Processes,
+    /// Nothing comes after this reading: texts are made anew, also those that are a moment old only.
+    pub last: bool,
 }
 
 /// Processes that have run a vCPU, and of which guest: a task of such a process works for that guest, whatever it holds.
@@ -184,6 +237,60 @@ impl Look<'_> {
     /// A threshold in nanoseconds.
     pub fn nanos(&self, threshold: Duration) -> u64 {
         u64::try_from(threshold.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether a task that sleeps gets on: by its context switches; in stacks, by the hung-task detector's word.
+    pub fn progress(&self, task: &frame::TaskState) -> Progress {
+        let calls = task.inside.iter().map(|call| call.since_ns);
+        let began = calls.chain(task.holds.iter().map(|hold| hold.since_ns));
+        let for_ns = began.min().map_or(0, |since| self.ago(since));
+        let stuck_ns = self.nanos(self.thresholds.stuck);
+        if self.from_stacks() {
+            return if task.state == "D" && for_ns > 0 {
+                Progress::Stands(for_ns)
+            } else {
+                Progress::NotSeen
+            };
+        }
+        match self.standing.still_ns(task.tid) {
+            Some(still) if still >= stuck_ns => Progress::Stands(still),
+            None if for_ns >= stuck_ns => Progress::NotSeen,
+            _ => Progress::Moves,
+        }
+    }
+
+    /// Whether a task has to do with the driver: it is in a function of the driver, of the AP bus or of KVM's PQAP
+    /// handling, or holds or waits for a lock that KVM does not take for itself.
+    pub fn involved(&self, task: &frame::TaskState) -> bool {
+        let kvms = [class_id::VCPU_MUTEX, class_id::KVM_LOCK].map(u32::from);
+        let holds = task.holds.iter().map(|hold| hold.series);
+        let mut locks = holds.chain(task.waits.iter().map(|wait| wait.series));
+        locks.any(|series| !kvms.contains(&(series >> 1)))
+            || task.inside.iter().any(|call| is_drivers(call.entry as u8))
+    }
+
+    /// Places of the tasks that are in or behind the driver, or may be: with those who wait for nobody knows whom.
+    pub fn concerned(&self) -> BTreeSet<usize> {
+        let roots: Vec<usize> = (0..self.waits.tasks.len())
+            .filter(|&place| {
+                let task = &self.waits.tasks[place];
+                let for_nobody = innermost(task).is_some() && self.waits.blockers(place).is_empty();
+                for_nobody || self.involved(task)
+            })
+            .collect();
+        self.waits.behind(&roots).into_iter().chain(roots).collect()
+    }
+
+    /// Names of the locks that a task holds, once each, without those that are held for long by design.
+    pub fn kept(&self, task: &frame::TaskState) -> Vec<String> {
+        let holds = task
+            .holds
+            .iter()
+            .filter(|hold| !query::long_hold_is_normal(hold.series as u8));
+        let names: BTreeSet<String> = holds
+            .map(|hold| self.lock_name(hold.series, hold.instance))
+            .collect();
+        names.into_iter().collect()
     }
 
     /// A task holds a lock that it took in a call which is over. Locks taken outside of every traced function are not.
@@ -400,7 +507,11 @@ impl Look<'_> {
     pub fn guest_label(&self, guest: u32) -> String {
         match self.labels.get(&guest) {
             // Stacks know a guest by its process alone.
-            Some(label) if self.from_stacks() => format!("the guest of {label}"),
+            Some(label) if self.from_stacks() => match label.strip_prefix("children of ") {
+                Some(parent) => format!("the guest with parent process {parent}"),
+                None if label == "?" => "the guest".to_owned(),
+                None => format!("the guest of {label}"),
+            },
             Some(label) => label.clone(),
             None => format!("guest-{guest}"),
         }
@@ -438,6 +549,17 @@ pub fn guest_labels(model: &Model) -> HashMap<u32, String> {
             Some((known.guest.checked_sub(1)?, name.to_owned()))
         })
         .collect()
+}
+
+/// A function of the driver or of the AP bus, or one of KVM's that is there for them.
+fn is_drivers(entry: u8) -> bool {
+    match entry {
+        entry_id::NONE => false,
+        entry_id::KVM_HANDLE_PQAP | entry_id::SET_MASKS | entry_id::CLEAR_MASKS => true,
+        other => ENTRY_POINTS
+            .get(usize::from(other))
+            .is_some_and(|point| point.module != "kvm"),
+    }
 }
 
 /// What somebody in this function is at.

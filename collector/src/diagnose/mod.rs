@@ -30,6 +30,7 @@ pub use verdict::Verdict;
 
 use crate::frame::Frame;
 use crate::model::Model;
+use chain::Chain;
 use graph::waits::Waits;
 use look::{Look, Processes, Standing};
 use rules::Rule;
@@ -39,6 +40,9 @@ pub const MAX_FINDINGS: usize = 256;
 
 /// Consequences remembered of one finding.
 const MAX_CONSEQUENCES: usize = 16;
+
+/// Tasks told of besides findings.
+const MAX_OTHERS: usize = 16;
 
 /// What a run's findings are made of, from frame to frame. A clone goes on from the same moment.
 #[derive(Clone)]
@@ -59,6 +63,10 @@ pub struct Diagnosis {
     processes: Processes,
     /// What the driver may be, as the history of the findings was asked for.
     generations: Vec<String>,
+    /// Nothing is observed after the next frame.
+    last: bool,
+    /// Of stacks, those that no finding is about.
+    others: Vec<Chain>,
     /// What there is because of a finding: sentences, by its kind and key.
     consequences: BTreeMap<(Id, String), BTreeSet<String>>,
 }
@@ -85,6 +93,8 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// Findings that there was no room for: the most in one tick.
     pub omitted: u64,
+    /// Of saved stacks: tasks that wait in or behind the driver, or sleep there, and that no finding is about.
+    pub others: Vec<Chain>,
 }
 
 impl Diagnosis {
@@ -102,6 +112,8 @@ impl Diagnosis {
             labels: HashMap::new(),
             processes: Processes::default(),
             generations: Vec::new(),
+            last: false,
+            others: Vec::new(),
             consequences: BTreeMap::new(),
         }
     }
@@ -116,13 +128,18 @@ impl Diagnosis {
         self.thresholds = thresholds;
     }
 
+    /// The frame that is observed next is the last: all texts are made anew with it.
+    pub fn next_is_last(&mut self) {
+        self.last = true;
+    }
+
     /// Looks at a model that `frame` has just been folded into. Every frame of a run must be shown, in order.
     pub fn observe(&mut self, model: &Model, frame: &Frame) {
         self.begin_anew(model);
         if frame.meta.is_some() {
             self.labels = look::guest_labels(model);
         }
-        self.standing.read(&model.live);
+        self.standing.read(&model.live, model.last.at_ns);
         self.processes.read(model);
         let waits = Waits::of(&model.live);
         let generations = generations(model);
@@ -137,6 +154,7 @@ impl Diagnosis {
             asked: self.asked,
             labels: &self.labels,
             processes: &self.processes,
+            last: std::mem::take(&mut self.last) || frame.end.is_some(),
         };
         let now = look.now();
         let mut omitted = 0_u64;
@@ -205,7 +223,9 @@ impl Diagnosis {
             }
         }
         let standing: Vec<&Finding> = self.standing_findings().collect();
-        self.verdict = verdict::verdict(&look, &standing);
+        let others = others(&look, &standing);
+        self.verdict = verdict::verdict(&look, &standing, others.len());
+        self.others = others;
     }
 
     /// The model begins anew with another run, and so does this.
@@ -268,6 +288,7 @@ impl Diagnosis {
             verdict: self.verdict.clone(),
             findings,
             omitted: self.omitted,
+            others: self.others.clone(),
         }
     }
 }
@@ -292,6 +313,34 @@ impl Case {
     pub fn report(&self) -> Report {
         self.diagnosis.report()
     }
+}
+
+/// Tasks in or behind the driver that no finding is about, of saved stacks: whoever sent them wants to know.
+fn others(look: &Look<'_>, standing: &[&Finding]) -> Vec<Chain> {
+    if !look.from_stacks() {
+        return Vec::new();
+    }
+    let mut told: BTreeSet<u32> = standing
+        .iter()
+        .flat_map(|finding| {
+            let tasks = finding.seen.tasks.iter().map(|task| task.tid);
+            tasks.chain(finding.seen.chain.iter().flat_map(Chain::tids))
+        })
+        .collect();
+    let concerned = look.concerned();
+    let mut others = Vec::new();
+    for place in concerned {
+        let task = &look.waits.tasks[place];
+        let runs = task.state == "R" && task.waits.is_empty();
+        if runs || told.contains(&task.tid) || others.len() >= MAX_OTHERS {
+            continue;
+        }
+        if let Some(chain) = Chain::of(look, place) {
+            told.extend(chain.tids());
+            others.push(chain);
+        }
+    }
+    others
 }
 
 /// Remembers what there is because of a finding.

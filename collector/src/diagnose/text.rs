@@ -28,9 +28,24 @@ pub fn render(report: &Report, model: &Model) -> String {
         page.line("");
         add(&mut page, finding, explained(report, finding), model);
     }
+    others(&mut page, report);
     histograms(&mut page, report, model);
     assumptions(&mut page, model);
     page.text()
+}
+
+/// Of saved stacks, who waits in or behind the driver, and is in no finding.
+fn others(page: &mut Page, report: &Report) {
+    if report.others.is_empty() {
+        return;
+    }
+    page.line("");
+    page.line("in or behind the driver too:");
+    let lines = report.others.iter().flat_map(Chain::lines);
+    for line in lines.take(CHAIN_LINES) {
+        let text = line.trim_start();
+        page.wrapped(2 + line.len() - text.len(), text);
+    }
 }
 
 /// What had to be assumed to read saved stacks.
@@ -112,7 +127,10 @@ fn environment(page: &mut Page, model: &Model) {
     }
     page.wrapped(
         0,
-        &format!("measured: {what}, from {} ({})", meta.source, meta.probe),
+        &match meta.source.as_str() {
+            "stacks" => format!("measured: {what}, from saved stacks"),
+            source => format!("measured: {what}, from {source} ({})", meta.probe),
+        },
     );
     if meta.start_unix_ns != 0 {
         page.wrapped(

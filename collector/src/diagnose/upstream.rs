@@ -29,7 +29,7 @@ pub const GENERATIONS: [&str; 11] = [
 pub struct Commit {
     /// Abbreviated hash; empty where it is not established.
     pub hash: &'static str,
-    /// Title, without the subsystem.
+    /// Title, without the subsystem; empty where it is not established.
     pub title: &'static str,
     /// First release that has it, or where else it is.
     pub release: &'static str,
@@ -42,6 +42,8 @@ pub enum Symptom {
     Any,
     /// It has this in it: a lock's class, a function, an errno.
     Has(&'static str),
+    /// It has both in it.
+    Both(&'static str, &'static str),
     /// A circle of this lock alone: a task that waits for what it holds.
     Alone(&'static str),
 }
@@ -51,6 +53,7 @@ impl Symptom {
         match self {
             Self::Any => true,
             Self::Has(part) => of.contains(part),
+            Self::Both(one, other) => of.contains(one) && of.contains(other),
             Self::Alone(lock) => of.split(" #").next() == Some(lock),
         }
     }
@@ -61,6 +64,7 @@ impl std::fmt::Display for Symptom {
         match self {
             Self::Any => Ok(()),
             Self::Has(part) => write!(f, ", with `{part}`"),
+            Self::Both(one, other) => write!(f, ", with `{one}` and `{other}`"),
             Self::Alone(lock) => write!(f, ", of `{lock}` alone"),
         }
     }
@@ -117,7 +121,7 @@ const DRAFT_JULY: Commit = commit(
 const STALE_HOOK: Commit = commit(
     "",
     "fix stale pqap_hook pointer on error in vfio_ap_mdev_set_kvm()",
-    "v7.3; stable, as 13bfc94eef38, 469d84dcc51a and fc069d00a0db",
+    "v7.3, 7.2.12 and 6.1.192; stable copies 13bfc94eef38, 469d84dcc51a and fc069d00a0db; not in 6.12.107",
 );
 const UNLIMITED: Commit = commit(
     "",
@@ -164,21 +168,40 @@ const DUPLICATE_LINK: Commit = commit(
     "v6.10",
 );
 const LONGER_WAIT: Commit = commit("", "increase max wait time for reset verification", "v6.3");
+/// The releases that were read with the fixes of August 2026, and the one without.
+const FIXED_2026: &str = "v7.3, 7.2.12 and 6.1.192; not in 6.12.107";
 const NULL_KVM: Commit = commit(
     "d50346801b4f",
     "Fix dereference matrix_mdev->kvm without checking for NULL",
-    "v7.3; stable queues",
+    FIXED_2026,
 );
 const NULL_QUEUE: Commit = commit(
     "dd6f4ef6f8a3",
     "Fix NULL deref in status_show() during queue probe",
-    "v7.3; stable queues",
+    FIXED_2026,
 );
 const LIST_LOCK: Commit = commit(
     "7fa61c29850d",
     "Fix missing lock required to access list of ap_matrix_mdev objects",
-    "v7.3; stable queues",
+    FIXED_2026,
 );
+
+const CHECKSTOP: Commit = commit(
+    "",
+    "handle hardware checkstop state on queue reset operation",
+    "v6.9",
+);
+const NOT_AVAILABLE: Commit = commit("", "", "7.x");
+const UNPIN: Commit = commit("", "unpin pages on gisc registration failure", "v6.8");
+const HOTPLUG_DRAFT: Commit = commit(
+    "",
+    "dynamic configuration support (15th posting, April 2021)",
+    "never merged in this form",
+);
+
+/// PQAP pins a page with the driver's lock held, and the error path forgot it.
+const PINS: &[&str] = &["v5.10", "v5.11", "v5.13", "v5.15", "v5.19", "v6.0", "v6.6"];
+const PINS_EFFECT: &str = "unpins the page if the interruption cannot be registered; pinning itself, which may sleep, is under the driver's lock in every release";
 
 const SPLAT: &[&str] = &["v5.10", "v5.11"];
 const FLAG: &[&str] = &["v5.13", "v5.15-rc"];
@@ -211,12 +234,26 @@ pub const TABLE: &[Entry] = &[
         affected: &["v5.15-rc"],
         symptom: Symptom::Has("pqap_hook_rwsem"),
         commit: HOOK_RWSEM,
-        effect: "put the rwsem around a handler that still waits for kvm_busy; the next commit of the series, 86956e70761b, takes the flag away",
+        effect: "put the rwsem around a handler that still waits for kvm_busy",
+    },
+    Entry {
+        id: 1,
+        affected: &["v5.15-rc"],
+        symptom: Symptom::Both("kvm_busy", "pqap_hook_rwsem"),
+        commit: REPLACED,
+        effect: "takes the flag away, one commit later in the series, and this circle with it",
     },
     Entry {
         id: 1,
         affected: &["rfc-2021-07"],
-        symptom: Symptom::Has("pqap_hook_rwsem"),
+        symptom: Symptom::Alone("pqap_hook_rwsem"),
+        commit: DRAFT_JULY,
+        effect: "calls up_read on the rwsem that it holds for writing when the guest is another mdev's, and so keeps it; no release has it",
+    },
+    Entry {
+        id: 1,
+        affected: &["rfc-2021-07"],
+        symptom: Symptom::Both("pqap_hook_rwsem", "kvm->lock"),
         commit: DRAFT_JULY,
         effect: "holds the rwsem for writing while it takes kvm->lock; the merged version releases it before",
     },
@@ -232,7 +269,7 @@ pub const TABLE: &[Entry] = &[
         affected: &["v6.0"],
         symptom: Symptom::Has("group_lock"),
         commit: GROUP_LOCK,
-        effect: "no longer takes the group's lock under kvm->lock, which 51cdc8bc120e (6.2-rc) had begun to; v6.0 and v6.1 are not known to have it",
+        effect: "no longer takes the group's lock under kvm->lock, which 51cdc8bc120e (6.2-rc) had begun to: 6.1.y took that over without this, and has the circle (seen on 6.1.176); v6.0 is not known to have it",
     },
     Entry {
         id: 1,
@@ -281,7 +318,21 @@ pub const TABLE: &[Entry] = &[
         affected: &["v5.15-rc"],
         symptom: Symptom::Has("pqap_hook_rwsem"),
         commit: HOOK_RWSEM,
-        effect: "put the rwsem around a handler that waits for kvm_busy; the next commit takes the flag away",
+        effect: "put the rwsem around a handler that waits for kvm_busy",
+    },
+    Entry {
+        id: 2,
+        affected: &["v5.15-rc"],
+        symptom: Symptom::Both("kvm_busy", "pqap_hook_rwsem"),
+        commit: REPLACED,
+        effect: "takes the flag away, one commit later in the series, and this circle with it",
+    },
+    Entry {
+        id: 2,
+        affected: &["v5.11"],
+        symptom: Symptom::Both("matrix_dev->lock", "in assign_adapter_store"),
+        commit: HOTPLUG_DRAFT,
+        effect: "took kvm->lock in assign_adapter_store with matrix_dev->lock held, which made the circle anew; as merged (v6.0) it takes guests_lock and kvm->lock first",
     },
     Entry {
         id: 2,
@@ -295,7 +346,7 @@ pub const TABLE: &[Entry] = &[
         affected: &["v6.0"],
         symptom: Symptom::Has("group_lock"),
         commit: GROUP_LOCK,
-        effect: "no longer takes the group's lock under kvm->lock, which 51cdc8bc120e (6.2-rc) had begun to; v6.0 and v6.1 are not known to have it",
+        effect: "no longer takes the group's lock under kvm->lock, which 51cdc8bc120e (6.2-rc) had begun to: 6.1.y took that over without this, and has the circle (seen on 6.1.176); v6.0 is not known to have it",
     },
     Entry {
         id: 2,
@@ -324,6 +375,13 @@ pub const TABLE: &[Entry] = &[
         symptom: Symptom::Any,
         commit: DRAFT_JUNE,
         effect: "returns from unset_kvm with matrix_dev->lock held where there is no guest; found in review, no release has it",
+    },
+    Entry {
+        id: 4,
+        affected: &["rfc-2021-07"],
+        symptom: Symptom::Has("pqap_hook_rwsem"),
+        commit: DRAFT_JULY,
+        effect: "calls up_read on the rwsem that it holds for writing when the guest is another mdev's, and so keeps it; no release has it",
     },
     Entry {
         id: 4,
@@ -392,6 +450,27 @@ pub const TABLE: &[Entry] = &[
         effect: "lets a worker poll; who resets waits for it with the same locks held, since then without a limit",
     },
     Entry {
+        id: 6,
+        affected: PINS,
+        symptom: Symptom::Both("handle_pqap", "pinning"),
+        commit: UNPIN,
+        effect: PINS_EFFECT,
+    },
+    Entry {
+        id: 7,
+        affected: &["v6.6"],
+        symptom: Symptom::Has("answers 04"),
+        commit: CHECKSTOP,
+        effect: "ends the poll of a queue that is checkstopped",
+    },
+    Entry {
+        id: 7,
+        affected: &["v6.6"],
+        symptom: Symptom::Has("answers 01"),
+        commit: NOT_AVAILABLE,
+        effect: "the poll ends at response code 01 too, queue not available",
+    },
+    Entry {
         id: 7,
         affected: &["v6.6", "v7.3"],
         symptom: Symptom::Any,
@@ -443,6 +522,13 @@ pub const TABLE: &[Entry] = &[
         effect: "does not link a queue a second time, from whatever cause",
     },
     Entry {
+        id: 12,
+        affected: PINS,
+        symptom: Symptom::Both("called in handle_pqap", "pinning"),
+        commit: UNPIN,
+        effect: PINS_EFFECT,
+    },
+    Entry {
         id: 13,
         affected: &["v5.15", "v5.19", "v6.0"],
         symptom: Symptom::Any,
@@ -466,7 +552,7 @@ pub struct History {
     pub commit: &'static str,
     /// First release that has it, or where else it is.
     pub release: &'static str,
-    /// Title of the commit.
+    /// Title of the commit; empty where it is not established.
     pub title: &'static str,
     /// What it did about this.
     pub effect: &'static str,
@@ -480,6 +566,9 @@ impl History {
         } else {
             format!("{} ", self.commit)
         };
+        if self.title.is_empty() {
+            return format!("{commit}{}: {}", self.release, self.effect);
+        }
         format!(
             "{commit}\"{}\" ({}): {}",
             self.title, self.release, self.effect
@@ -594,6 +683,45 @@ mod tests {
         );
         assert_eq!(of(12, "runs in vfio_ap_mdev_reset_queues", "v6.6"), 1);
         assert_eq!(of(12, "sleeps in vfio_ap_mdev_reset_queues", "v6.6"), 0);
+        // The rwsem that a draft keeps, and its circle with the guest's lock, are two things.
+        assert_eq!(of(4, "returned pqap_hook_rwsem f", "rfc-2021-07"), 1);
+        let effect = |symptom: &str| history(1, symptom, &["rfc-2021-07".to_owned()])[0].effect;
+        assert!(effect("pqap_hook_rwsem #7.1").starts_with("calls up_read"));
+        assert!(effect("pqap_hook_rwsem > kvm->lock #7.1,8.1").starts_with("holds the rwsem"));
+        assert_eq!(of(1, "pqap_hook_rwsem #7.1", "rfc-2021-07"), 1);
+        // The commit that ends the circle of flag and rwsem is among its history.
+        for id in [1, 2] {
+            let known = history(id, "kvm_busy > pqap_hook_rwsem", &["v5.15-rc".to_owned()]);
+            assert!(
+                known.iter().any(|h| h.commit == "86956e70761b"),
+                "{known:?}"
+            );
+        }
+        assert_eq!(of(7, "reset_work[01.0002]", "v6.6"), 1);
+        assert_eq!(of(7, "reset_work[01.0002] answers 04", "v6.6"), 2);
+        assert_eq!(of(7, "reset_work[01.0002] answers 01", "v7.3"), 1);
+        assert_eq!(of(6, "handle_pqap folio_wait_bit pinning", "v6.0"), 1);
+        assert_eq!(of(6, "handle_pqap msleep", "v6.6"), 0);
+        let splat = "matrix_dev->lock > kvm->lock > vcpu->mutex";
+        let again = format!("{splat}, kvm->lock in assign_adapter_store");
+        assert_eq!(of(2, &again, "v5.11"), of(2, splat, "v5.11") + 1);
+    }
+
+    /// Releases that were read, as the kernel's trees and the lab have them.
+    #[test]
+    fn the_releases_that_carry_a_fix_are_named() {
+        for entry in TABLE.iter().filter(|entry| {
+            ["d50346801b4f", "dd6f4ef6f8a3", "7fa61c29850d"].contains(&entry.commit.hash)
+                || entry.id == 11
+        }) {
+            for part in ["v7.3", "7.2.12", "6.1.192", "not in 6.12.107"] {
+                assert!(entry.commit.release.contains(part), "{entry:?}");
+            }
+        }
+        let groups = TABLE.iter().filter(|entry| entry.commit == GROUP_LOCK);
+        for entry in groups {
+            assert!(entry.effect.contains("6.1.176"), "{entry:?}");
+        }
     }
 
     #[test]

@@ -5,8 +5,12 @@ use std::fmt;
 
 use super::chain::Root;
 use super::finding::{Finding, Severity};
-use super::look::Look;
-use super::words::duration;
+use probe_ebpf::names::ENTRY_POINTS;
+
+use super::graph::waits::innermost;
+use super::look::{Look, Progress};
+use super::words::{count, duration, list};
+use crate::frame;
 use crate::model::query;
 
 /// What is the matter, in the words of somebody who has one line.
@@ -71,7 +75,9 @@ impl fmt::Display for Verdict {
 }
 
 /// The verdict over the findings that stand.
-pub(super) fn verdict(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
+///
+/// `others` is the number of tasks in saved stacks that wait in or behind the driver, and that no finding is about.
+pub(super) fn verdict(look: &Look<'_>, standing: &[&Finding], others: usize) -> Verdict {
     let first = |id: u8| standing.iter().find(|finding| finding.id.0 == id);
     let says = |kind, finding: &Finding| Verdict {
         kind,
@@ -91,19 +97,66 @@ pub(super) fn verdict(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
     {
         return says(Kind::Hardware, finding);
     }
-    if let Some(finding) = first(12) {
-        return of_stuck(finding, says);
+    // Of several, the worst.
+    let stuck = standing.iter().filter(|finding| finding.id.0 == 12);
+    if let Some(finding) = stuck.max_by_key(|finding| finding.seen.severity) {
+        return of_stuck(look, finding, says);
+    }
+    if let Some(finding) = first(13) {
+        return Verdict {
+            kind: Kind::Slow,
+            text: format!(
+                "{}; it ends when the device is given back ({})",
+                finding.seen.summary, finding.id
+            ),
+        };
     }
     if let Some(finding) = [9, 6, 8, 7].into_iter().find_map(first) {
         return says(Kind::Slow, finding);
     }
-    nothing(look, standing)
+    nothing(look, standing, others)
 }
 
 /// A stuck guest whose cause is no finding of its own.
-fn of_stuck(finding: &Finding, says: impl Fn(Kind, &Finding) -> Verdict) -> Verdict {
+fn of_stuck(
+    look: &Look<'_>,
+    finding: &Finding,
+    says: impl Fn(Kind, &Finding) -> Verdict,
+) -> Verdict {
     let chain = finding.seen.chain.as_ref();
-    match chain.and_then(super::chain::Chain::root).map(|r| r.1) {
+    let root = chain.and_then(super::chain::Chain::root);
+    // With the locks that keep everybody else.
+    let under = root
+        .and_then(|(at, _)| look.waits.place(at.tid))
+        .map(|place| look.kept(&look.waits.tasks[place]))
+        .filter(|held| !held.is_empty())
+        .map_or_else(String::new, |held| format!(" with {} held", list(&held)));
+    match root.map(|r| r.1) {
+        Some(Root::Sleeping {
+            in_function,
+            progress: Progress::Stands(_) | Progress::NotSeen,
+            ..
+        }) => Verdict {
+            kind: Kind::CannotTell,
+            text: if is_drivers(in_function) {
+                format!(
+                    "{}, and whether the root, which sleeps in {in_function}{under}, gets on is not seen ({})",
+                    finding.seen.summary, finding.id
+                )
+            } else {
+                format!(
+                    "{}, and the root sleeps in {in_function}{under}: what wakes it is not vfio_ap's ({})",
+                    finding.seen.summary, finding.id
+                )
+            },
+        },
+        Some(Root::Running { entry }) if look.from_stacks() => Verdict {
+            kind: Kind::CannotTell,
+            text: format!(
+                "{}, and whether the root, which runs in {entry}{under}, gets on is not in one text ({})",
+                finding.seen.summary, finding.id
+            ),
+        },
         Some(Root::PollingHardware { .. }) => says(Kind::Hardware, finding),
         Some(Root::Unknown { why }) => Verdict {
             kind: Kind::CannotTell,
@@ -132,7 +185,7 @@ fn of_stuck(finding: &Finding, says: impl Fn(Kind, &Finding) -> Verdict) -> Verd
 }
 
 /// Nothing stands that keeps anybody waiting.
-fn nothing(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
+fn nothing(look: &Look<'_>, standing: &[&Finding], others: usize) -> Verdict {
     let Some(meta) = &look.model.meta else {
         return Verdict {
             kind: Kind::CannotTell,
@@ -168,13 +221,22 @@ fn nothing(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
         .waits
         .tasks
         .iter()
-        .filter_map(|task| Some(look.ago(super::graph::waits::innermost(task)?.since_ns)))
+        .filter_map(|task| Some(look.ago(innermost(task)?.since_ns)))
         .max();
+    if let Some(verdict) = unexplained(look) {
+        return verdict;
+    }
     let elsewhere = standing.iter().find(|finding| finding.id.0 == 0);
     if look.from_stacks() && elsewhere.is_none() {
         return Verdict {
             kind: Kind::CannotTell,
-            text: "the stacks do not lead to a cause".into(),
+            text: match others {
+                0 => "the stacks do not lead to a cause".into(),
+                n => format!(
+                    "the stacks do not lead to a cause; {} in or behind the driver",
+                    count(n, "task")
+                ),
+            },
         };
     }
     if let Some(name) = look.asked.and_then(|guest| look.unknown_guest(guest)) {
@@ -218,6 +280,19 @@ fn nothing(look: &Look<'_>, standing: &[&Finding]) -> Verdict {
         }
         None => waits,
     };
+    // The driver has done what it must not, and whoever misbehaves since may do so because of it.
+    if let Some(finding) = [5, 11, 14].into_iter().find_map(|id| {
+        let mut standing = standing.iter();
+        standing.find(|finding| finding.id.0 == id)
+    }) {
+        return Verdict {
+            kind: Kind::CannotTell,
+            text: format!(
+                "{waits}, and a guest may misbehave all the same: {} ({})",
+                finding.seen.summary, finding.id
+            ),
+        };
+    }
     let others: Vec<String> = standing
         .iter()
         .filter(|finding| finding.seen.severity >= Severity::Warning)
@@ -265,6 +340,44 @@ fn of_named_locks(look: &Look<'_>) -> String {
         }
     };
     format!("no vfio_ap driver is measured here; {now}")
+}
+
+/// A function of the driver, or the timer that it polls by.
+pub(super) fn is_drivers(function: &str) -> bool {
+    let point = ENTRY_POINTS.iter().find(|point| point.name == function);
+    function == "msleep"
+        || function.starts_with("vfio_ap_")
+        || point.is_some_and(|point| point.module == "vfio_ap")
+}
+
+/// Somebody waits for long in or behind the driver, and that is no finding: nobody is exonerated.
+fn unexplained(look: &Look<'_>) -> Option<Verdict> {
+    let stuck_ns = look.nanos(look.thresholds.stuck);
+    let tasks = look.waits.tasks.iter();
+    let long = |task: &frame::TaskState| {
+        innermost(task).is_some_and(|wait| look.ago(wait.since_ns) >= stuck_ns)
+    };
+    // What is asked for each tick is cheap.
+    if look.from_stacks() || !tasks.clone().any(long) {
+        return None;
+    }
+    let places = look.concerned().into_iter();
+    let (wait, task) = places
+        .filter_map(|place| {
+            let task = &look.waits.tasks[place];
+            Some((innermost(task)?, task))
+        })
+        .min_by_key(|(wait, _)| wait.since_ns)?;
+    let for_ns = look.ago(wait.since_ns);
+    (for_ns >= stuck_ns).then(|| Verdict {
+        kind: Kind::CannotTell,
+        text: format!(
+            "{} waits for {} for {}, and no finding says why",
+            query::task_name(task),
+            look.lock_name(wait.series, wait.instance),
+            duration(for_ns)
+        ),
+    })
 }
 
 /// A lock of the driver whose owner's acquisition was not seen, and which it has held for long.

@@ -298,6 +298,20 @@ fn a_reader_waits_for_a_writer_that_queued_before_it() {
     assert!(run.found(1).is_empty());
 }
 
+/// What is said last is as of the end, and not of up to a second before.
+#[test]
+fn the_last_texts_are_made_anew() {
+    let mut run = Run::of("v5.11");
+    run.ticks(25, &crosswise());
+    let before: Vec<u64> = run.all().iter().map(|f| f.told_ns).collect();
+    run.next_is_last();
+    run.tick(&crosswise());
+    for finding in run.all() {
+        assert_eq!(finding.told_ns, at(run.next_ms() - 100), "{}", finding.id);
+        assert!(before.iter().any(|told| *told < at(2400)), "{before:?}");
+    }
+}
+
 #[test]
 fn who_joins_later_makes_no_second_finding() {
     let mut run = Run::of("v5.13");

@@ -506,7 +506,7 @@ fn guests_whose_root_is_not_known_have_a_finding_each() {
         task(21, "CPU 0/KVM")
             .inside(HANDLE_PQAP, 0)
             .waits(KVM_1, HANDLE_PQAP, 0),
-        // A write is no guest.
+        // A write is no guest, and does not go on either.
         task(31, "bash")
             .inside(ASSIGN_ADAPTER, 0)
             .waits(MATRIX, ASSIGN_ADAPTER, 0),
@@ -517,6 +517,7 @@ fn guests_whose_root_is_not_known_have_a_finding_each() {
     assert_eq!(
         summaries,
         [
+            "bash (31) is stuck: it has been in assign_adapter_store for 2.00 s",
             "guest-0 is stuck: qemu (12) has been in kvm_s390_handle_pv for 2.10 s",
             "guest-1 is stuck: CPU 0/KVM (21) has been in handle_pqap for 2.00 s",
         ]
@@ -524,6 +525,116 @@ fn guests_whose_root_is_not_known_have_a_finding_each() {
     // It comes back, and goes on: over after a second.
     run.ticks(12, &[]);
     assert!(run.found(12).is_empty());
+}
+
+/// Whoever sleeps with a lock and does not run meanwhile does not go on, and is the root of all who wait for it.
+#[test]
+fn a_root_that_sleeps_for_good_is_told_from_one_that_gets_on() {
+    let writer = |switches| {
+        task(31, "bash")
+            .inside(ASSIGN_ADAPTER, 0)
+            .holds(MDEVS, ASSIGN_ADAPTER, 1)
+            .asleep("D", "__lock_page")
+            .switches(switches)
+    };
+    let vcpu = || {
+        task(11, "CPU 0/KVM")
+            .inside(HANDLE_PQAP, 0)
+            .on_cpu()
+            .waits(MDEVS, HANDLE_PQAP, 1)
+    };
+    let mut run = Run::of("v6.6");
+    run.ticks(24, &[writer(7), vcpu()]);
+    // At once in the verdict; that it goes on was said a moment ago.
+    assert!(
+        run.verdict().starts_with("CANNOT TELL"),
+        "{}",
+        run.verdict()
+    );
+    run.ticks(10, &[writer(7), vcpu()]);
+    let finding = run.one(12);
+    assert_eq!(finding.seen.severity, Severity::Critical);
+    let said = text(&finding);
+    for part in [
+        "guest-0 is stuck: CPU 0/KVM (11) has been in handle_pqap",
+        "2 tasks in such calls",
+        "bash (31) has not run for at least ",
+        "bash (31) holds matrix_dev->mdevs_lock",
+        "1 task behind it: CPU 0/KVM (11)",
+        "look for what __lock_page waits for",
+    ] {
+        assert!(said.contains(part), "no {part}: {said}");
+    }
+    assert!(!said.contains("goes on"), "{said}");
+    let verdict = run.verdict();
+    assert!(
+        verdict.starts_with("CANNOT TELL because guest-0 is stuck")
+            && verdict.contains("sleeps in __lock_page with matrix_dev->mdevs_lock held: what wakes it is not vfio_ap's"),
+        "{verdict}"
+    );
+    // The same hold of one that runs now and then.
+    let mut run = Run::of("v6.6");
+    for tick in 0..25 {
+        run.tick(&[writer(7 + tick), vcpu()]);
+    }
+    assert_eq!(run.one(12).seen.severity, Severity::Warning);
+    assert!(run.verdict().starts_with("SLOW"), "{}", run.verdict());
+    // Nobody waits for it: it is found all the same, by its own call.
+    let mut run = Run::of("v6.6");
+    run.ticks(35, &[writer(7)]);
+    let finding = run.one(12);
+    assert_eq!(finding.seen.severity, Severity::Critical);
+    assert!(
+        finding
+            .seen
+            .summary
+            .starts_with("bash (31) is stuck: it has been in assign_adapter_store")
+    );
+}
+
+/// Every call that somebody makes of the driver is watched, and the removal only where it does not wait for a descriptor.
+#[test]
+fn administrators_and_the_bus_are_stuck_too() {
+    use probe_ebpf::names::ENTRY_POINTS;
+    for (entry, point) in (0_u8..).zip(ENTRY_POINTS) {
+        if !matches!(point.module, "vfio_ap" | "kernel")
+            // Parts of the others, and the worker of AP007.
+            || matches!(point.name, "vfio_ap_mdev_reset_queues" | "apq_reset_check" | "-")
+        {
+            continue;
+        }
+        let mut run = Run::of("v6.6");
+        run.ticks(
+            21,
+            &[task(31, "sh").inside(entry, 0).waits(MDEVS, entry, 0)],
+        );
+        let said = run.one(12).seen.summary;
+        assert!(
+            said.contains("sh (31)") && said.contains(point.name),
+            "{said}"
+        );
+        assert!(!run.verdict().starts_with("NOT"), "{}", run.verdict());
+    }
+}
+
+#[test]
+fn nobody_is_exonerated_while_a_wait_is_long() {
+    // Outside of every call that is traced.
+    let waits = task(31, "qemu").waits(KVM, NONE, 0);
+    let mut run = Run::of("v6.6");
+    run.ticks(19, std::slice::from_ref(&waits));
+    assert!(
+        run.verdict().starts_with("NOT vfio_ap"),
+        "{}",
+        run.verdict()
+    );
+    run.ticks(3, &[waits]);
+    assert!(
+        run.verdict()
+            .starts_with("CANNOT TELL because qemu (31) waits for kvm->lock[guest-0] for 2."),
+        "{}",
+        run.verdict()
+    );
 }
 
 #[test]

@@ -467,8 +467,27 @@ fn a_second_holder_of_a_flag_is_found_by_the_mark_on_its_span() {
         "qemu (12) set kvm_busy[mdev-0] in vfio_ap_mdev_group_notifier while somebody else had set it"
     );
     assert_eq!(finding.since_ns, at(40));
+    // Who had set it before, and has it still.
+    let mut named = Run::of("v5.13");
+    let first = task(11, "qemu").holds(BUSY, GROUP_NOTIFIER, 20);
+    named.frame(&[first], span(SPAN_LOCK, BUSY, HELD_SECOND_HOLDER));
+    assert!(
+        named
+            .one(14)
+            .seen
+            .summary
+            .ends_with("while qemu (11) had set it"),
+        "{}",
+        named.one(14).seen.summary
+    );
     run.ticks(40, &[]);
     run.one(14);
+    assert!(
+        run.verdict()
+            .starts_with("CANNOT TELL because no task waits"),
+        "{}",
+        run.verdict()
+    );
     for frame in [
         span(SPAN_LOCK, BUSY, 0),
         span(SPAN_LOCK, MATRIX, HELD_SECOND_HOLDER),

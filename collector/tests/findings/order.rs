@@ -1,7 +1,7 @@
 //! AP002.
 
 use apscope_collector::diagnose::Severity;
-use apscope_collector::frame::{Edge, Frame, Loss, Meta};
+use apscope_collector::frame::{Edge, Frame, Instance, Loss, Meta};
 use probe_ebpf::names::entry_id::{GROUP_NOTIFIER, OPEN};
 
 use crate::findings_run::*;
@@ -204,6 +204,25 @@ fn the_same_instances_and_only_the_classes_are_told_apart() {
     all[1].pairs = vec![KVM_1.id, VCPU.id];
     run.frame(&[], edges(all.clone()));
     assert!(text(&run.one(2)).contains("it is one of classes"));
+    // Of many pairs a few are sampled: that these do not close says nothing of the others.
+    let mut run = Run::of("v5.11");
+    all[1].pairs = [KVM_1.id, VCPU.id].repeat(8);
+    run.frame(&[], edges(all.clone()));
+    assert!(text(&run.one(2)).contains("is not known: more were taken than are sampled"));
+    // Another vCPU of the same guest.
+    let mut run = Run::of("v5.11").described(|meta| {
+        meta.instances.push(Instance {
+            id: 40,
+            name: "vcpu->mutex[guest-0/1]".into(),
+            address: 0x9000,
+            series: VCPU.series,
+            guest: 1,
+        });
+    });
+    let mut other = splat();
+    other[1].pairs = vec![KVM.id, 40];
+    run.frame(&[], edges(other));
+    assert!(text(&run.one(2)).contains("locks of one guest were taken in this order"));
     let mut run = Run::of("v5.11");
     all[1].pairs.clear();
     run.frame(&[], edges(all.clone()));

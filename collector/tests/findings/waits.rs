@@ -176,6 +176,12 @@ fn a_waiter_that_goes_back_to_sleep_again_and_again_starves() {
     run.tick(&[rounds(7).waits(MATRIX, HANDLE_PQAP, 600), setter]);
     assert_eq!(run.one(8).found_ns, finding.found_ns);
     assert!(
+        text(&run.one(8))
+            .contains("and waits for matrix_dev->lock to look at kvm_busy[mdev-0] again"),
+        "{}",
+        text(&run.one(8))
+    );
+    assert!(
         run.verdict().starts_with("SLOW, PROGRESSING"),
         "{}",
         run.verdict()
@@ -278,6 +284,17 @@ fn a_removal_waits_for_an_open_descriptor() {
     run.tick(std::slice::from_ref(&remove));
     let finding = run.one(13);
     assert!(text(&finding).contains("asleep in vfio_unregister_group_dev"));
+    assert!(text(&finding).contains("waits until its device is closed"));
+    assert!(
+        run.verdict()
+            .starts_with("SLOW, PROGRESSING: mdevctl (31) has been removing an mdev"),
+        "{}",
+        run.verdict()
+    );
+    // Where it sleeps was not read.
+    let mut elsewhere = Run::of("v6.6");
+    elsewhere.ticks(10, &[task(31, "mdevctl").inside(REMOVE, 0)]);
+    assert!(text(&elsewhere.one(13)).contains("its device may be open"));
     assert!(finding.upstream.is_empty());
     // With a lock held, or while it waits for one, it is another thing.
     for busy in [

@@ -250,6 +250,11 @@ impl Run {
         (self.number + 1) * 100
     }
 
+    /// The next tick is the last.
+    pub fn next_is_last(&mut self) {
+        self.diagnosis.next_is_last();
+    }
+
     /// One tick with these tasks.
     pub fn tick(&mut self, tasks: &[Task]) {
         self.frame(tasks, Frame::default());

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use probe_ebpf::abi::{Mode, NO_INSTANCE};
+use probe_ebpf::abi::{MAX_PAIRS, Mode, NO_INSTANCE};
 
 use super::scc;
 use crate::model::{EdgeId, Model, query};
@@ -223,6 +223,10 @@ pub enum Instances {
     Same,
     /// They do not close: the classes were, each pair seen with other instances.
     ClassOnly,
+    /// They do not close, but do so guest by guest: there is room for few pairs of an edge, and a guest has many vCPUs.
+    SameGuest,
+    /// They do not close, and there was no room for all pairs of a step.
+    NotSampled,
     /// No pairs were sampled for a step.
     Unknown,
 }
@@ -230,6 +234,7 @@ pub enum Instances {
 /// Whether the sampled instances of a cycle's steps close to a cycle of instances.
 pub fn instances(model: &Model, cycle: &Cycle) -> Instances {
     let mut per_step: Vec<Vec<(u32, u32)>> = Vec::new();
+    let mut all_sampled = true;
     for step in &cycle.steps {
         let pairs: Vec<(u32, u32)> = step
             .edges
@@ -241,16 +246,42 @@ pub fn instances(model: &Model, cycle: &Cycle) -> Instances {
         if pairs.is_empty() {
             return Instances::Unknown;
         }
+        all_sampled &= step
+            .edges
+            .iter()
+            .filter_map(|id| model.edges.get(id))
+            .all(|edge| edge.pairs.len() < 2 * MAX_PAIRS);
         per_step.push(pairs);
     }
+    if closes(&per_step, |one, other| {
+        one == other || address(model, one) == address(model, other)
+    }) {
+        return Instances::Same;
+    }
+    // The locks of a guest: another of its vCPUs is as good.
+    let guest = |id: u32| model.instances.get(&id).map_or(0, |known| known.guest);
+    if closes(&per_step, |one, other| {
+        let same = one == other || address(model, one) == address(model, other);
+        same || guest(one) != 0 && guest(one) == guest(other)
+    }) {
+        return Instances::SameGuest;
+    }
+    if all_sampled {
+        Instances::ClassOnly
+    } else {
+        Instances::NotSampled
+    }
+}
+
+/// Whether pairs of locks close to a circle, where these locks are the same.
+fn closes(per_step: &[Vec<(u32, u32)>], same: impl Fn(u32, u32) -> bool) -> bool {
     let Some(first) = per_step.first() else {
-        return Instances::Unknown;
+        return false;
     };
     let starts: BTreeSet<u32> = first.iter().map(|pair| pair.0).collect();
-    let same = |one: u32, other: u32| one == other || address(model, one) == address(model, other);
     for start in starts {
         let mut reached = BTreeSet::from([start]);
-        for pairs in &per_step {
+        for pairs in per_step {
             reached = pairs
                 .iter()
                 .filter(|(held, _)| reached.iter().any(|at| same(*at, *held)))
@@ -258,10 +289,10 @@ pub fn instances(model: &Model, cycle: &Cycle) -> Instances {
                 .collect();
         }
         if reached.iter().any(|end| same(*end, start)) {
-            return Instances::Same;
+            return true;
         }
     }
-    Instances::ClassOnly
+    false
 }
 
 /// Both modes of one rwsem have one address; an instance that is not known has none like another's.

@@ -1,6 +1,6 @@
 //! AP000: the stuck guest is not stuck here.
 
-use super::ap012::CALLS;
+use super::ap012::is_watched;
 use super::{Doc, Rule};
 use crate::diagnose::finding::{Id, Severity, Sighting};
 use crate::diagnose::look::Look;
@@ -15,8 +15,9 @@ const DOC: Doc = Doc {
 No task that was asked about is in vfio_ap, waits for one of its locks, or waits for somebody who does. The driver is
 exonerated as carefully as the other findings accuse it: the tasks are named, with what they do instead.
 
-**How it is known.** From stacks: a text with stacks of blocked tasks was read, and none of them has a function of the
-driver, of the AP bus or of KVM's PQAP handling in it, or waits in a lock function below one. Live: `--guest` names a
+**How it is known.** From stacks: a text with stacks of blocked tasks was read, none of them has a function of the
+driver, of the AP bus or of KVM's PQAP handling in it, none holds or waits for another lock than `vcpu->mutex` and
+`kvm->lock`, and who waits for one of these waits for a task of the text. Live: `--guest` names a
 guest that is measured, and none of its tasks is in or behind the driver for longer than half of the threshold.
 
 **What can help.** Look where the tasks are: the function above the scheduler's in each stack says for what they wait
@@ -45,10 +46,7 @@ impl Rule for NotHere {
 }
 
 fn from_stacks(look: &Look<'_>) -> Option<Sighting> {
-    let involved = |task: &frame::TaskState| {
-        !task.holds.is_empty() || !task.waits.is_empty() || !task.inside.is_empty()
-    };
-    if look.model.stacks.is_empty() || look.waits.tasks.iter().any(involved) {
+    if look.model.stacks.is_empty() || !look.concerned().is_empty() {
         return None;
     }
     let tasks = look.model.stacks.len();
@@ -118,7 +116,7 @@ fn of_guest(look: &Look<'_>, guest: u32) -> Option<Sighting> {
         .iter()
         .filter(|task| look.guest(task).is_none_or(|of| of == guest))
         .any(|task| {
-            let calls = |inside: &&frame::Inside| CALLS.contains(&(inside.entry as u8));
+            let calls = |inside: &&frame::Inside| is_watched(inside.entry as u8);
             task.waits.iter().any(|wait| long(wait.since_ns))
                 || task
                     .inside

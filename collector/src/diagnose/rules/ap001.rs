@@ -107,7 +107,7 @@ impl Deadlock {
         let known = &mut self.known[number];
         let behind = look.waits.behind(&knot.members);
         let told = (members.len(), behind.len());
-        if known.told == told && look.ago(known.told_ns) < REFRESH_NS {
+        if known.told == told && !look.last && look.ago(known.told_ns) < REFRESH_NS {
             return Some(Sighting::still(known.key.clone()));
         }
         (known.told, known.told_ns) = (told, look.now());
@@ -243,8 +243,18 @@ fn sighting(
     }
     let assumed = waits
         .iter()
-        .filter(|wait| wait.evidence.contains("assumed"))
+        .filter(|wait| wait.evidence.contains("assumed"));
+    let twice = assumed
+        .clone()
+        .filter(|wait| wait.evidence.contains("the same in two saves"))
         .count();
+    let assumed = assumed.count() - twice;
+    if twice > 0 {
+        sighting.details.push(format!(
+            "{} of the circle: the stack allows another lock too, this one fits the others, and a second save of the stacks is the same: nobody has moved",
+            count(twice, "assumed wait")
+        ));
+    }
     sighting.locks = locks;
     sighting.meaning = meaning(look, knot, behind);
     sighting.help = help(look, cycle);

@@ -61,11 +61,12 @@ impl Rule for PossibleDeadlock {
             }
         }
         let new_leak = self.leaks.len() > before;
-        if look.frame.edges.is_empty() && !new_leak {
+        let retell = look.last && self.edges > 0;
+        if look.frame.edges.is_empty() && !new_leak && !retell {
             return;
         }
         let new_edges = look.model.edges.len() != self.edges;
-        let refresh = look.ago(self.told_ns) >= REFRESH_NS;
+        let refresh = retell || look.ago(self.told_ns) >= REFRESH_NS;
         if !new_edges && !new_leak && (self.edges == 0 || !refresh) {
             return;
         }
@@ -108,6 +109,14 @@ fn sighting(model: &Model, cycle: &Cycle, guard: Option<u8>) -> Sighting {
     let first = names.first().copied().unwrap_or("?");
     let key = names.join(" > ");
     let round = format!("{} -> {first}", names.join(" -> "));
+    let functions: BTreeSet<&str> = cycle
+        .steps
+        .iter()
+        .flat_map(|step| step.edges.iter().take(4))
+        .map(|edge| query::entry_name(edge.acquired_in))
+        .collect();
+    let functions: Vec<String> = functions.iter().map(|name| format!("in {name}")).collect();
+    let symptom = format!("{key}, {}", functions.join(", "));
     let severity = if guard.is_some() {
         Severity::Info
     } else {
@@ -118,6 +127,7 @@ fn sighting(model: &Model, cycle: &Cycle, guard: Option<u8>) -> Sighting {
         severity,
         format!("locks are taken in a circle: {round}"),
     );
+    sighting.symptom = symptom;
     sighting.lasting = true;
     for step in &cycle.steps {
         sighting.details.push(format!(
@@ -141,6 +151,12 @@ fn sighting(model: &Model, cycle: &Cycle, guard: Option<u8>) -> Sighting {
     sighting.details.push(
         match order::instances(model, cycle) {
             Instances::Same => "the very same locks were taken in this order",
+            Instances::SameGuest => {
+                "locks of one guest were taken in this order; the very same ones are not among the sampled pairs"
+            }
+            Instances::NotSampled => {
+                "whether the very same locks were is not known: more were taken than are sampled"
+            }
             Instances::ClassOnly => "no sampled locks close the circle: it is one of classes",
             Instances::Unknown => "which locks of each class is not known for every step",
         }

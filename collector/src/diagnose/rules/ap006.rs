@@ -21,7 +21,7 @@ Locks were held for long, and for most of that time their holder slept: in mslee
 flush_work until a worker had polled it, or while pages were pinned. Everybody else waited for a clock.
 
 **How it is known.** Each reading says for every hold above the threshold whether its holder ran, waited for another
-traced lock, or slept. A hold counts when it is over, so that one that never ends is not found here. The share is that of
+traced lock, or slept. A hold counts when it is over: whoever is in a call with one that never ends is AP012. The share is that of
 readings, not of time. A lock that is not the driver's own (`kvm->lock`, the AP bus's mutex) counts only in readings in which
 its holder was in a function of the driver: what KVM sleeps for by itself is not the driver's. Holds of `vcpu->mutex`, of
 VFIO's own locks around a whole open or close, which are long by design, and of work items are left out.
@@ -299,6 +299,10 @@ fn sighting(look: &Look<'_>, place: &Place, of: &VecDeque<Over>) -> Option<Sight
     }
     sighting.details.push(format!("of {}", list(&named)));
     sighting.tasks = vec![longest.longest.clone()];
+    sighting.symptom = match place.2.as_str() {
+        "msleep" | "flush_work" => sighting.key.clone(),
+        _ => format!("{} pinning", sighting.key),
+    };
     sighting.locks = locks;
     sighting.meaning = "everybody who wants these locks waits for a timer".into();
     sighting.help = vec!["it goes on by itself; resets of fewer queues at once are shorter".into()];

@@ -244,6 +244,9 @@ fn sighting(
     // One of an earlier reset says nothing of this one.
     let answer =
         answer.filter(|answer| look.from_stacks() || work.adopted || answer.at_ns >= work.since_ns);
+    if let Some(answer) = answer {
+        sighting.symptom = format!("{name} answers {:02x}", answer.response);
+    }
     sighting.details.push(match answer {
         Some(answer) if look.from_stacks() => words_of(answer),
         Some(answer) => format!(

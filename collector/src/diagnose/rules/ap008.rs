@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::{Doc, Rule};
 use crate::diagnose::chain::Chain;
 use crate::diagnose::finding::{Id, Severity, Sighting};
+use crate::diagnose::graph::waits::innermost;
 use crate::diagnose::look::Look;
 use crate::diagnose::words::lasting;
 use crate::frame;
@@ -67,10 +68,17 @@ fn sighting(look: &Look<'_>, name: String, places: &[usize]) -> Option<Sighting>
         name.clone(),
         Severity::Warning,
         format!(
-            "{} was woken {} times{} and still waits for {name}",
+            "{} was woken {} times{} and {}",
             query::task_name(task),
             wait.rounds,
-            lasting(" in ", look.ago(wait.since_ns))
+            lasting(" in ", look.ago(wait.since_ns)),
+            match innermost(task) {
+                Some(guard) if guard.serial != wait.serial => format!(
+                    "waits for {} to look at {name} again",
+                    look.lock_name(guard.series, guard.instance)
+                ),
+                _ => format!("still waits for {name}"),
+            }
         ),
     );
     sighting.since_ns = wait.since_ns;

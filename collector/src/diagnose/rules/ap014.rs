@@ -1,10 +1,11 @@
 //! AP014: an open-coded lock with two holders.
 
-use probe_ebpf::abi::{HELD_SECOND_HOLDER, NO_INSTANCE, SPAN_LOCK};
+use probe_ebpf::abi::{HELD_SECOND_HOLDER, NO_INSTANCE, SPAN_LOCK, Span};
 
 use super::{Doc, Rule};
 use crate::diagnose::finding::{Id, Severity, Sighting, TaskRef};
 use crate::diagnose::look::Look;
+use crate::frame::{self, Spans};
 use crate::model::query;
 
 const DOC: Doc = Doc {
@@ -61,12 +62,17 @@ impl Rule for FlagNotExclusive {
                 .cloned()
                 .unwrap_or_default();
             let entry = query::entry_name(span.inside);
+            let first = first_holder(look, spans, &span);
             let mut sighting = Sighting::new(
                 name.clone(),
                 Severity::Warning,
                 format!(
-                    "{comm} ({}) set {name} in {entry} while somebody else had set it",
-                    span.tid
+                    "{comm} ({}) set {name} in {entry} while {} had set it",
+                    span.tid,
+                    first.as_ref().map_or_else(
+                        || "somebody else".to_owned(),
+                        |(tid, comm)| format!("{comm} ({tid})")
+                    )
                 ),
             );
             sighting.lasting = true;
@@ -76,12 +82,43 @@ impl Rule for FlagNotExclusive {
                 comm,
                 role: String::new(),
             }];
+            sighting.tasks.extend(first.map(|(tid, comm)| TaskRef {
+                tid,
+                comm,
+                role: String::new(),
+            }));
             sighting.locks = vec![name];
             sighting.meaning = MEANING.into();
             sighting.help = vec![HELP.into()];
             seen.push(sighting);
         }
     }
+}
+
+/// Who had set the flag when another task set it too: of the records of the same moment, or holds it still. `None` if its
+/// record came earlier.
+fn first_holder(look: &Look<'_>, spans: &Spans, second: &Span) -> Option<(u32, String)> {
+    let held = spans.decode(look.frame.at_ns).into_iter().find(|span| {
+        span.kind == SPAN_LOCK
+            && (span.what, span.instance) == (second.what, second.instance)
+            && span.tid != second.tid
+            && span.start_ns <= second.start_ns
+            && span.start_ns.saturating_add(span.duration_ns) >= second.start_ns
+    });
+    if let Some(span) = held {
+        let place = spans.tids.iter().position(|tid| *tid == span.tid)?;
+        return Some((span.tid, spans.comms.get(place)?.clone()));
+    }
+    let of = |task: &&frame::TaskState| {
+        task.tid != second.tid
+            && task.holds.iter().any(|hold| {
+                hold.series == u32::from(second.what)
+                    && hold.instance == second.instance
+                    && hold.since_ns <= second.start_ns
+            })
+    };
+    let task = look.waits.tasks.iter().find(of)?;
+    Some((task.tid, task.comm.clone()))
 }
 
 /// Flags that two tasks hold at this moment: spans of what they did may be lost, this is not.

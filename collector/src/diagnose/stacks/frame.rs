@@ -14,9 +14,9 @@ use probe_ebpf::abi::{NO_INSTANCE, series};
 use probe_ebpf::names::class_id::VCPU_MUTEX;
 use probe_ebpf::names::entry_id::{KVM_VCPU_IOCTL, NONE};
 
-use super::generation;
+use super::generation::{self, NOT_USED, RELEASED};
 use super::table::{Activity, imply};
-use super::text::{MAX_TASKS, Parsed, Task};
+use super::text::{MAX_TASKS, Parsed, Saved, Task};
 use crate::attach::generation::Generation;
 use crate::frame;
 use instances::{Group, Instances};
@@ -44,6 +44,15 @@ pub fn frame(parsed: &Parsed, generation: Option<&str>) -> (frame::Frame, Vec<St
         found
     });
     let candidates = generation::candidates(parsed, given);
+    notes.extend(
+        candidates
+            .evidence
+            .iter()
+            .filter(|line| line.ends_with(NOT_USED) && !line.starts_with(RELEASED))
+            .map(|line| {
+                format!("{line}; if the text is of two kernels, their tasks are not each other's: give each a file of its own")
+            }),
+    );
     let actors: Vec<Actor<'_>> = parsed
         .tasks
         .iter()
@@ -197,10 +206,11 @@ fn state(actor: &Actor<'_>, instances: &mut Instances) -> frame::TaskState {
     };
     let holds = actor.holds.iter().zip(1..);
     let holds: Vec<frame::Holding> = holds
-        .map(|(fact, serial)| holding(fact, serial, since_ns, entry(fact), instances))
+        .map(|(fact, serial)| holding(fact, serial, since_ns, entry(fact), instances, actor.group))
         .collect();
+    let group = actor.group;
     let waits = actor.wait.iter().map(|fact| {
-        let (instance, lock) = instances.get(fact.key, fact.mode);
+        let (instance, lock) = instances.get(fact.key, fact.mode, group);
         frame::Waiting {
             series: u32::from(series(fact.key.class(), fact.mode)),
             instance,
@@ -210,6 +220,9 @@ fn state(actor: &Actor<'_>, instances: &mut Instances) -> frame::TaskState {
             entry: u32::from(innermost),
             rounds: 0,
             evidence: match actor.or.as_slice() {
+                [] if fact.evidence.contains("assumed") && task.saved == Saved::Same => {
+                    format!("{}, the same in two saves", fact.evidence)
+                }
                 [] => fact.evidence.into(),
                 or => {
                     let evidence = fact.evidence.trim_end_matches(", assumed");
@@ -234,6 +247,11 @@ fn state(actor: &Actor<'_>, instances: &mut Instances) -> frame::TaskState {
             })
             .collect(),
         state: task.state.map(String::from).unwrap_or_default(),
+        asleep_in: match &actor.implied.activity {
+            Activity::SleepingIn(function) => function.clone(),
+            Activity::PollingHardware => "msleep".into(),
+            Activity::Waiting | Activity::Running | Activity::Elsewhere => String::new(),
+        },
         ..frame::TaskState::default()
     }
 }
@@ -244,8 +262,9 @@ fn holding(
     since_ns: u64,
     entry: u32,
     instances: &mut Instances,
+    group: Group,
 ) -> frame::Holding {
-    let (instance, lock) = instances.get(fact.key, fact.mode);
+    let (instance, lock) = instances.get(fact.key, fact.mode, group);
     frame::Holding {
         series: u32::from(series(fact.key.class(), fact.mode)),
         instance,
@@ -266,7 +285,10 @@ fn absent_state(tid: u32, owner: &Absent<'_>, instances: &mut Instances) -> fram
         tid,
         comm: owner.comm.into(),
         holds: holds
-            .map(|(fact, serial)| holding(fact, serial, AT_NS, u32::from(NONE), instances))
+            .map(|(fact, serial)| {
+                let entry = u32::from(NONE);
+                holding(fact, serial, AT_NS, entry, instances, Group::Unknown)
+            })
             .collect(),
         ..frame::TaskState::default()
     }

@@ -18,6 +18,11 @@ pub struct Candidates {
     pub evidence: Vec<String>,
 }
 
+/// The end of what is said of a fact that contradicts those before it.
+pub(super) const NOT_USED: &str = ", which does not go with the rest: not used";
+/// What is taken for granted of every text.
+pub(super) const RELEASED: &str = "it is a released kernel";
+
 /// Drafts, and a state between two commits: no released kernel has them.
 const UNRELEASED: Generations = Generations::of(&[V5_15Rc, Rfc2021_06, Rfc2021_07]);
 
@@ -102,13 +107,7 @@ pub fn candidates(parsed: &Parsed, given: Option<Generation>) -> Candidates {
         Generations::of(&[V6_6, V7_3]),
         "the driver says for how long it has polled a reset",
     );
-    apply(
-        &mut left,
-        &mut evidence,
-        true,
-        UNRELEASED.not(),
-        "it is a released kernel",
-    );
+    apply(&mut left, &mut evidence, true, UNRELEASED.not(), RELEASED);
     if let Some(release) = &parsed.kernel_release {
         let of = of_release(release);
         apply(
@@ -196,7 +195,7 @@ fn apply(
         *left = left.and(of);
         evidence.push(format!("{fact}: {left}"));
     } else {
-        evidence.push(format!("{fact}, which does not go with the rest: not used"));
+        evidence.push(format!("{fact}{NOT_USED}"));
     }
 }
 

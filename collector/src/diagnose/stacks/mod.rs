@@ -10,4 +10,6 @@ pub mod frame;
 pub mod fuzzing;
 pub mod generation;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod text;

@@ -235,7 +235,7 @@ fn imply_one(reading: &Reading<'_>, generation: Generation) -> Implied {
     }
     implied.activity = match reading.mechanism {
         Mechanism::Running => Activity::Running,
-        _ => Activity::SleepingIn(reading.innermost().to_owned()),
+        _ => Activity::SleepingIn(reading.asleep_in()),
     };
     if let Some((rule, polls, held)) = stays.pop() {
         implied.rule = rule.rule;
@@ -249,6 +249,13 @@ fn imply_one(reading: &Reading<'_>, generation: Generation) -> Implied {
             for step in rule.steps {
                 let Act::Held(lock) = step.act else { break };
                 context.hold(lock);
+            }
+            // It may be behind any of the driver's steps.
+            let of_driver = rule.owner == Owner::Driver && reading.mechanism != Mechanism::Running;
+            for step in rule.steps.iter().filter(|_| of_driver) {
+                if let Act::Lock(lock) | Act::LockIf(lock) | Act::HeldIf(lock) = step.act {
+                    context.may_hold(lock);
+                }
             }
         }
         implied.certain = false;

@@ -57,6 +57,20 @@ pub struct Task {
     pub frames: Vec<Frame>,
     /// What the kernel says it is blocked on.
     pub blocker: Option<Blocker>,
+    /// Whether its stack was saved several times.
+    pub saved: Saved,
+}
+
+/// How the stacks of one task, saved one after the other, compare.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Saved {
+    /// There is one, or they were saved in ways that cannot be compared.
+    #[default]
+    Once,
+    /// All are the same.
+    Same,
+    /// They are not: it has run in between.
+    Moved,
 }
 
 /// A frame of a stack.

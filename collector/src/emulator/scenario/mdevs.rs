@@ -47,11 +47,11 @@ pub fn remove_in_use(machine: &'static Machine) -> Vec<ActorSpec> {
 }
 
 /// User space of a guest: starts it, gives the driver the eventfd on which it can be asked for the device, and stops it
-/// when it is asked, or after 150 to 600 ms.
+/// when it is asked, or after 1.3 to 1.9 s: a removal without the request waits for longer than it may.
 fn use_until_asked(actor: &mut Actor, machine: &'static Machine, guest: &'static Guest) {
     while !actor.is_stopping() {
         let release_first = actor.rng.percent(50);
-        let looks = actor.rng.between(30, 120);
+        let looks = actor.rng.between(260, 380);
         actor.note(|| format!("stop release_first={release_first} after {looks} looks"));
         actor.begin("guest start");
         {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use probe_ebpf::abi::{LockKind, Mode, NO_INSTANCE, series};
 use probe_ebpf::names::CLASSES;
 use probe_ebpf::names::class_id::{
-    AP_ATTR_MUTEX, AP_PERMS_MUTEX, GUESTS_LOCK, MATRIX_DEV_LOCK, MDEVS_LOCK,
+    AP_ATTR_MUTEX, AP_PERMS_MUTEX, GUESTS_LOCK, KVM_LOCK, MATRIX_DEV_LOCK, MDEVS_LOCK, VCPU_MUTEX,
 };
 
 use crate::frame;
@@ -77,12 +77,14 @@ const FIRST_ADDRESS: u64 = 0x7fff_a900_0000_0000;
 
 impl Instances {
     /// The instance of a key and mode ([`NO_INSTANCE`] beyond what a model takes), and its address.
-    pub fn get(&mut self, key: Key, mode: Mode) -> (u32, u64) {
+    ///
+    /// `group` is that of the task: what is its own, such as its vcpu->mutex, is its guest's.
+    pub fn get(&mut self, key: Key, mode: Mode, group: Group) -> (u32, u64) {
         let class = key.class();
         let kind = CLASSES.get(usize::from(class)).map(|class| class.kind);
         let rwsem = kind == Some(LockKind::Rwsem);
         let number = self.ids.get(&key).map(|(number, first)| (*number, *first));
-        let (number, first) = number.unwrap_or_else(|| self.add(key, rwsem));
+        let (number, first) = number.unwrap_or_else(|| self.add(key, rwsem, group));
         let read = u32::from(rwsem && mode == Mode::Read);
         (
             first.map_or(NO_INSTANCE, |first| first + read),
@@ -90,17 +92,22 @@ impl Instances {
         )
     }
 
-    fn add(&mut self, key: Key, rwsem: bool) -> (u32, Option<u32>) {
+    fn add(&mut self, key: Key, rwsem: bool, group: Group) -> (u32, Option<u32>) {
+        // A guest's kvm->lock, which names it, comes first.
+        let guest = match key {
+            Key::Guest(_, group) => self.guest(group),
+            Key::Task(VCPU_MUTEX, _) => self.guest(group),
+            _ => 0,
+        };
+        if let Some(known) = self.ids.get(&key) {
+            return *known;
+        }
         let number = u32::try_from(self.ids.len()).unwrap_or(u32::MAX);
         if self.all.len() + 2 > MAX_INSTANCES {
             self.ids.insert(key, (number, None));
             return (number, None);
         }
         let first = u32::try_from(self.all.len()).unwrap_or(NO_INSTANCE);
-        let guest = match key {
-            Key::Guest(_, group) => self.guest(group),
-            _ => 0,
-        };
         let modes: &[Mode] = if rwsem {
             &[Mode::Write, Mode::Read]
         } else {
@@ -123,7 +130,9 @@ impl Instances {
         let at = self.groups.iter().position(|known| *known == group);
         let at = at.unwrap_or_else(|| {
             self.groups.push(group);
-            self.groups.len() - 1
+            let at = self.groups.len() - 1;
+            self.get(Key::Guest(KVM_LOCK, group), Mode::Exclusive, group);
+            at
         });
         u32::try_from(at + 1).unwrap_or(0)
     }

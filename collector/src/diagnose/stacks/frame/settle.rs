@@ -77,7 +77,10 @@ impl<'a> Actor<'a> {
     }
 
     fn who(&self) -> String {
-        format!("{} ({})", self.task.comm, self.task.tid)
+        match self.task.comm.as_str() {
+            "" => format!("task {}", self.task.tid),
+            comm => format!("{comm} ({})", self.task.tid),
+        }
     }
 
     /// Its possible holdings, if all is settled: unsettled ones may be anything.
@@ -354,18 +357,26 @@ impl<'a> Settling<'a> {
                     names.push(name);
                 }
             }
-            let note = format!(
-                "{}: which of {} it waits for cannot be told; the first is followed",
-                actor.who(),
-                names.join(", ")
-            );
-            self.notes.push(note);
+            // One class in several places: what else is held is not known, what is waited for is.
+            if names.len() > 1 {
+                let note = format!(
+                    "{}: which of {} it waits for cannot be told; the first is followed",
+                    actor.who(),
+                    names.join(", ")
+                );
+                self.notes.push(note);
+            }
+            let evidence = if names.len() > 1 {
+                "stack, assumed"
+            } else {
+                "stack"
+            };
             let key = self.awaited_key(at, class);
             self.actors[at].or = names.split_off(1);
             self.actors[at].wait = Some(Fact {
                 key,
                 mode,
-                evidence: "stack, assumed",
+                evidence,
             });
         }
     }

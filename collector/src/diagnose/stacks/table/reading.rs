@@ -58,6 +58,18 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// What it sleeps in: the innermost frame that is no primitive, and how it asks for a lock there that is not of the
+    /// table.
+    pub(super) fn asleep_in(&self) -> String {
+        let at = self.innermost();
+        match self.mechanism {
+            Mechanism::Mutex => format!("a mutex_lock of {at}"),
+            Mechanism::RwsemRead => format!("a down_read of {at}"),
+            Mechanism::RwsemWrite => format!("a down_write of {at}"),
+            _ => at.to_owned(),
+        }
+    }
+
     /// The innermost frame that is no primitive.
     pub(super) fn innermost(&self) -> &str {
         self.frames.first().map_or("", |frame| frame.name)

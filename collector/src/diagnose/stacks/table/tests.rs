@@ -119,7 +119,7 @@ fn a_vcpu_in_the_handler() {
         format!("{MUTEX} vfio_iommu_type1_pin_pages:vfio_iommu_type1 vfio_pin_pages:vfio {VCPU}");
     assert_eq!(
         says(&pin, V5_10),
-        "vcpu->mutex, matrix_dev->lock SleepingIn(\"vfio_iommu_type1_pin_pages\")"
+        "vcpu->mutex, matrix_dev->lock SleepingIn(\"a mutex_lock of vfio_iommu_type1_pin_pages\")"
     );
 }
 
@@ -295,11 +295,14 @@ fn those_who_do_not_wait_for_a_lock() {
     let implied = imply(&spins, Generations::of(&[V6_0]));
     assert_eq!(said(&implied), " Running");
     assert!(!implied.certain);
-    // In a function that the table does not know: before, under or after the lock.
+    // In a function that the table does not know: before, under or after any of the locks.
     let other =
         task("schedule synchronize_rcu vfio_unregister_iommu:vfio vfio_ap_mdev_release:vfio_ap");
     let implied = imply(&other, Generations::of(&[V5_10]));
-    assert_eq!(said(&implied), " SleepingIn(\"synchronize_rcu\")");
+    assert_eq!(
+        said(&implied),
+        " [matrix_dev->lock, kvm->lock, group notifier rwsem W] SleepingIn(\"synchronize_rcu\")"
+    );
     assert!(!implied.certain);
     assert_eq!(
         says("msleep vfio_ap_mdev_release:vfio_ap", V5_10),

@@ -2,6 +2,8 @@
 //!
 //! Takes a line, gives its parts, borrowed. Knows nothing of the lines around it.
 
+use std::borrow::Cow;
+
 /// A frame as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RawFrame<'a> {
@@ -20,11 +22,26 @@ const MONTHS: [&str; 12] = [
 ];
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
-/// What is left of a line without the prefixes of mails (`> `), syslog (`Nov 25 17:16:32 host kernel: `), log levels
+/// A line as it was before it became a part of an HTML page or mail.
+pub(super) fn unescaped(line: &str) -> Cow<'_, str> {
+    if !line.contains('&') {
+        return Cow::Borrowed(line);
+    }
+    let plain = line
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&nbsp;", " ")
+        .replace("&quot;", "\"")
+        .replace("&amp;", "&");
+    Cow::Owned(plain)
+}
+
+/// What is left of a line without the prefixes of mails (`> `, `| `, `AB> `), syslog (`Nov 25 17:16:32 host kernel: `), log levels
 /// (`<3>`), time stamps (`[   12.345678]`, and what `dmesg -T` makes of them) and callers (`[T123]`, printk's
 /// `PRINTK_CALLER`).
 pub(crate) fn content(line: &str) -> &str {
-    let mut rest = line.trim();
+    // What quoted-printable makes of a blank at the end.
+    let mut rest = line.trim_end().trim_end_matches("=20").trim();
     // Each round takes something off, so it ends with the line.
     loop {
         let before = rest.len();
@@ -39,7 +56,15 @@ pub(crate) fn content(line: &str) -> &str {
 }
 
 fn strip_quote(text: &str) -> &str {
-    text.strip_prefix('>').map_or(text, str::trim_start)
+    if let Some(rest) = text.strip_prefix(['>', '|']) {
+        return rest.trim_start();
+    }
+    // Some mail programs quote with initials.
+    let initials = text.bytes().take_while(u8::is_ascii_uppercase).count();
+    match text.get(initials..).and_then(|rest| rest.strip_prefix('>')) {
+        Some(rest) if (1..=3).contains(&initials) => rest.trim_start(),
+        _ => text,
+    }
 }
 
 fn strip_level(text: &str) -> &str {
@@ -220,12 +245,22 @@ mod tests {
             "Nov 25 17:16:32 lnx1 kernel: [ 1234.5] task:x",
             "2026-11-25T17:16:32+0100 lnx1 kernel: task:x",
             "> > [ 12.3] task:x",
+            "| [ 12.3] task:x",
+            "AB> > [ 12.3] task:x",
+            "task:x=20",
             "kernel: task:x",
         ] {
             assert_eq!(content(line), "task:x", "{line}");
         }
         assert_eq!(content("[<0>] f+0x1/0x2"), "[<0>] f+0x1/0x2");
         assert_eq!(content("[kvm] x"), "[kvm] x");
+    }
+
+    #[test]
+    fn pages_are_read_as_text() {
+        let line = unescaped("&gt; [&lt;0&gt;] f+0x1/0x2 a&amp;lt;b");
+        assert_eq!(line, "> [<0>] f+0x1/0x2 a&lt;b");
+        assert_eq!(unescaped("R&D"), "R&D");
     }
 
     #[test]

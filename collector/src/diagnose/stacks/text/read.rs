@@ -1,13 +1,13 @@
 //! The reader: from lines to tasks.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::diagnose::messages;
 
-use super::line::{self, content, field, name_and_id};
+use super::line::{self, content, field, name_and_id, unescaped};
 use super::{
     Blocker, BlockerKind, Frame, MAX_FRAMES, MAX_LINE, MAX_MESSAGES, MAX_NAME, MAX_NOTES,
-    MAX_TASKS, MAX_TEXT, Parsed, Task,
+    MAX_TASKS, MAX_TEXT, Parsed, Saved, Task,
 };
 
 /// Reads a text. Any text: what is not understood is passed over.
@@ -18,10 +18,97 @@ pub fn parse(text: &str) -> Parsed {
     if read.len() < text.len() {
         reader.note(format!("only the first {MAX_TEXT} bytes were read"));
     }
+    let (read, others) = last_kernel(read);
+    if let Some(note) = others {
+        reader.note(note);
+    }
     for line in read.lines() {
-        reader.line(content(clipped(line, MAX_LINE)));
+        reader.line(content(&unescaped(clipped(line, MAX_LINE))));
     }
     reader.finish()
+}
+
+/// The part of a text that is of the last kernel in it, and what to say of those before it: their tasks are not these.
+fn last_kernel(text: &str) -> (&str, Option<String>) {
+    let mut kernels: Vec<String> = Vec::new();
+    let mut start = 0;
+    let mut report = None;
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        let clipped = unescaped(clipped(line, MAX_LINE));
+        let content = content(&clipped);
+        // A report begins before the line that has the release.
+        if content.starts_with("INFO: task ") {
+            report = report.or(Some(at));
+        } else if line::frame(content).is_some() || content.starts_with("task:") {
+            report = None;
+        }
+        if let Some(release) = release_in(content)
+            && kernels.last().is_none_or(|last| last != release)
+        {
+            if !kernels.is_empty() {
+                start = report.unwrap_or(at);
+            }
+            if kernels.len() < MAX_KERNELS {
+                kernels.push(release.to_owned());
+            } else if let Some(last) = kernels.last_mut() {
+                release.clone_into(last);
+            }
+        }
+        at += line.len();
+    }
+    let (Some(last), others) = (kernels.pop(), kernels) else {
+        return (text, None);
+    };
+    if others.is_empty() {
+        return (text, None);
+    }
+    let note = format!(
+        "the text is of several kernels: only what is of the last, {last}, is read; save what is of {} in a file of its own",
+        others.join(", ")
+    );
+    (text.get(start..).unwrap_or(text), Some(note))
+}
+
+/// The kernel's release before its build number: `Tainted: G  O   5.10.223 #1`, `Linux version 6.12.1 (builder@`, and
+/// what crash says.
+fn release_in(text: &str) -> Option<&str> {
+    let release = if let Some(rest) = text.strip_prefix("Linux version ") {
+        rest.split_whitespace().next()?
+    } else if let Some(rest) = text.strip_prefix("RELEASE: ") {
+        rest.trim()
+    } else if text.contains("ainted") && text.contains(" #") {
+        let mut words = text.split_whitespace().peekable();
+        loop {
+            let word = words.next()?;
+            if words.peek().is_some_and(|next| next.starts_with('#')) {
+                break word;
+            }
+        }
+    } else {
+        return None;
+    };
+    let numbered = release.starts_with(|c: char| c.is_ascii_digit()) && release.contains('.');
+    numbered.then(|| clipped(release, MAX_NAME))
+}
+
+/// Whether two stacks of a task, in the order they were saved, are the same; `None` if one of them was saved in a way that
+/// leaves out the scheduler's frames, or the lock's, and they differ in more than that.
+fn is_same(before: &[Frame], after: &[Frame]) -> Option<bool> {
+    let place = |frame: &Frame| (frame.symbol.clone(), frame.offset);
+    let (one, other): (Vec<_>, Vec<_>) = (
+        before.iter().rev().map(place).collect(),
+        after.iter().rev().map(place).collect(),
+    );
+    let common = one.len().min(other.len());
+    if common > 0 && one[..common] == other[..common] {
+        return Some(true);
+    }
+    let whole = |frames: &[Frame]| {
+        let mut innermost = frames.iter().take(2);
+        innermost.any(|frame| frame.symbol == "__schedule" || frame.symbol == "schedule")
+    };
+    (whole(before) == whole(after)).then_some(false)
 }
 
 fn clipped(text: &str, limit: usize) -> &str {
@@ -35,6 +122,9 @@ fn clipped(text: &str, limit: usize) -> &str {
 fn name(text: &str) -> String {
     clipped(text.trim(), MAX_NAME).to_owned()
 }
+
+/// Kernels of one text that are named.
+const MAX_KERNELS: usize = 8;
 
 /// What begins something that is no task's stack but has frames.
 const OTHER: [&str; 9] = [
@@ -70,6 +160,8 @@ struct Reader {
     current: Current,
     /// The header of /proc that the current frames came with, to know it when each line repeats it (`grep`).
     path: Option<u32>,
+    /// By task: its stack in the report before, and how it compares.
+    before: Vec<(Vec<Frame>, Saved)>,
     release: Option<String>,
     notes: Vec<String>,
     messages: VecDeque<String>,
@@ -141,6 +233,7 @@ impl Reader {
             ..Task::default()
         });
         self.reports.push(0);
+        self.before.push((Vec::new(), Saved::Once));
         self.stale.push(false);
         self.by_tid.insert(tid, self.tasks.len() - 1);
         Some(self.tasks.len() - 1)
@@ -166,13 +259,28 @@ impl Reader {
             return;
         };
         if std::mem::take(&mut self.stale[at]) {
-            self.tasks[at].frames.clear();
+            self.compare(at);
+            self.before[at].0 = std::mem::take(&mut self.tasks[at].frames);
         }
         if self.tasks[at].frames.len() < MAX_FRAMES {
             self.tasks[at].frames.push(frame.clone());
         } else {
             self.lost_frames += 1;
         }
+    }
+
+    /// Compares a task's stack with that of the report before, if there was one.
+    fn compare(&mut self, at: usize) {
+        let (before, saved) = &mut self.before[at];
+        if before.is_empty() || self.tasks[at].frames.is_empty() {
+            return;
+        }
+        match is_same(before, &self.tasks[at].frames) {
+            Some(true) if *saved == Saved::Once => *saved = Saved::Same,
+            Some(false) => *saved = Saved::Moved,
+            _ => {}
+        }
+        before.clear();
     }
 
     /// `==> /proc/70/task/72/stack <==`, `/proc/456/stack:`, `/proc/456/stack:[<0>] f+0x1/0x2` or `PID 456 comm`.
@@ -196,16 +304,16 @@ impl Reader {
         let mut ids = ids.split('/');
         let (pid, word, thread) = (ids.next(), ids.next(), ids.next());
         let pid: Option<u32> = pid.and_then(|pid| pid.parse().ok());
-        let (pid, tid, group) = match (pid, word, thread.map(str::parse)) {
-            (Some(pid), None, None) => (pid, pid, None),
-            (Some(pid), Some("task"), Some(Ok(tid))) => (pid, tid, Some(pid)),
+        let (tid, group) = match (pid, word, thread.map(str::parse)) {
+            (Some(pid), None, None) => (pid, None),
+            (Some(pid), Some("task"), Some(Ok(tid))) => (tid, Some(pid)),
             _ => return false,
         };
         if self.path != Some(tid) {
             if let Some(at) = self.begin(tid, "") {
                 // /proc/PID is there for a thread's id too, though ls does not list it: only the long path is certain.
                 let known = self.tasks[at].tgid;
-                self.tasks[at].tgid = group.or(known).or((pid == tid).then_some(pid));
+                self.tasks[at].tgid = group.or(known);
             }
             self.path = Some(tid);
         }
@@ -349,10 +457,6 @@ impl Reader {
 
     /// `PID: 1234     TASK: 9f0e8000          CPU: 2    COMMAND: "CPU 0/KVM"`
     fn crash_line(&mut self, text: &str) -> bool {
-        if let Some(release) = text.strip_prefix("RELEASE: ") {
-            self.set_release(release.trim());
-            return true;
-        }
         let Some((_, comm)) = text.split_once("COMMAND: \"") else {
             return false;
         };
@@ -389,42 +493,41 @@ impl Reader {
         true
     }
 
-    /// The kernel's release before its build number: `Tainted: G  O   5.10.223 #1`, `Linux version 6.12.1 (builder@`.
     fn find_release(&mut self, text: &str) {
-        if self.release.is_some() {
-            return;
-        }
-        if let Some(rest) = text.strip_prefix("Linux version ") {
-            self.set_release(rest.split_whitespace().next().unwrap_or(""));
-        } else if text.contains("ainted") && text.contains(" #") {
-            let mut words = text.split_whitespace().peekable();
-            while let Some(word) = words.next() {
-                if words.peek().is_some_and(|next| next.starts_with('#')) {
-                    self.set_release(word);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn set_release(&mut self, release: &str) {
-        let numbered = release.starts_with(|c: char| c.is_ascii_digit()) && release.contains('.');
-        if numbered && self.release.is_none() {
-            self.release = Some(name(release));
+        if self.release.is_none() {
+            self.release = release_in(text).map(name);
         }
     }
 
     fn finish(mut self) -> Parsed {
+        for at in 0..self.tasks.len() {
+            self.compare(at);
+            self.tasks[at].saved = self.before[at].1;
+        }
+        // A process's first thread has its id.
+        let leaders: HashSet<u32> = self.tasks.iter().filter_map(|task| task.tgid).collect();
+        for task in &mut self.tasks {
+            if task.tgid.is_none() && leaders.contains(&task.tid) {
+                task.tgid = Some(task.tid);
+            }
+        }
         let repeated: Vec<String> = self
             .tasks
             .iter()
             .zip(&self.reports)
             .filter(|(_, reports)| **reports > 1)
             .map(|(task, reports)| {
-                format!(
-                    "{} ({}) is there {reports} times; the last stack is used",
-                    task.comm, task.tid
-                )
+                let who = match task.comm.as_str() {
+                    "" => format!("task {}", task.tid),
+                    comm => format!("{comm} ({})", task.tid),
+                };
+                match task.saved {
+                    Saved::Once => format!("{who} is there {reports} times; the last stack is used"),
+                    Saved::Same => format!("{who} is there {reports} times with the same stack"),
+                    Saved::Moved => format!(
+                        "{who} is there {reports} times, and its stack has changed: it has run in between; the last is used"
+                    ),
+                }
             })
             .collect();
         for note in repeated {

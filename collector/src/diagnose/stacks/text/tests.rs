@@ -70,7 +70,8 @@ fn saved_proc_stacks() {
     for (header, tgid) in [
         ("==> /proc/70/task/72/stack <==\n", Some(70)),
         ("/proc/70/task/72/stack:\n", Some(70)),
-        ("/proc/72/stack:\n", Some(72)),
+        // The short path is there for a thread's id too.
+        ("/proc/72/stack:\n", None),
         ("PID 72 CPU 0/KVM\n", None),
     ] {
         let task = one(&format!("{header}{frames}\n"));
@@ -157,11 +158,79 @@ fn the_last_report_of_a_task_is_used() {
     assert_eq!(task.frames[0].symbol, "second");
     assert_eq!(
         parse(&text).notes,
-        ["a (7) is there 2 times; the last stack is used"]
+        [
+            "a (7) is there 2 times, and its stack has changed: it has run in between; the last is used"
+        ]
     );
+    assert_eq!(task.saved, Saved::Moved);
+    let same = report(5, "first") + &report(10, "first");
+    assert_eq!(one(&same).saved, Saved::Same);
+    assert_eq!(
+        parse(&same).notes,
+        ["a (7) is there 2 times with the same stack"]
+    );
+    // /proc leaves out what the hung-task detector prints: as far as both go they are the same.
+    let other = "/proc/6/task/7/stack:[<0>] other+0x1/0x2\n";
+    assert_eq!(one(&(report(5, "first") + other)).saved, Saved::Moved);
+    let in_full = report(5, "__schedule").replace("+0x1/0x2", "+0x1/0x2\n [<0>] first+0x1/0x2");
+    let short = "/proc/6/task/7/stack:[<0>] first+0x1/0x2\n";
+    assert_eq!(one(&(in_full.clone() + short)).saved, Saved::Same);
+    assert_eq!(one(&(in_full + other)).saved, Saved::Once);
+    assert_eq!(one(&report(5, "first")).saved, Saved::Once);
     // A header without a stack does not take away the stack before.
     let cut = report(5, "first") + "task:a state:D stack:0 pid:7 tgid:6";
     assert_eq!(one(&cut).frames[0].symbol, "first");
+}
+
+/// Tasks of two kernels are not each other's, though they have the same ids.
+#[test]
+fn only_the_last_kernel_of_a_text_is_read() {
+    let of = |release: &str, tid: u32, function: &str| {
+        format!(
+            "INFO: task a:{tid} blocked for more than 5 seconds.\n      Not tainted {release} #1\n\
+             task:a state:D stack:0 pid:{tid} ppid:1\n [<0>] {function}+0x1/0x2\n"
+        )
+    };
+    let text = of("5.10.223", 7, "first") + &of("5.10.223", 8, "f") + &of("6.12.33", 7, "second");
+    let parsed = parse(&text);
+    assert_eq!(parsed.kernel_release.as_deref(), Some("6.12.33"));
+    assert_eq!(parsed.tasks.len(), 1);
+    assert_eq!(parsed.tasks[0].blocked_for_s, Some(5));
+    assert_eq!(parsed.tasks[0].frames[0].symbol, "second");
+    let [note] = &parsed.notes[..] else {
+        panic!("{:?}", parsed.notes);
+    };
+    assert!(
+        note.contains("the last, 6.12.33") && note.contains("what is of 5.10.223"),
+        "{note}"
+    );
+    let one = of("5.10.223", 7, "first") + &of("5.10.223", 8, "f");
+    assert_eq!(parse(&one).tasks.len(), 2);
+}
+
+/// `grep . /proc/TID/stack` does not say whose threads they are: they are taken to be of one process, unless it is known.
+#[test]
+fn a_short_path_names_a_process_only_where_another_does() {
+    let text = "/proc/70/stack:[<0>] f+0x1/0x2\n/proc/70/task/72/stack:[<0>] g+0x1/0x2\n\
+        /proc/75/stack:[<0>] h+0x1/0x2\n";
+    let groups: Vec<_> = parse(text).tasks.iter().map(|t| (t.tid, t.tgid)).collect();
+    assert_eq!(groups, [(70, Some(70)), (72, Some(70)), (75, None)]);
+}
+
+/// A mail with the stacks in it, quoted in other ways, and as HTML.
+#[test]
+fn quoted_mails_are_read() {
+    let plain = "task:a state:D stack:0 pid:7 tgid:6 ppid:1\n [<0>] f+0x1/0x2 [kvm]\n";
+    for prefix in ["| ", "XX> ", "> | "] {
+        let quoted: Vec<String> = plain.lines().map(|l| format!("{prefix}{l}\n")).collect();
+        assert_eq!(
+            parse(&quoted.concat()).tasks,
+            parse(plain).tasks,
+            "{prefix}"
+        );
+    }
+    let html = format!("&gt; {}", plain.replace('<', "&lt;").replace('>', "&gt;"));
+    assert_eq!(parse(&html).tasks, parse(plain).tasks);
 }
 
 #[test]
