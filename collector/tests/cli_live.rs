@@ -20,10 +20,13 @@ const LIVE: [&str; 8] = [
 ];
 
 fn apscope(folder: &Path, arguments: &[&str]) -> Command {
+    started(folder, LIVE.iter().chain(arguments))
+}
+
+fn started<'a>(folder: &Path, arguments: impl IntoIterator<Item = &'a &'a str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_apscope-collector"));
     command
         .current_dir(folder)
-        .args(LIVE)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -67,7 +70,7 @@ fn wait_for_flush(folder: &Path, name: &str, child: &mut Child) {
 
 fn export(folder: &Path, recording: &str) -> Value {
     let arguments = ["export", recording, "--format", "json", "-o", "out.json"];
-    let output = apscope(folder, &arguments).output().unwrap();
+    let output = started(folder, &arguments).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     json(folder, "out.json")
 }

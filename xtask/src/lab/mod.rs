@@ -119,14 +119,16 @@ fn find(root: &Path, ready: Option<&Path>, name: &str) -> Result<Kernel, Failure
     let look = || {
         Kernel::find(folder, name).or_else(|e| Kernel::find(folder, &stock(name)).map_err(|_| e))
     };
-    look().or_else(|failure| {
+    let found = look().or_else(|failure| {
         if ready.is_some() || stock(name) != stock(build::STOCK) {
             return Err(failure);
         }
         println!("there is no kernel {name} yet");
         build::stock(root)?;
         look()
-    })
+    })?;
+    doctor::require_for(found.series())?;
+    Ok(found)
 }
 
 /// Runs a command of the lab. What a command in the guest ended with is the exit code.
