@@ -17,14 +17,14 @@ until_true() {
 	done
 }
 
-# measure NAME COMMAND...: apscope in the background at level 2, and waits until everything is attached: the first thing
-# that it says is from the first reading. Its process is $tracer.
+# measure NAME COMMAND...: apscope in the background at level 2, and waits until everything is attached. Its process is
+# $tracer.
 measure() {
 	name=$1
 	shift
 	apscope -v --level 2 --max-overhead 100 $btf "$@" >$O/$name.out 2>$O/$name.err &
 	tracer=$!
-	until_true 400 grep -q 'is expected to cost' $O/$name.err && {
+	until_true 400 grep -q 'everything of level 2 is attached' $O/$name.err && {
 		echo "lab: $name measures after $(cut -d' ' -f1 /proc/uptime) s"
 		return
 	}

@@ -261,6 +261,12 @@ impl KernelSource {
         self.stacks_over = over;
         // What was read before is no part of what is measured.
         self.meta.measured_from_ns = reader::monotonic_ns();
+        let probed = attached.points.iter().filter(|p| p.mechanism != "none");
+        let text = format!(
+            "everything of level {level} is attached: {} probes",
+            probed.count()
+        );
+        self.log.push("info", &text);
         self.detaches_at = Instant::now().checked_add(kernel.attached_for);
         self.ebpf = Some(ebpf);
         self.attached = Attachment {
