@@ -3,8 +3,7 @@ measure traced record -o $O/traced.apscope
 workload run --vcpus 1 --writers 1 --readers 1 --duration 900000 --until /tmp/stop >$O/workload.out 2>&1 &
 busy=$!
 sleep 1
-# It shares two emulated CPUs with all of them.
-nice -n -19 apscope $btf --level 0 --interval 10ms --duration 75s record -o $O/snapshots.apscope >$O/snapshots.out 2>$O/snapshots.err
+apscope $btf --level 0 --interval 10ms --duration 75s record -o $O/snapshots.apscope >$O/snapshots.out 2>$O/snapshots.err
 echo $? >$O/snapshots.code
 echo >/tmp/stop
 wait $busy

@@ -493,6 +493,12 @@ impl KernelSource {
         // What was missed in the last moments counts too. Programs that were running end meanwhile.
         self.attached.misses.read_again(LAST_READING);
         let mut frame = self.frame(&mut Losses::default());
+        // The last second's lock order says something too.
+        self.narrow();
+        if std::mem::take(&mut self.meta_changed) {
+            frame.meta = Some(self.meta.clone());
+            frame.log.extend(self.log.take());
+        }
         frame.end = Some(End {
             how: how.into(),
             detail,
