@@ -80,13 +80,7 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
             latencies.extend(run["latency_ns"].as_f64().map(|ns| ns / 1e6));
         }
         latencies.sort_by(f64::total_cmp);
-        let at = |q: f64| {
-            let rank = (q * latencies.len() as f64).ceil() as usize;
-            latencies
-                .get(rank.saturating_sub(1))
-                .copied()
-                .unwrap_or(f64::NAN)
-        };
+        let at = |share| super::quantile(&latencies, share);
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,

@@ -242,8 +242,14 @@ fn per_cycle(took: Duration, cycles: u64) -> Result<f64, Failure> {
 /// The middle value; of an even number, the lower of the two.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values
-        .get(values.len().saturating_sub(1) / 2)
+    quantile(&values, 0.5)
+}
+
+/// The smallest of the sorted values that at least this share of them does not exceed; not a number where there is none.
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted
+        .get(rank.saturating_sub(1))
         .copied()
         .unwrap_or(f64::NAN)
 }

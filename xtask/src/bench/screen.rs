@@ -71,11 +71,7 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
     for probe in &options.probes {
         let (pictures, mut latencies) = measure(&binary, probe, options.duration)?;
         latencies.sort_by(f64::total_cmp);
-        let at = |q: f64| {
-            let rank = (q * latencies.len() as f64).ceil() as usize;
-            let value = latencies.get(rank.saturating_sub(1));
-            value.copied().unwrap_or(f64::NAN)
-        };
+        let at = |share| super::quantile(&latencies, share);
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
