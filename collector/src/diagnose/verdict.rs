@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::chain::Root;
-use super::finding::{Finding, Severity};
 use probe_ebpf::names::ENTRY_POINTS;
 
+use super::chain::Root;
+use super::finding::{Finding, Severity};
 use super::graph::waits::innermost;
 use super::look::{Look, Progress};
 use super::words::{count, duration, list};
@@ -74,11 +74,16 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// The first finding of an id.
+fn first<'a>(standing: &[&'a Finding], id: u8) -> Option<&'a Finding> {
+    standing.iter().find(|finding| finding.id.0 == id).copied()
+}
+
 /// The verdict over the findings that stand.
 ///
 /// `others` is the number of tasks in saved stacks that wait in or behind the driver, and that no finding is about.
 pub(super) fn verdict(look: &Look<'_>, standing: &[&Finding], others: usize) -> Verdict {
-    let first = |id: u8| standing.iter().find(|finding| finding.id.0 == id);
+    let first = |id| first(standing, id);
     let says = |kind, finding: &Finding| Verdict {
         kind,
         text: format!("{} ({})", finding.seen.summary, finding.id),
@@ -226,7 +231,7 @@ fn nothing(look: &Look<'_>, standing: &[&Finding], others: usize) -> Verdict {
     if let Some(verdict) = unexplained(look) {
         return verdict;
     }
-    let elsewhere = standing.iter().find(|finding| finding.id.0 == 0);
+    let elsewhere = first(standing, 0);
     if look.from_stacks() && elsewhere.is_none() {
         return Verdict {
             kind: Kind::CannotTell,
@@ -281,10 +286,8 @@ fn nothing(look: &Look<'_>, standing: &[&Finding], others: usize) -> Verdict {
         None => waits,
     };
     // The driver has done what it must not, and whoever misbehaves since may do so because of it.
-    if let Some(finding) = [5, 11, 14].into_iter().find_map(|id| {
-        let mut standing = standing.iter();
-        standing.find(|finding| finding.id.0 == id)
-    }) {
+    let mut misdeeds = [5, 11, 14].into_iter();
+    if let Some(finding) = misdeeds.find_map(|id| first(standing, id)) {
         return Verdict {
             kind: Kind::CannotTell,
             text: format!(
@@ -317,7 +320,7 @@ fn nothing(look: &Look<'_>, standing: &[&Finding], others: usize) -> Verdict {
 fn of_named_locks(look: &Look<'_>) -> String {
     let mut waiters: BTreeMap<String, (usize, u64)> = BTreeMap::new();
     for task in look.waits.tasks {
-        if let Some(wait) = super::graph::waits::innermost(task) {
+        if let Some(wait) = innermost(task) {
             let name = look.lock_name(wait.series, wait.instance);
             let (count, longest) = waiters.entry(name).or_default();
             *count += 1;
@@ -327,14 +330,14 @@ fn of_named_locks(look: &Look<'_>) -> String {
     let most = waiters.iter().max_by_key(|(_, waiters)| **waiters);
     let now = match most {
         None => "no task waits for the locks that were named".to_owned(),
-        Some((name, (count, longest))) => {
-            let plural = if *count == 1 { "" } else { "s" };
+        Some((name, (waiting, longest))) => {
             let others = match waiters.len() {
                 1 => String::new(),
                 n => format!(", and {} more have waiters", n - 1),
             };
             format!(
-                "of the locks that were named, {name} has {count} waiter{plural}, the longest for {}{others}",
+                "of the locks that were named, {name} has {}, the longest for {}{others}",
+                count(*waiting, "waiter"),
                 duration(*longest)
             )
         }
