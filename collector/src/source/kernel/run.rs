@@ -208,7 +208,6 @@ impl KernelSource {
             let text = format!("{unnamed} stacks were too many to be named");
             self.log.push("warn", &text);
         }
-        self.narrow();
         let runs = self.runs();
         if let Some((what, share)) =
             self.governor
@@ -474,6 +473,7 @@ impl KernelSource {
             }
         }
         self.observe(&frame);
+        self.narrow();
         self.settle_given(&frame);
         if let Some(live) = &frame.live {
             self.used = live.tasks.iter().flat_map(instances_of).collect();
@@ -493,12 +493,6 @@ impl KernelSource {
         // What was missed in the last moments counts too. Programs that were running end meanwhile.
         self.attached.misses.read_again(LAST_READING);
         let mut frame = self.frame(&mut Losses::default());
-        // The last second's lock order says something too.
-        self.narrow();
-        if std::mem::take(&mut self.meta_changed) {
-            frame.meta = Some(self.meta.clone());
-            frame.log.extend(self.log.take());
-        }
         frame.end = Some(End {
             how: how.into(),
             detail,
