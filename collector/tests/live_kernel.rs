@@ -217,6 +217,38 @@ fn until_attached(session: &mut Session, model: &mut Model) {
     panic!("nothing was attached: {:?}", session.ended().failed);
 }
 
+/// The document of a run, as an export writes it.
+fn document(model: &Model) -> serde_json::Value {
+    let report = Diagnosis::default().report();
+    serde_json::to_value(Document::of(model, Origin::Live, &report)).unwrap()
+}
+
+/// A lock of a file is to be measured, whatever that costs.
+fn measuring(address: u64, kernel: KernelOptions) -> RunOptions {
+    RunOptions {
+        source: SourceChoice::Kernel,
+        kernel: KernelOptions {
+            locks: vec![GivenLock {
+                address,
+                kind: None,
+                name: "inode".into(),
+            }],
+            max_overhead: 100.0,
+            ..kernel
+        },
+        ..RunOptions::default()
+    }
+}
+
+/// Ends the run; all frames that are left go to the model.
+fn finish(mut session: Session, model: &mut Model) {
+    session.stop();
+    while let Some(frame) = session.frames.blocking_recv() {
+        model.apply(&frame);
+    }
+    session.detached();
+}
+
 #[test]
 fn waits_for_a_kernel_lock_agree_with_bpftrace() {
     let Some(_permit) = bpf::permitted() else {
@@ -237,20 +269,11 @@ fn waits_for_a_kernel_lock_agree_with_bpftrace() {
          tracepoint:lock:contention_end /pid == {pid} && @told == 0/ {{ @told = 1; printf(\"seen\\n\"); }}"
     ));
     script.wait_until_it_sees(|| contend(&warm_up, 2));
-    let options = RunOptions {
-        source: SourceChoice::Kernel,
-        kernel: KernelOptions {
-            locks: vec![GivenLock {
-                address,
-                kind: None,
-                name: "inode".into(),
-            }],
-            stacks_over: Some(Duration::from_micros(100)),
-            max_overhead: 100.0,
-            ..KernelOptions::default()
-        },
-        ..RunOptions::default()
+    let kernel = KernelOptions {
+        stacks_over: Some(Duration::from_micros(100)),
+        ..KernelOptions::default()
     };
+    let options = measuring(address, kernel);
     let mut session = Session::start(&options).expect("measures");
     let mut model = Model::default();
     let mut stacks = Vec::new();
@@ -265,13 +288,7 @@ fn waits_for_a_kernel_lock_agree_with_bpftrace() {
     }
     let said = script.end();
     session.detached();
-    let locks = serde_json::to_value(Document::of(
-        &model,
-        Origin::Live,
-        &Diagnosis::default().report(),
-    ))
-    .unwrap();
-    let lock = locks["locks"]
+    let lock = document(&model)["locks"]
         .as_array()
         .unwrap()
         .iter()
@@ -294,28 +311,6 @@ fn waits_for_a_kernel_lock_agree_with_bpftrace() {
         .find(|stack| stack.frames.iter().any(|f| f.contains("write")));
     let named = named.unwrap_or_else(|| panic!("no stack through a write: {stacks:?}"));
     assert!(!named.hold && named.duration_ns >= 100_000, "{named:?}");
-}
-
-/// The document of a run, as an export writes it.
-fn document(model: &Model) -> serde_json::Value {
-    let report = Diagnosis::default().report();
-    serde_json::to_value(Document::of(model, Origin::Live, &report)).unwrap()
-}
-
-fn measuring(address: u64, kernel: KernelOptions) -> RunOptions {
-    RunOptions {
-        source: SourceChoice::Kernel,
-        kernel: KernelOptions {
-            locks: vec![GivenLock {
-                address,
-                kind: None,
-                name: "inode".into(),
-            }],
-            max_overhead: 100.0,
-            ..kernel
-        },
-        ..RunOptions::default()
-    }
 }
 
 #[test]
@@ -343,11 +338,7 @@ fn a_pile_up_that_was_there_before_leaves_the_counts_exact() {
         let mut model = Model::default();
         until_attached(&mut session, &mut model);
         std::thread::sleep(Duration::from_secs(1));
-        session.stop();
-        while let Some(frame) = session.frames.blocking_recv() {
-            model.apply(&frame);
-        }
-        session.detached();
+        finish(session, &mut model);
         enough.store(true, std::sync::atomic::Ordering::Relaxed);
         model
     });
@@ -373,11 +364,7 @@ fn what_is_measured_begins_when_everything_is_attached() {
     let mut model = Model::default();
     until_attached(&mut session, &mut model);
     let attached = model.last.at_ns;
-    session.stop();
-    while let Some(frame) = session.frames.blocking_recv() {
-        model.apply(&frame);
-    }
-    session.detached();
+    finish(session, &mut model);
     let meta = model.meta.as_ref().unwrap();
     assert!(meta.measured_from_ns > meta.start_ns);
     assert!(meta.measured_from_ns <= attached);
@@ -412,9 +399,7 @@ fn what_level_2_costs_is_said_before_it_is_attached() {
             before.extend(frame.log.iter().map(|line| line.text.clone()));
         }
     }
-    session.stop();
-    while session.frames.blocking_recv().is_some() {}
-    session.detached();
+    finish(session, &mut Model::default());
     let said = |text: &str| before.iter().any(|line| line.contains(text));
     assert!(
         said("level 2 is expected to cost") || said("the cost of level 2 could not be sampled"),
@@ -509,17 +494,8 @@ fn a_mutex_whose_address_alone_is_given_is_shown_as_a_mutex() {
         contend_for_a_pipe(&reader, &writer);
     }
     std::thread::sleep(Duration::from_millis(300));
-    session.stop();
-    while let Some(frame) = session.frames.blocking_recv() {
-        model.apply(&frame);
-    }
-    session.detached();
-    let document = serde_json::to_value(Document::of(
-        &model,
-        Origin::Live,
-        &Diagnosis::default().report(),
-    ))
-    .unwrap();
+    finish(session, &mut model);
+    let document = document(&model);
     let locks = document["locks"].as_array().unwrap();
     assert_eq!(locks.len(), 1, "{locks:?}");
     let lock = &locks[0];

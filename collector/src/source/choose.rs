@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use super::SourceError;
 use super::budget::{STACKS, Sizes};
 use super::child::Emulator;
 use super::ebpf::Probes;
@@ -17,6 +16,7 @@ use super::reader::{self, Reader, SpanRing};
 use super::run::{Backend, Losses, Source};
 use super::snapshot::emulated::Emulated;
 use super::tasks::{Of, Tasks};
+use super::{SourceError, measured_by_others};
 use crate::emulator::protocol::{Hello, Reply, Request};
 use crate::frame;
 use crate::inprocess;
@@ -72,10 +72,7 @@ fn start_emulator(options: &RunOptions, reason: &str) -> Result<Source, SourceEr
     let mut backend = backend;
     let mut probe_reason = probe_reason;
     if hello.collectors > 0 {
-        let others = format!(
-            "{} more collector(s) measure this emulated driver: what is probed twice costs twice",
-            hello.collectors
-        );
+        let others = measured_by_others(hello.collectors, "this emulated driver");
         log.push("warn", &others);
         probe_reason = format!("{probe_reason}; {others}");
     }

@@ -50,6 +50,11 @@ pub struct SourceError {
     pub hint: String,
 }
 
+/// What is said where others measure the same.
+fn measured_by_others(others: impl std::fmt::Display, what: &str) -> String {
+    format!("{others} more collector(s) measure {what}: what is probed twice costs twice")
+}
+
 /// A running source.
 pub struct Session {
     /// One frame a tick, until the channel closes. The last frame has `end`.

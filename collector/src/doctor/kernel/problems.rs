@@ -7,6 +7,7 @@ use crate::doctor::emulated::missing;
 use crate::doctor::{AttachRow, Problem, RowStatus, Severity};
 use crate::machine::{Capability, Facts, Mechanism};
 use crate::options::KernelOptions;
+use crate::source::kernel::HIDDEN_ADDRESSES;
 use crate::survey::Survey;
 
 /// Mechanisms without which nothing is measured.
@@ -26,9 +27,6 @@ pub fn loaded(facts: &Facts) -> bool {
 fn probes_functions(facts: &Facts, options: &KernelOptions) -> bool {
     options.level == 2 || options.level == 1 && loaded(facts)
 }
-
-/// What is said of stacks where the kernel hides addresses.
-pub const HIDDEN_ADDRESSES: &str = "symbol addresses hidden: stacks have numbers instead of names";
 
 /// What makes the kernel show addresses.
 fn show_addresses(facts: &Facts) -> String {

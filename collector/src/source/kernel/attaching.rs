@@ -16,15 +16,15 @@ use probe_ebpf::abi::gate;
 use super::programs::{self, Attached, Misses};
 use super::run::KernelSource;
 use super::sample::{self, NotSampled};
-use super::{STALLED_HINT, failed, jobs, load, probe_failed, within_deadline};
+use super::{HIDDEN_ADDRESSES, STALLED_HINT, failed, jobs, load, probe_failed, within_deadline};
 use crate::frame::LogLine;
 use crate::machine::Others;
 use crate::options::RunOptions;
-use crate::source::SourceError;
 use crate::source::ebpf::{Heartbeat, object, sys};
 use crate::source::log_lines::LogLines;
 use crate::source::reader;
 use crate::source::stacks::{Stacks, Whose};
+use crate::source::{SourceError, measured_by_others};
 use crate::survey::Survey;
 
 /// What is needed to attach.
@@ -244,10 +244,8 @@ impl KernelSource {
         }
         if over != 0 {
             if addresses_hidden {
-                self.log.push(
-                    "warn",
-                    "symbol addresses hidden: stacks have numbers instead of names (CAP_SYSLOG is needed)",
-                );
+                let text = format!("{HIDDEN_ADDRESSES} (CAP_SYSLOG is needed)");
+                self.log.push("warn", &text);
             }
             let stacks = Stacks::new(&mut ebpf, Whose::Kernel).map_err(|e| probe_failed(&e))?;
             self.reader.read_stacks(stacks);
@@ -326,12 +324,9 @@ fn judge(
 fn other_collectors(others: &Others) -> Option<(&'static str, String)> {
     match others {
         Others::Attached { kernel: 0, .. } | Others::None => None,
-        Others::Attached { kernel, .. } => Some((
-            "warn",
-            format!(
-                "{kernel} more collector(s) measure this kernel: what is probed twice costs twice"
-            ),
-        )),
+        Others::Attached { kernel, .. } => {
+            Some(("warn", measured_by_others(*kernel, "this kernel")))
+        }
         Others::Unknown(why) => Some((
             "info",
             format!("whether another collector measures this kernel is not known: {why}"),

@@ -77,6 +77,9 @@ fn facts(generation: &Detected) -> Vec<String> {
     evidence.map(|evidence| evidence.fact.clone()).collect()
 }
 
+/// What is said of stacks where the kernel hides addresses.
+pub(crate) const HIDDEN_ADDRESSES: &str =
+    "symbol addresses hidden: stacks have numbers instead of names";
 /// Why a lock's address is refused.
 pub(crate) const NO_MEMORY: &str = "the kernel has no memory at";
 /// What to do then.
