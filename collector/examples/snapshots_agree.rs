@@ -4,7 +4,8 @@
 //! is read from the lock's word and queue without a probe, between a frame's own time and that of the next frame. The
 //! probes' view is exact: a hold and a wait begin and end at known times. A holder or waiter of a snapshot is *seen* if the
 //! probes have the same task holding or waiting for the same lock at some time of the reading, and *contradicted* if not.
-//! The same with all of the probes' times moved says how many would be seen by chance.
+//! The same with all of the probes' times moved says how many would be seen by chance. Waits for work items leave no
+//! record, so they are not compared: *elsewhere*, like locks that the probes do not follow.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -26,6 +27,8 @@ struct Traced {
     holds: Times,
     waits: Times,
     locks: HashSet<u64>,
+    /// Names of locks, by address.
+    names: HashMap<u64, String>,
     from_ns: u64,
     to_ns: u64,
 }
@@ -38,8 +41,10 @@ impl Traced {
         for frame in Reader::open(path)? {
             let frame = frame?;
             if let Some(meta) = &frame.meta {
-                let named = meta.instances.iter();
-                addresses.extend(named.map(|instance| (instance.id, instance.address)));
+                for instance in &meta.instances {
+                    addresses.insert(instance.id, instance.address);
+                    traced.names.insert(instance.address, instance.name.clone());
+                }
                 if meta.attaching {
                     traced.from_ns = 0;
                 } else if traced.from_ns == 0 {
@@ -81,6 +86,11 @@ impl Traced {
             }
         }
         Ok(traced)
+    }
+
+    fn is_work(&self, lock: u64) -> bool {
+        let name = self.names.get(&lock);
+        name.is_some_and(|name| name.starts_with("reset_work"))
     }
 
     /// A hold, and the wait before it.
@@ -171,9 +181,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let moved = (move_it(window.0), move_it(window.0) + (window.1 - window.0));
         let mut owners: BTreeMap<u64, u64> = BTreeMap::new();
         for task in pair[0].live.iter().flat_map(|live| &live.tasks) {
-            let what = |lock| {
+            let what = |lock: u64, evidence: &str| {
+                let name = traced.names.get(&lock).map_or("", String::as_str);
                 format!(
-                    "{} ({}) and 0x{lock:x} at {} to {}",
+                    "{} ({}) and {name} 0x{lock:x} at {} to {} ({evidence})",
                     task.comm, task.tid, window.0, window.1
                 )
             };
@@ -191,11 +202,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     (hold.lock, task.tid),
                     window,
                     moved,
-                    what(hold.lock),
+                    what(hold.lock, &hold.evidence),
                 );
             }
             for wait in &task.waits {
-                if !traced.locks.contains(&wait.lock) {
+                if !traced.locks.contains(&wait.lock) || traced.is_work(wait.lock) {
                     elsewhere += 1;
                     continue;
                 }
@@ -204,7 +215,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     (wait.lock, task.tid),
                     window,
                     moved,
-                    what(wait.lock),
+                    what(wait.lock, &wait.evidence),
                 );
             }
         }

@@ -289,6 +289,7 @@ fn the_genuine_hang_is_found_in_what_people_save() {
     for (name, tasks) in [
         ("5.10-hung-task.txt", 3),
         ("5.10-sysrq-w.txt", 3),
+        ("5.10-sysrq-w-probed.txt", 3),
         ("5.10-proc-stacks.txt", 3),
     ] {
         let path = fixture(name);

@@ -14,6 +14,21 @@ echo $? >$O/first.code
 cut -d' ' -f1 /proc/uptime >$O/first.ended
 leftovers | tr '\n' ' ' >$O/first.left
 
+# Workers that free what apscope had loaded are asleep meanwhile too.
+asleep() { cat /proc/[0-9]*/task/*/status 2>/dev/null | grep -c '^State:.*D'; }
+only_three() { [ "$(asleep)" = 3 ]; }
+until_true 60 only_three
+# What the kernel itself says: tasks that are asleep for good, and, with lockdep, who holds what.
+for what in w d; do echo $what >/proc/sysrq-trigger; done
+dmesg >$O/dmesg.sysrq
+
+# And what it opens meanwhile.
+if [ -x /share/bin/strace ]; then
+	lib=/share/bin
+	$lib/ld64.so.1 --library-path $lib $lib/strace -f -e trace=open,openat,openat2 -o $O/strace \
+		apscope $btf diagnose --json >$O/traced.out 2>$O/traced.err
+fi
+
 # The same with everything attached.
 measure late diagnose --json --duration 5s
 finish late

@@ -17,18 +17,13 @@ gone 60 >$O/kill.left
 
 no_workload() { ! pidof workload; }
 
-# Guests end in the middle of PQAP, their mdev is removed after them.
-measure exit record -o $O/exit.apscope
+# Guests end in the middle of PQAP, their mdev is removed after them, and then the driver.
+measure unload record -o $O/unload.apscope
 # The workload's guest is a child of the process that was started here.
 kill -9 $(pidof workload)
 wait $busy
 until_true 60 no_workload
 workload cleanup
-sleep 1
-finish exit INT
-gone 60 >$O/exit.left
-
-measure unload record -o $O/unload.apscope
 workload run --vcpus 1 --iterations 20 >/dev/null
 rmmod vfio_ap
 code=$?

@@ -1,11 +1,12 @@
-//! Programs that run inside: apscope for s390x, and the workload that drives the driver. Both are static, so that the
-//! guest needs no libraries.
+//! Programs that run inside: apscope for s390x, and the workload that drives the driver, both static, so that the guest
+//! needs no libraries; and Debian's strace with its own, where it can be had.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
+use super::packages::Archive;
 use crate::failure::Failure;
 use crate::process;
 use crate::s390x;
@@ -15,6 +16,8 @@ use crate::s390x;
 pub struct Programs {
     apscope: PathBuf,
     workload: PathBuf,
+    /// Debian's, with the loader and the library that it needs.
+    strace: Vec<(&'static str, PathBuf)>,
 }
 
 impl Programs {
@@ -42,13 +45,40 @@ impl Programs {
         Ok(Self {
             apscope: stripped,
             workload: workload(root, &folder)?,
+            strace: strace(&root.join("target/lab")).unwrap_or_else(|failure| {
+                println!("strace for the guest cannot be had: {failure}");
+                Vec::new()
+            }),
         })
     }
 
     /// Names inside, and files here.
-    pub fn files(&self) -> [(&'static str, &Path); 2] {
-        [("apscope", &self.apscope), ("workload", &self.workload)]
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let own = [
+            ("apscope", self.apscope.as_path()),
+            ("workload", self.workload.as_path()),
+        ];
+        let strace = self
+            .strace
+            .iter()
+            .map(|(name, path)| (*name, path.as_path()));
+        own.into_iter().chain(strace)
     }
+}
+
+/// Debian's strace, and its loader and library from the cross compiler.
+fn strace(lab: &Path) -> Result<Vec<(&'static str, PathBuf)>, Failure> {
+    let into = lab.join("packages/strace");
+    Archive::open(lab, None, "bookworm", "s390x")?.unpack("strace", &into)?;
+    let mut files = vec![("strace", into.join("usr/bin/strace"))];
+    for name in ["ld64.so.1", "libc.so.6"] {
+        let argument = format!("-print-file-name={name}");
+        let path = process::output_of(s390x::LINKER, &[&argument])
+            .filter(|path| Path::new(path).is_absolute())
+            .ok_or_else(|| Failure::new(format!("{} has no {name}", s390x::LINKER)))?;
+        files.push((name, path.into()));
+    }
+    Ok(files)
 }
 
 fn workload(root: &Path, folder: &Path) -> Result<PathBuf, Failure> {

@@ -4,6 +4,7 @@
 //! Compilers inline: what stands between two functions of the table may be missing. Knows classes of locks, not
 //! instances, and looks at one task alone.
 
+mod hidden;
 mod places;
 mod reading;
 mod sequences;
@@ -116,7 +117,7 @@ pub fn imply(task: &Task, generations: Generations) -> Implied {
         })
         .map(|(_, what)| *what)
         .collect();
-    implied.certain &= !reading.doubtful;
+    implied.certain &= !reading.doubtful && !hidden::has_return_probes(&reading);
     implied
 }
 
@@ -174,6 +175,10 @@ fn find(reading: &Reading<'_>, generation: Generation) -> Vec<Found> {
         if !sequences.is_empty() {
             found.push(Found { at, sequences });
         }
+    }
+    if let Some(behind) = hidden::behind_a_return_probe(reading, generation) {
+        found.push(behind);
+        found.sort_by_key(|one| one.at);
     }
     let alone = |one: &Found| one.sequences.iter().all(|rule| rule.only_with_others);
     if found.iter().all(alone) {

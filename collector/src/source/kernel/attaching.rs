@@ -201,11 +201,14 @@ impl KernelSource {
             .stacks_over
             .map_or(0, |over| u64::try_from(over.as_nanos()).unwrap_or(u64::MAX));
         set(&mut ebpf, gate::STACKS_OVER, over)?;
+        let began = Instant::now();
         let (back, loaded) = programs::load_all(ebpf, &plan)
             .map_err(|e| failed("cannot measure the kernel", e, STALLED_HINT))?;
         ebpf = back;
+        let loading = began.elapsed();
         let over_level = refused.as_deref().unwrap_or_default();
         let attached = programs::attach(loaded, &plan, tracefs, level, over_level);
+        let attaching = began.elapsed().saturating_sub(loading);
         if attached.level < kernel.level {
             level = attached.level;
             set(&mut ebpf, gate::LEVEL, u64::from(level))?;
@@ -261,8 +264,10 @@ impl KernelSource {
         self.meta.measured_from_ns = reader::monotonic_ns();
         let probed = attached.points.iter().filter(|p| p.mechanism != "none");
         let text = format!(
-            "everything of level {level} is attached: {} probes",
-            probed.count()
+            "everything of level {level} is attached: {} probes, loaded in {:.2} s, attached in {:.2} s",
+            probed.count(),
+            loading.as_secs_f64(),
+            attaching.as_secs_f64()
         );
         self.log.push("info", &text);
         self.detaches_at = Instant::now().checked_add(kernel.attached_for);

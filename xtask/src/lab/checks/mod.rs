@@ -9,12 +9,14 @@ mod hang;
 mod life;
 mod lockdep;
 mod order;
+mod paths;
 mod pile;
 mod plan;
 pub mod processes;
 mod reset;
 mod sequences;
 mod snapshots;
+mod sysrq;
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -155,10 +157,15 @@ pub const BOOTS: [Boot; 8] = [
     Boot {
         name: "hang",
         script: include_str!("../../../lab/checks/hang.sh"),
-        is_for: |kernel| kernel.name == "5.10",
+        // With lockdep, the kernel says who has what.
+        is_for: |kernel| ["5.10", "5.10-lockdep"].contains(&kernel.name.as_str()),
         shim: &["uv=1"],
         deadline: DEADLINE,
-        judges: &[("deadlock", hang::judge)],
+        judges: &[
+            ("deadlock", hang::judge),
+            ("the kernel's word", sysrq::judge),
+            ("system calls", paths::judge),
+        ],
         repeated: true,
     },
     Boot {

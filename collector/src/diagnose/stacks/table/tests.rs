@@ -331,6 +331,25 @@ fn conversion_to_protected_mode() {
     assert!(implied.certain);
 }
 
+/// As sysrq-w shows them on Linux 5.10 with return probes on kvm_arch_crypto_clear_masks and on what calls it.
+#[test]
+fn callers_that_return_probes_hide() {
+    let asleep =
+        "__mutex_lock kvm_arch_crypto_clear_masks:kvm kretprobe_trampoline kretprobe_trampoline";
+    let closes = format!("{asleep} vfio_device_fops_release:vfio __fput");
+    assert_eq!(says(&closes, V5_10), "matrix_dev->lock -> kvm->lock");
+    let implied = imply(&task(&closes), Generations::of(&[V5_10]));
+    assert!(!implied.certain);
+    // The notifier does not hold the driver's lock where it sets masks, and who called is not to be seen.
+    assert_eq!(
+        says(&format!("{asleep} ksys_ioctl"), V5_10),
+        " -> kvm->lock | matrix_dev->lock -> kvm->lock"
+    );
+    // Not hidden, but called by others.
+    let other = "__mutex_lock kvm_arch_crypto_clear_masks:kvm vfio_device_fops_release:vfio";
+    assert_eq!(says(other, V5_10), " Elsewhere");
+}
+
 #[test]
 fn frames_without_the_unwinders_word_are_used_last() {
     let mixed = format!("mutex_lock ?assign_domain_store:vfio_ap {VCPU}");
