@@ -176,6 +176,12 @@ fn say_what_is_assumed(actors: &[Actor<'_>], notes: &mut Vec<String>) {
                 .into(),
         );
     }
+    for actor in relevant().filter(|actor| actor.implied.caller_hidden) {
+        notes.push(format!(
+            "{} ({}): a return probe hides a caller, which is taken to be the driver's",
+            actor.task.comm, actor.task.tid
+        ));
+    }
     if relevant().next().is_none() {
         notes.push("no task of the text is in vfio_ap, or in kvm where it calls it".into());
     } else if relevant().all(|actor| actor.task.blocked_for_s.is_none()) {

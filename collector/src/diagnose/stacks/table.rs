@@ -47,6 +47,8 @@ pub struct Implied {
     pub certain: bool,
     /// The guest that it is about is that of the task's own process.
     pub own_guest: bool,
+    /// A return probe hides a function of the table, which is taken to be there.
+    pub caller_hidden: bool,
 }
 
 /// A lock that may be the awaited one.
@@ -117,7 +119,7 @@ pub fn imply(task: &Task, generations: Generations) -> Implied {
         })
         .map(|(_, what)| *what)
         .collect();
-    implied.certain &= !reading.doubtful && !hidden::has_return_probes(&reading);
+    implied.certain &= !reading.doubtful && !implied.caller_hidden;
     implied
 }
 
@@ -135,6 +137,7 @@ fn elsewhere(reading: &Reading<'_>) -> Implied {
         rule: "",
         certain: true,
         own_guest: false,
+        caller_hidden: false,
     }
 }
 
@@ -161,7 +164,8 @@ struct Found {
     sequences: Vec<&'static Sequence>,
 }
 
-fn find(reading: &Reading<'_>, generation: Generation) -> Vec<Found> {
+/// The functions of the table on a stack, and whether one of them is inferred.
+fn find(reading: &Reading<'_>, generation: Generation) -> (Vec<Found>, bool) {
     let rules = || sequences::TABLE.iter().flat_map(|part| part.iter());
     let mut found: Vec<Found> = Vec::new();
     for (at, frame) in reading.frames.iter().enumerate() {
@@ -176,20 +180,21 @@ fn find(reading: &Reading<'_>, generation: Generation) -> Vec<Found> {
             found.push(Found { at, sequences });
         }
     }
-    if let Some(behind) = hidden::behind_a_return_probe(reading, generation) {
-        found.push(behind);
-        found.sort_by_key(|one| one.at);
-    }
+    let behind = hidden::behind_a_return_probe(reading, generation);
+    let is_hidden = behind.is_some();
+    found.extend(behind);
+    found.sort_by_key(|one| one.at);
     let alone = |one: &Found| one.sequences.iter().all(|rule| rule.only_with_others);
     if found.iter().all(alone) {
         found.clear();
     }
-    found
+    (found, is_hidden)
 }
 
 fn imply_one(reading: &Reading<'_>, generation: Generation) -> Implied {
-    let found = find(reading, generation);
+    let (found, caller_hidden) = find(reading, generation);
     let mut implied = elsewhere(reading);
+    implied.caller_hidden = caller_hidden;
     let Some((innermost, outer)) = found.split_first() else {
         return implied;
     };
@@ -302,6 +307,7 @@ fn set_holds(implied: &mut Implied, candidates: &[Candidate]) {
 fn merge(mut a: Implied, b: Implied) -> Implied {
     let same = a.holds == b.holds && a.may_hold == b.may_hold && a.waits == b.waits;
     a.own_guest |= b.own_guest;
+    a.caller_hidden |= b.caller_hidden;
     if a.rule.is_empty() {
         a.rule = b.rule;
     }

@@ -29,12 +29,6 @@ const CALLED_BY: &[(&[&str], &[&str])] = &[
     ),
 ];
 
-/// Whether a caller is missing somewhere.
-pub(super) fn has_return_probes(reading: &Reading<'_>) -> bool {
-    let mut frames = reading.frames.iter();
-    frames.any(|frame| TRAMPOLINES.contains(&frame.name))
-}
-
 /// The driver's function that called the one before a trampoline, in the place of that trampoline. `None` where the stack
 /// names one of the driver's, or nothing says that there is one.
 pub(super) fn behind_a_return_probe(
