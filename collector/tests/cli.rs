@@ -313,6 +313,10 @@ fn options_that_say_how_to_measure_are_refused_with_a_recording() {
         ],
     );
     assert_eq!(error, "--seed, --guests, --interval cannot be applied to a");
+    let of_metrics = "export a --instances 3 --format json -o -";
+    let [error, _, hint] = fails(folder.path(), &of_metrics.split(' ').collect::<Vec<_>>());
+    assert_eq!(error, "--instances cannot be used here");
+    assert!(hint.contains("without --instances"), "{hint}");
 }
 
 #[test]

@@ -64,7 +64,7 @@ enum Command {
     Dist(dist::Options),
     /// Have each export read by tools that are not ours, and compare numbers; into docs/results/exports.md
     Exports(exports::Options),
-    /// Feed arbitrary input to the emulated sysfs, and see that nothing breaks
+    /// Feed arbitrary input to every reader (sysfs, kallsyms, BTF, stacks, recordings), and see that nothing breaks
     Fuzz(fuzz::Options),
     /// The genuine driver on a virtual s390x, with apscope inside
     #[command(subcommand)]

@@ -31,7 +31,7 @@ pub struct ExportArgs {
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
 
-    /// Of each lock class, so many instances have metrics of their own (`openmetrics`, `prometheus`)
+    /// Of each lock class, so many instances have metrics of their own (`openmetrics` and `prometheus` only)
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub instances: usize,
 
@@ -64,8 +64,23 @@ pub enum Format {
     Parquet,
 }
 
+impl ExportArgs {
+    /// Only metrics have a number of instances; every other format has all of them.
+    fn instances_apply(&self) -> Result<(), Failure> {
+        if self.instances == 0 || matches!(self.format, Format::OpenMetrics | Format::Prometheus) {
+            return Ok(());
+        }
+        Err(Failure::new(
+            "--instances cannot be used here",
+            "it limits the metrics of formats openmetrics and prometheus; other formats have all instances",
+            "the same command without --instances",
+        ))
+    }
+}
+
 pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Failure> {
     different(&args.output, args.truth.as_deref())?;
+    args.instances_apply()?;
     if let Some(file) = &args.file {
         globals.only_read(file, &[])?;
         not_over(file, &args.output)?;

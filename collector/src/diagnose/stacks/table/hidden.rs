@@ -8,8 +8,7 @@ use super::reading::Reading;
 use super::steps::{Owner, Sequence};
 use super::{Found, Generation, sequences};
 
-/// Where probed functions return to: of kretprobes (with underscores from v5.16 on), of rethook, which they use from v5.18 on,
-/// and of the graph tracer.
+/// Where probed functions return to: in the symbols of s390x kernels 5.10, 6.1, and 6.12 and 7.2; and for the graph tracer.
 const TRAMPOLINES: [&str; 4] = [
     "kretprobe_trampoline",
     "__kretprobe_trampoline",
