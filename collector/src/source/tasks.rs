@@ -122,12 +122,14 @@ impl Tasks {
     /// Adds state, place of sleep, switches and end to tasks that have a record (a hold, a wait, a call) which was there
     /// the last time, too.
     ///
-    /// A thread that is gone stays with what it holds and waits for; with neither, it is left out: a call of a thread
-    /// that is gone is over.
+    /// A thread that is gone stays with what it holds and waits for, and is said to have ended when it was gone before these
+    /// were read; with neither, it is left out: a call of a thread that is gone is over.
     pub(super) fn fill(&mut self, live: &mut frame::Live, now_ns: u64) {
         if !self.ids_are_ours {
             return;
         }
+        // Records were read before their threads are asked for: who ends in between has released what it holds there.
+        let ended_before: HashSet<u32> = self.ended.keys().copied().collect();
         let due = self.tick == 0 || now_ns.saturating_sub(self.last_ns) >= LEAST_NS;
         if due {
             self.ask(live, now_ns);
@@ -141,12 +143,13 @@ impl Tasks {
         }
         // Also where nothing was asked for: a thread that has ended does not come back.
         live.tasks.retain_mut(|task| {
-            task.exited |= self.ended.contains_key(&task.tid);
+            let ended = self.ended.contains_key(&task.tid);
+            task.exited |= ended && ended_before.contains(&task.tid);
             if task.exited {
                 task.state.clear();
                 task.asleep_in.clear();
             }
-            !(task.exited && task.holds.is_empty() && task.waits.is_empty())
+            !(ended && task.holds.is_empty() && task.waits.is_empty())
         });
     }
 

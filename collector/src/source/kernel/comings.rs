@@ -39,6 +39,12 @@ fn sort(changes: &mut [Change], class_at: impl Fn(u32) -> u8) {
     });
 }
 
+/// What is not listed any more may be another's address the next time.
+fn forget_gone(leaving: &mut HashSet<u64>, listed: impl Iterator<Item = u64>) {
+    let listed: HashSet<u64> = listed.collect();
+    leaving.retain(|object| listed.contains(object));
+}
+
 impl KernelSource {
     /// Looks for locks that were adopted since the last tick, for those that have ended, and for places that are free.
     pub(super) fn adopt(&mut self) {
@@ -77,6 +83,8 @@ impl KernelSource {
         let instances = self.names.describe(&self.memory, &self.offsets, id, info);
         let (address, class) = (info.address.get(), info.class.get() as u8);
         let tgid = info.tgid.get() as u32;
+        // Another object has the address by now.
+        self.leaving.remove(&info.object.get());
         if class == class_id::KVM_LOCK {
             // Named while it is known who it is: it may end before a call on it is read.
             let (object, since) = (info.object.get(), info.since.get());
@@ -116,9 +124,11 @@ impl KernelSource {
             .and_then(|list| objects::all_guests(memory, offsets, list));
         let now = objects::guests_now(memory, offsets, matrix_dev, known.as_deref());
         let watched: HashSet<u64> = self.watched.iter().map(|w| w.address).collect();
+        forget_gone(&mut self.leaving, now.iter().map(|(lock, _)| lock.object));
+        let leaving = self.leaving.clone();
         for (lock, tgid) in now
             .iter()
-            .filter(|(lock, _)| !watched.contains(&lock.address))
+            .filter(|(lock, _)| !watched.contains(&lock.address) && !leaving.contains(&lock.object))
         {
             let mut room = true;
             let at = reader::monotonic_ns();
@@ -239,6 +249,7 @@ impl KernelSource {
     /// The object of an adopted lock has ended.
     fn end_instance(&mut self, id: u32, record: Record) {
         self.watched.retain(|watched| watched.slot != id);
+        self.leaving.insert(record.object);
         match record.class {
             class_id::KVM_LOCK => {
                 self.reader

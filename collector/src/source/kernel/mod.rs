@@ -234,6 +234,7 @@ fn load(survey: Survey, options: &RunOptions, reason: &str) -> Result<KernelSour
         matrix_dev,
         vm_list,
         missing: Vec::new(),
+        leaving: std::collections::HashSet::new(),
         full: false,
         verifier: verify::Verifier::default(),
         snapshot,

@@ -81,6 +81,23 @@ fn second(of: Of, state: &str, wchan: &str, inside: u8) -> frame::TaskState {
     now.tasks.remove(0)
 }
 
+/// What was read of it when it was there may be over by the time that it is asked for.
+#[test]
+fn who_ends_behind_the_reading_has_not_ended_with_what_it_held() {
+    let proc = Proc::new();
+    proc.thread(9, "R (running)", "0");
+    let mut tasks = proc.tasks(Of::Kernel);
+    let holder = task(9, vec![hold(0, 1)]);
+    for tick in 1..5 {
+        if tick == 3 {
+            proc.gone(9);
+        }
+        let mut now = live(std::slice::from_ref(&holder));
+        tasks.fill(&mut now, tick * TICK_NS);
+        assert_eq!(now.tasks[0].exited, tick > 3, "{tick}");
+    }
+}
+
 #[test]
 fn what_has_only_begun_is_not_asked_for() {
     let proc = Proc::new();
@@ -202,7 +219,14 @@ fn a_call_of_a_thread_that_is_gone_is_over() {
 /// The first thread of a process ends before the others, and stays a zombie.
 #[test]
 fn a_zombie_is_gone() {
-    assert!(second(Of::Kernel, "Z (zombie)", "0", 0).exited);
+    let zombie = Proc::new();
+    zombie.thread(9, "Z (zombie)", "0");
+    let mut tasks = zombie.tasks(Of::Kernel);
+    for tick in 1..4 {
+        let mut now = live(&[task(9, vec![hold(0, 1)])]);
+        tasks.fill(&mut now, tick * TICK_NS);
+        assert_eq!(now.tasks[0].exited, tick == 3, "{tick}");
+    }
     assert!(!second(Of::Kernel, "1: garbage", "0", 0).exited);
     let unreadable = Proc::new();
     std::fs::create_dir_all(unreadable.folder(9).join("status")).unwrap();
