@@ -233,6 +233,8 @@ impl Remote {
     async fn end(&self, frames: &mpsc::Sender<Arc<Frame>>, how: &str, detail: String) {
         let mut frame = self.known.since(&self.known);
         frame.meta = None;
+        // It stands for no other frame: whoever takes it has every one of them, with its details.
+        frame.uncarried = None;
         frame.number = frame.number.saturating_add(1);
         frame.end = Some(End {
             how: how.into(),
@@ -240,5 +242,40 @@ impl Remote {
         });
         // A receiver that has gone away does not want it.
         let _ = frames.send(Arc::new(frame)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::Meta;
+
+    #[tokio::test]
+    async fn the_end_leaves_the_details_that_there_are() {
+        let frame = |number: u64, meta: Option<Meta>| Frame {
+            number,
+            at_ns: 100 * (number + 1),
+            at_unix_ns: 1_000 + 100 * (number + 1),
+            meta,
+            ..Frame::default()
+        };
+        let meta = Meta {
+            start_ns: 1,
+            ..Meta::default()
+        };
+        let (link, _) = watch::channel(Link::default());
+        let mut remote = Remote::new(Endpoint { path: "s".into() }, link);
+        let mut taken = Model::default();
+        for frame in [frame(0, Some(meta)), frame(1, None)] {
+            remote.known.apply(&frame);
+            taken.apply(&frame);
+        }
+        assert_eq!(taken.detail_from, None);
+        let (sender, mut frames) = mpsc::channel(1);
+        remote.end(&sender, "left", String::new()).await;
+        taken.apply(&frames.recv().await.unwrap());
+        assert_eq!(taken.end.as_ref().unwrap().how, "left");
+        assert_eq!(taken.detail_from, None);
+        assert_eq!(taken.loss.missing_frames, 0);
     }
 }
