@@ -295,3 +295,27 @@ fn details_are_whole_behind_the_hole_and_not_behind_the_next_totals() {
     assert_eq!((from.number, from.at_ns), (behind.number, behind.at_ns));
     assert!(model.loss.exact());
 }
+
+/// Zeros without an end, which no reader should go on with for ever.
+struct Endless {
+    read: u64,
+}
+
+impl std::io::Read for Endless {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        bytes.fill(0);
+        self.read += bytes.len() as u64;
+        // Ends in a test that fails, too.
+        assert!(self.read < 24 << 20, "{} bytes were read", self.read);
+        Ok(bytes.len())
+    }
+}
+
+#[test]
+fn the_first_flush_is_looked_for_near_the_beginning_alone() {
+    let endless = std::io::BufReader::with_capacity(256 << 10, Endless { read: 0 });
+    assert!(matches!(
+        Reader::new(endless).err(),
+        Some(ReadError::NotARecording { .. })
+    ));
+}

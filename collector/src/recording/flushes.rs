@@ -104,11 +104,11 @@ impl<R: BufRead> Flushes<R> {
         }
     }
 
-    /// Goes on, by one byte at least, to where a flush or a header may begin, or to the end.
-    pub fn search(&mut self) -> io::Result<()> {
+    /// Goes on, by one byte at least, to where a flush or a header may begin, or to the end, or beyond `until`.
+    pub fn search(&mut self, until: u64) -> io::Result<()> {
         let (flush, head) = (ZSTD_MAGIC.to_le_bytes(), HEADER_MAGIC.to_le_bytes());
         self.advance(1);
-        loop {
+        while self.position() <= until {
             let bytes = self.peek(64 << 10)?;
             if bytes.len() < 4 {
                 let rest = bytes.len();
@@ -128,9 +128,10 @@ impl<R: BufRead> Flushes<R> {
             };
             self.advance(skip);
             if found {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 
     /// How long the zstd frame is that begins here, by its headers.

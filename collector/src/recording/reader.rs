@@ -317,7 +317,7 @@ impl<R: BufRead> Reader<R> {
                 return Ok(());
             }
         }
-        self.flushes.search()
+        self.flushes.search(u64::MAX)
     }
 
     /// Decompresses a flush; what is wrong with it, if anything is. Behind damage its first frame must make sense too.
@@ -358,7 +358,7 @@ fn first_flush(flushes: &mut Flushes<impl BufRead>) -> Result<(u64, &'static str
             Part::Unknown(_) => {}
         }
         effort = effort.saturating_add((flushes.blocks() - blocks).saturating_mul(64));
-        flushes.search()?;
+        flushes.search(LOOK as u64)?;
     }
     Err(ReadError::NotARecording {
         why: "it starts with something else",
