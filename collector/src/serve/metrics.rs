@@ -1,17 +1,11 @@
 //! The text of `/metrics`: what the exports write of the run, and a few lines about the daemon itself.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::grpc::Counts;
 use super::hub::Hub;
-use crate::export::openmetrics::{Dialect, Options, write};
-
-/// How a metric of the daemon is counted.
-enum Kind {
-    Gauge,
-    Counter,
-}
+use crate::export::openmetrics::{DAEMON_METRICS, Dialect, Options, write};
 
 /// Content type and text, as the client accepts it.
 pub fn render(
@@ -41,38 +35,16 @@ pub fn render(
 }
 
 fn own(counts: &Counts, open: bool, text: &mut String) {
-    let metrics: [(&str, Kind, &str, &AtomicU64); 4] = [
-        (
-            "apscope_serve_clients",
-            Kind::Gauge,
-            "Clients that get frames now.",
-            &counts.watching,
-        ),
-        (
-            "apscope_serve_connections",
-            Kind::Counter,
-            "Connections to the socket.",
-            &counts.connected,
-        ),
-        (
-            "apscope_serve_refused",
-            Kind::Counter,
-            "Connections that were refused: not permitted, or too many.",
-            &counts.refused,
-        ),
-        (
-            "apscope_serve_left_out_frames",
-            Kind::Counter,
-            "Frames left out for clients that were too slow.",
-            &counts.left_out,
-        ),
+    let values = [
+        &counts.watching,
+        &counts.connected,
+        &counts.refused,
+        &counts.left_out,
     ];
-    for (name, kind, help, value) in metrics {
+    for (metric, value) in DAEMON_METRICS.iter().zip(values) {
         let value = value.load(Ordering::Relaxed);
-        let (kind, suffix) = match kind {
-            Kind::Gauge => ("gauge", ""),
-            Kind::Counter => ("counter", "_total"),
-        };
+        let (name, kind, help) = (metric.name, metric.kind.name(), metric.help);
+        let suffix = metric.kind.suffix();
         // OpenMetrics has the suffix at the sample alone, the older format in the name.
         let family = if open { "" } else { suffix };
         // Writing to a String cannot fail.

@@ -9,6 +9,7 @@
 //! tasks, guests or mdevs. Instances of locks have series only where [`Options::instances`] asks for them, and then at
 //! most so many.
 
+mod daemon;
 mod metrics;
 mod page;
 mod samples;
@@ -19,6 +20,7 @@ use std::io::{self, Write};
 use crate::diagnose::Report;
 use crate::model::Model;
 
+pub use daemon::{DAEMON_METRICS, DaemonMetric};
 pub use metrics::{METRICS, Metric};
 pub use page::page;
 pub use samples::Samples;

@@ -2,8 +2,7 @@
 
 use std::fmt::Write;
 
-use super::text::Kind;
-use super::{BOUNDS_NS, METRICS};
+use super::{BOUNDS_NS, DAEMON_METRICS, METRICS};
 
 const INTRODUCTION: &str = "\
 # Metrics
@@ -16,7 +15,7 @@ at the end, so that a text that was cut is known for one. The older text format 
 `promtool check metrics` and the text files of node_exporter take.
 
 * Each sample has the label `driver`: `kernel`, `EMULATED` for the emulated driver, `stacks` for a text that somebody
-  saved. Rules for real machines select `driver=\"kernel\"`.
+  saved. Rules for real machines select `driver=\"kernel\"`. The daemon's own metrics, at the end, do not have it.
 * Spellings of classes, modes and entry points are those of [names.md](names.md).
 * Counters and histograms are exact while `apscope_statistics_exact` is 1; otherwise read them as \"at least\". At level 0
   of a kernel nothing is counted.
@@ -52,11 +51,7 @@ The names are those of the samples; in the headers of OpenMetrics, `_total` and 
         BOUNDS_NS[BOUNDS_NS.len() - 1],
     );
     for metric in &METRICS {
-        let suffix = match metric.kind {
-            Kind::Counter => "_total",
-            Kind::Info => "_info",
-            Kind::Gauge | Kind::Histogram => "",
-        };
+        let suffix = metric.kind.suffix();
         let labels: Vec<_> = metric.labels.iter().map(|l| format!("`{l}`")).collect();
         let _ = writeln!(
             text,
@@ -65,6 +60,24 @@ The names are those of the samples; in the headers of OpenMetrics, `_total` and 
             metric.kind.name(),
             labels.join(", "),
             metric.help,
+        );
+    }
+    text.push_str(
+        "
+## Metrics of the daemon
+
+`/metrics` of `apscope serve` has these besides; they are of the daemon, not of a driver, and have no labels.
+
+| metric | kind | is |
+|---|---|---|
+",
+    );
+    for metric in &DAEMON_METRICS {
+        let (suffix, kind) = (metric.kind.suffix(), metric.kind.name());
+        let _ = writeln!(
+            text,
+            "| `{}{suffix}` | {kind} | {} |",
+            metric.name, metric.help
         );
     }
     text

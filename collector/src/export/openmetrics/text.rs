@@ -27,6 +27,15 @@ impl Kind {
             Self::Info => "info",
         }
     }
+
+    /// What it adds to the name of its samples.
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::Counter => "_total",
+            Self::Info => "_info",
+            Self::Gauge | Self::Histogram => "",
+        }
+    }
 }
 
 const LOWEST: u32 = 8;
