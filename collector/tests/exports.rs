@@ -43,6 +43,20 @@ fn recorded(arguments: &str) -> Vec<Frame> {
     reader.map(Result::unwrap).collect()
 }
 
+/// The deadlock of the generation that cannot do without one, recorded until it stood for a second.
+fn stuck() -> Vec<Frame> {
+    let frames = recorded("--generation v5.15-rc --scenario hotplug --seed 1 --duration 3s");
+    let waits = |frame: &Frame| {
+        frame
+            .live
+            .iter()
+            .flat_map(|live| &live.tasks)
+            .any(|task| !task.waits.is_empty())
+    };
+    assert!(frames.last().is_some_and(waits), "it is not stuck");
+    frames
+}
+
 fn text(files: &Files, name: &str) -> String {
     String::from_utf8(files[name].clone()).unwrap()
 }
@@ -233,6 +247,9 @@ fn folded_stacks_add_up_to_what_was_waited_and_held() {
             let (stack, ns) = line.rsplit_once(' ').unwrap();
             let parts: Vec<_> = stack.split(';').collect();
             assert!(parts.len() >= 4, "{line}");
+            if parts[1].ends_with(" that goes on") {
+                continue;
+            }
             let key = (parts[1].to_owned(), parts[parts.len() - 1].to_owned());
             *sums.entry(key).or_default() += ns.parse::<u64>().unwrap();
         }
@@ -324,8 +341,87 @@ fn in_category(packets: &[perfetto::proto::TracePacket], category: &str) -> usiz
         .iter()
         .filter_map(|packet| packet.track_event.as_ref());
     events
-        .filter(|event| event.categories == [category])
+        .filter(|event| event.categories == [category] && !goes_on(event))
         .count()
+}
+
+fn goes_on(event: &perfetto::proto::TrackEvent) -> bool {
+    let mut about = event.debug_annotations.iter();
+    about.any(|about| about.name() == "goes_on")
+}
+
+#[test]
+fn a_trace_has_what_goes_on_at_the_end() {
+    let (Case { model, .. }, files) = exports(&stuck(), Origin::Live);
+    let packets = trace(&files);
+    no_slices_overlap(&packets);
+    let mut found: BTreeMap<&str, Vec<(String, u64)>> = BTreeMap::new();
+    let mut open = BTreeMap::new();
+    for packet in &packets {
+        let Some(event) = &packet.track_event else {
+            continue;
+        };
+        if goes_on(event) {
+            open.insert(event.track_uuid(), (event, packet.timestamp()));
+        } else if event.r#type() == perfetto::proto::SLICE_END
+            && let Some((begin, since_ns)) = open.remove(&event.track_uuid())
+        {
+            assert_eq!(packet.timestamp(), model.last.at_ns);
+            let of = found.entry(&begin.categories[0]).or_default();
+            of.push((begin.name().to_owned(), since_ns));
+        }
+    }
+    assert!(open.is_empty());
+    let mut expected: BTreeMap<&str, Vec<(String, u64)>> = BTreeMap::new();
+    let lock = |series: u32, instance| {
+        let name = apscope_collector::model::query::lock_name(&model, series as u8, instance);
+        name.to_owned()
+    };
+    for task in &model.live {
+        for inside in &task.inside {
+            let name = apscope_collector::model::query::entry_name(inside.entry as u8);
+            let of = expected.entry("call").or_default();
+            of.push((name.to_owned(), inside.since_ns));
+        }
+        for hold in &task.holds {
+            let of = expected.entry("hold").or_default();
+            of.push((lock(hold.series, hold.instance), hold.since_ns));
+        }
+        for wait in &task.waits {
+            let of = expected.entry("wait").or_default();
+            of.push((lock(wait.series, wait.instance), wait.since_ns));
+        }
+    }
+    for of in found.values_mut().chain(expected.values_mut()) {
+        of.sort();
+    }
+    assert_eq!(expected.len(), 3, "{expected:?}");
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn folded_stacks_have_what_goes_on_apart_from_the_sums() {
+    let (Case { model, .. }, files) = exports(&stuck(), Origin::Live);
+    let mut expected: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for task in &model.live {
+        let holds = task.holds.iter().map(|h| ("hold", h.series, h.since_ns));
+        let waits = task.waits.iter().map(|w| ("wait", w.series, w.since_ns));
+        for (what, series, since_ns) in holds.chain(waits) {
+            let name = apscope_collector::model::query::series_name(series as u8);
+            let key = (format!("{what} that goes on"), name);
+            *expected.entry(key).or_default() += model.last.at_ns - since_ns;
+        }
+    }
+    let mut found: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for line in text(&files, "out.folded").lines() {
+        let (stack, ns) = line.rsplit_once(' ').unwrap();
+        let parts: Vec<_> = stack.split(';').collect();
+        if parts[1].ends_with("goes on") {
+            let key = (parts[1].to_owned(), parts[parts.len() - 1].to_owned());
+            *found.entry(key).or_default() += ns.parse::<u64>().unwrap();
+        }
+    }
+    assert_eq!(found, expected);
 }
 
 #[test]

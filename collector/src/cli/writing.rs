@@ -104,7 +104,7 @@ impl Writing {
             }
             Self::Folded(output, folded) => output.write(|out| folded.write(model, out)),
             Self::Perfetto(target, trace) => trace
-                .finish()
+                .finish(model)
                 .map_err(|error| target.failure(&error))?
                 .finish(),
             Self::Csv(mut folder, spans) => {

@@ -3,6 +3,8 @@
 //! A line is `DRIVER;wait or hold;ENTRY POINT;...;LOCK NANOSECONDS`. Sums are those of the statistics, so they are exact:
 //! all lines of a lock that begin with `wait` add up to the time that it was waited for. Where stacks were taken
 //! (`--stacks-over`), the part of the time that they are of stands under their functions, outermost first.
+//!
+//! What goes on at the end is in no sum yet, and stands apart: `wait that goes on`, `hold that goes on`.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -69,10 +71,7 @@ impl Folded {
                 functions,
             } = place;
             let what = if hold { "hold" } else { "wait" };
-            let entry = match entry {
-                0 => OUTSIDE.to_owned(),
-                entry => part(query::entry_name(entry)),
-            };
+            let entry = entry_part(entry);
             let lock = part(&query::series_name(series));
             let functions = if functions.is_empty() {
                 functions
@@ -80,6 +79,11 @@ impl Folded {
                 format!("{functions};")
             };
             writeln!(out, "{driver};{what};{entry};{functions}{lock} {ns}")?;
+        }
+        for ((hold, series, entry), ns) in standing(model) {
+            let what = if hold { "hold" } else { "wait" };
+            let (entry, lock) = (entry_part(entry), part(&query::series_name(series)));
+            writeln!(out, "{driver};{what} that goes on;{entry};{lock} {ns}")?;
         }
         out.flush()
     }
@@ -133,6 +137,36 @@ impl Folded {
             let ns = places.entry(place).or_default();
             *ns = ns.saturating_add(rest);
         }
+    }
+}
+
+/// For how long locks have been held and waited for at the end: (held, series, entry point) and nanoseconds.
+fn standing(model: &Model) -> BTreeMap<(bool, u8, u8), u64> {
+    let mut all = BTreeMap::new();
+    for task in &model.live {
+        let holds = task
+            .holds
+            .iter()
+            .map(|h| (true, h.series, h.entry, h.since_ns));
+        let waits = task
+            .waits
+            .iter()
+            .map(|w| (false, w.series, w.entry, w.since_ns));
+        for (hold, series, entry, since_ns) in holds.chain(waits) {
+            let ns = all
+                .entry((hold, series as u8, entry as u8))
+                .or_insert(0_u64);
+            *ns = ns.saturating_add(model.last.at_ns.saturating_sub(since_ns));
+        }
+    }
+    all.retain(|_, ns| *ns > 0);
+    all
+}
+
+fn entry_part(entry: u8) -> String {
+    match entry {
+        0 => OUTSIDE.to_owned(),
+        entry => part(query::entry_name(entry)),
     }
 }
 

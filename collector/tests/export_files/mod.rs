@@ -94,7 +94,7 @@ pub fn exports(frames: &[Frame], origin: Origin) -> (Case, Files) {
     parquet::histograms(model, histograms.clone()).unwrap();
     files.insert("histograms.parquet".to_owned(), histograms.take());
     files.insert("spans.csv".to_owned(), spans.finish().unwrap());
-    files.insert("out.perfetto".to_owned(), trace.finish().unwrap());
+    files.insert("out.perfetto".to_owned(), trace.finish(model).unwrap());
     row_groups.finish().unwrap();
     files.insert("spans.parquet".to_owned(), rows.take());
     (case, files)

@@ -1,5 +1,5 @@
 //! Perfetto traces: tracks for each task, with slices for calls, waits and holds; arrows from a release to the waiter that
-//! it let in; counters for the queue of each lock and for lost records.
+//! it let in; counters for the queue of each lock and for lost records. What goes on at the end has slices until then.
 //!
 //! A trace is written as frames come. Slices of one track never overlap, whatever a task does: calls stand on the task's
 //! own track, calls inside of others on one for each function around them, waits on another, and the holds of each lock
@@ -7,6 +7,7 @@
 
 pub mod proto;
 mod releases;
+mod standing;
 mod tracks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use proto::{
     TrackEvent,
 };
 use releases::{Lock, Release, Releases};
+use standing::{Latest, Standing, standing};
 use tracks::{Place, Tracks};
 
 /// The one sequence of packets.
@@ -33,9 +35,9 @@ const SEQUENCE: u32 = 1;
 /// What was written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Slices of completed calls.
+    /// Slices of calls.
     pub calls: u64,
-    /// Slices of waits that led to an acquisition.
+    /// Slices of waits.
     pub waits: u64,
     /// Slices of holds.
     pub holds: u64,
@@ -52,6 +54,7 @@ pub struct Trace<W: Write> {
     releases: Releases,
     /// Classes of locks whose instances are told apart.
     classes: BTreeSet<u8>,
+    latest: Latest,
     counts: Counts,
     packet: Vec<u8>,
 }
@@ -65,6 +68,7 @@ impl<W: Write> Trace<W> {
             tracks: Tracks::default(),
             releases: Releases::default(),
             classes: BTreeSet::new(),
+            latest: Latest::default(),
             counts: Counts::default(),
             packet: Vec::new(),
         }
@@ -91,20 +95,31 @@ impl<W: Write> Trace<W> {
         }
         for row in rows(model, frame) {
             if row.is_lock() {
-                self.lock(model, &row)?;
+                self.waited(model, &row, GoesOn::No)?;
+                self.held(model, &row, GoesOn::No)?;
             } else {
-                self.call(model, &row)?;
+                self.call(model, &row, GoesOn::No)?;
             }
         }
         self.counters(model, frame)
     }
 
-    /// Writes what is left.
+    /// Writes what goes on at the end, and what is left.
     ///
     /// # Errors
     ///
     /// Those of the output.
-    pub fn finish(mut self) -> io::Result<W> {
+    pub fn finish(mut self, model: &Model) -> io::Result<W> {
+        for standing in standing(model) {
+            match standing {
+                Standing::Call(row) => self.call(model, &row, GoesOn::Yes)?,
+                Standing::Hold(row) => {
+                    self.waited(model, &row, GoesOn::No)?;
+                    self.held(model, &row, GoesOn::Yes)?;
+                }
+                Standing::Wait(row) => self.waited(model, &row, GoesOn::Yes)?,
+            }
+        }
         self.out.flush()?;
         Ok(self.out)
     }
@@ -143,13 +158,20 @@ impl<W: Write> Trace<W> {
         self.describe(descriptor)
     }
 
-    fn call(&mut self, model: &Model, row: &SpanRow<'_>) -> io::Result<()> {
+    fn call(&mut self, model: &Model, row: &SpanRow<'_>, goes_on: GoesOn) -> io::Result<()> {
         let place = match row.raw.inside {
             0 => Place::Task,
             around => Place::CallsInside(around),
         };
         let track = self.track(model, row, place)?;
-        let mut about = vec![text("returned", row.returned().unwrap_or_default())];
+        let start_ns = row.raw.start_ns;
+        if goes_on == GoesOn::Yes && self.latest.has(track, start_ns) {
+            return Ok(());
+        }
+        let mut about = match goes_on {
+            GoesOn::No => vec![text("returned", row.returned().unwrap_or_default())],
+            GoesOn::Yes => vec![text(GOES_ON, "at the end")],
+        };
         about.extend(row.mdev.map(|mdev| text("mdev", mdev)));
         about.extend(row.guest.map(|guest| text("guest", guest)));
         if let Some((pid, comm)) = row.on_behalf_of {
@@ -162,38 +184,38 @@ impl<W: Write> Trace<W> {
             debug_annotations: about,
             ..TrackEvent::default()
         };
-        let start_ns = row.raw.start_ns;
         self.slice(track, start_ns, row.raw.duration_ns, event)
     }
 
-    fn lock(&mut self, model: &Model, row: &SpanRow<'_>) -> io::Result<()> {
+    /// The wait before an acquisition, or for one.
+    fn waited(&mut self, model: &Model, row: &SpanRow<'_>, goes_on: GoesOn) -> io::Result<()> {
         let raw = row.raw;
-        let in_entry = || vec![text("entry_point", row.inside())];
         let wait_ns = raw.extra;
-        if wait_ns > 0 {
-            let place = if query::open_coded(raw.what) {
-                Place::FlagWaits
-            } else {
-                Place::Waits
-            };
-            let track = self.track(model, row, place)?;
-            self.counts.waits += 1;
-            let event = TrackEvent {
-                name: Some(row.name.to_owned()),
-                categories: vec!["wait".to_owned()],
-                debug_annotations: in_entry(),
-                ..TrackEvent::default()
-            };
-            let since_ns = raw.start_ns.saturating_sub(wait_ns);
-            self.slice(track, since_ns, wait_ns, event)?;
+        if wait_ns == 0 {
+            return Ok(());
         }
-        let track = self.track(model, row, Place::Holds(raw.what, raw.instance))?;
-        let mut event = TrackEvent {
-            name: Some(row.name.to_owned()),
-            categories: vec!["hold".to_owned()],
-            debug_annotations: in_entry(),
-            ..TrackEvent::default()
+        let place = if query::open_coded(raw.what) {
+            Place::FlagWaits
+        } else {
+            Place::Waits
         };
+        let track = self.track(model, row, place)?;
+        let since_ns = raw.start_ns.saturating_sub(wait_ns);
+        if goes_on == GoesOn::Yes && self.latest.has(track, since_ns) {
+            return Ok(());
+        }
+        self.counts.waits += 1;
+        let event = lock_event(row, "wait", goes_on);
+        self.slice(track, since_ns, wait_ns, event)
+    }
+
+    fn held(&mut self, model: &Model, row: &SpanRow<'_>, goes_on: GoesOn) -> io::Result<()> {
+        let raw = row.raw;
+        let track = self.track(model, row, Place::Holds(raw.what, raw.instance))?;
+        if goes_on == GoesOn::Yes && self.latest.has(track, raw.start_ns) {
+            return Ok(());
+        }
+        let mut event = lock_event(row, "hold", goes_on);
         event
             .debug_annotations
             .extend(row.mode().map(|mode| text("mode", mode)));
@@ -212,12 +234,14 @@ impl<W: Write> Trace<W> {
                 };
                 self.event(release.at_ns, released)?;
             }
-            let release = Release {
-                at_ns: raw.start_ns.saturating_add(raw.duration_ns),
-                tid: raw.tid,
-                track,
-            };
-            self.releases.add(lock, release);
+            if goes_on == GoesOn::No {
+                let release = Release {
+                    at_ns: raw.start_ns.saturating_add(raw.duration_ns),
+                    tid: raw.tid,
+                    track,
+                };
+                self.releases.add(lock, release);
+            }
         }
         self.counts.holds += 1;
         self.slice(track, raw.start_ns, raw.duration_ns, event)
@@ -285,6 +309,7 @@ impl<W: Write> Trace<W> {
         length_ns: u64,
         event: TrackEvent,
     ) -> io::Result<()> {
+        self.latest.add(track, at_ns);
         let begin = TrackEvent {
             r#type: Some(SLICE_BEGIN),
             track_uuid: Some(track),
@@ -321,6 +346,30 @@ impl<W: Write> Trace<W> {
         prost::encoding::message::encode(1, &packet, &mut self.packet);
         debug_assert!(packet.encoded_len() < self.packet.len());
         self.out.write_all(&self.packet)
+    }
+}
+
+/// Whether something has ended, or goes on when the trace ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GoesOn {
+    No,
+    Yes,
+}
+
+/// The annotation of what goes on.
+const GOES_ON: &str = "goes_on";
+
+/// A wait for a lock, or a hold.
+fn lock_event(row: &SpanRow<'_>, category: &str, goes_on: GoesOn) -> TrackEvent {
+    let mut about = vec![text("entry_point", row.inside())];
+    if goes_on == GoesOn::Yes {
+        about.push(text(GOES_ON, "at the end"));
+    }
+    TrackEvent {
+        name: Some(row.name.to_owned()),
+        categories: vec![category.to_owned()],
+        debug_annotations: about,
+        ..TrackEvent::default()
     }
 }
 
