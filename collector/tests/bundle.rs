@@ -53,6 +53,30 @@ fn frames(files: &BTreeMap<String, Vec<u8>>) -> Vec<Frame> {
 }
 
 /// Every name that frames have: of mdevs, guests and threads.
+/// Addresses of locks in frames; what tasks hold and wait for is among those of all locks.
+fn addresses_in(frames: &[Frame]) -> BTreeSet<u64> {
+    let metas = frames.iter().filter_map(|frame| frame.meta.as_ref());
+    let all: BTreeSet<u64> = metas
+        .flat_map(|meta| &meta.instances)
+        .map(|i| i.address)
+        .collect();
+    let tasks = frames
+        .iter()
+        .flat_map(|frame| &frame.live)
+        .flat_map(|live| &live.tasks);
+    for task in tasks {
+        let holds = task.holds.iter().map(|hold| hold.lock);
+        let locks = holds.chain(task.waits.iter().map(|wait| wait.lock));
+        assert!(
+            locks
+                .into_iter()
+                .all(|lock| lock == 0 || all.contains(&lock)),
+            "{task:?}"
+        );
+    }
+    all
+}
+
 fn names_in(frames: &[Frame]) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for frame in frames {
@@ -173,6 +197,22 @@ fn no_name_is_left_in_a_redacted_bundle() {
             assert!(!names_it(&content, original), "{original} is in {name}");
         }
     }
+    // Addresses are other ones, which are the same everywhere; those that there are, are of locks on record.
+    let (before, after) = (addresses_in(&frames(&open)), addresses_in(&frames(&files)));
+    assert!(!before.is_empty() && !after.is_empty());
+    let said = String::from_utf8_lossy(&files[names::DIAGNOSIS_JSON]).into_owned();
+    let diagnosis: Value = serde_json::from_str(&said).unwrap();
+    let locks = diagnosis["locks"].as_array().unwrap();
+    let instances = locks
+        .iter()
+        .flat_map(|lock| lock["by_instance"].as_array().unwrap());
+    let mut found = 0;
+    for instance in instances.filter_map(|instance| instance["address"].as_str()) {
+        let address = u64::from_str_radix(instance.trim_start_matches("0x"), 16).unwrap();
+        assert!(after.contains(&address), "{instance}");
+        found += 1;
+    }
+    assert!(found > 0, "{said}");
     // What is concluded is the same.
     let output = place.command("diagnose case.tar.zst").output().unwrap();
     assert!(

@@ -1,5 +1,6 @@
 //! Names that are hidden: of hosts, guests, mdevs and threads. Each becomes a hash with a salt of the bundle's own, which is
-//! kept nowhere: the same name is the same hash everywhere in one bundle, and another one in the next.
+//! kept nowhere: the same name is the same hash everywhere in one bundle, and another one in the next. Addresses of locks and
+//! of what calls act on are replaced likewise, by numbers of the same length.
 //!
 //! Functions, lock classes, numbers of processes and times stay. Two passes: [`Names::learn`] each frame, then
 //! [`Names::hide`] in each. A frame has names in members of their own; `texts` says where they are in a text.
@@ -34,6 +35,8 @@ pub enum Of {
 pub struct Names {
     salt: [u8; 16],
     known: BTreeMap<String, String>,
+    /// Addresses, and what stands for them.
+    addresses: BTreeMap<u64, u64>,
     /// Words that stay in prose, whoever is called so.
     words: BTreeSet<&'static str>,
 }
@@ -50,6 +53,7 @@ impl Names {
         Ok(Self {
             salt,
             known: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             words: texts::words(),
         })
     }
@@ -76,13 +80,39 @@ impl Names {
         hidden
     }
 
+    /// What stands for an address from now on: as long a number, a multiple of 8. None (0) stays none.
+    pub fn address(&mut self, address: u64) -> u64 {
+        if address == 0 {
+            return 0;
+        }
+        if let Some(&known) = self.addresses.get(&address) {
+            return known;
+        }
+        let mut hash = Sha256::new();
+        hash.update(self.salt);
+        hash.update(address.to_le_bytes());
+        let digest = hash.finalize();
+        let number = digest
+            .iter()
+            .take(8)
+            .fold(0_u64, |n, byte| n << 8 | u64::from(*byte));
+        // Where there is no room for differences, it is made longer.
+        let bits = (u64::BITS - address.leading_zeros()).max(40);
+        let top = 1 << (bits - 1);
+        let hidden = (number & (top - 1) | top) & !7;
+        self.addresses.insert(address, hidden);
+        hidden
+    }
+
     /// Learns the names in a frame.
     pub fn learn(&mut self, frame: &Frame) {
         if let Some(meta) = &frame.meta {
             for object in &meta.objects {
                 self.name(Of::Object, &object.name);
+                self.address(object.address);
             }
             for instance in &meta.instances {
+                self.address(instance.address);
                 if let Some((_, owner)) = owner(&instance.name) {
                     // `guest-3/0` is a vCPU of guest-3.
                     self.name(Of::Object, owner.split('/').next().unwrap_or(owner));
@@ -116,9 +146,23 @@ impl Names {
         if let Some(meta) = &mut frame.meta {
             self.hide_meta(meta);
         }
+        let unseen = frame
+            .live
+            .iter_mut()
+            .flat_map(|live| &mut live.unseen_readers);
+        for readers in unseen {
+            readers.lock = self.address(readers.lock);
+        }
         for task in frame.live.iter_mut().flat_map(|live| &mut live.tasks) {
             task.comm = self.name(Of::Thread, &task.comm);
+            for hold in &mut task.holds {
+                hold.lock = self.address(hold.lock);
+            }
+            for wait in &mut task.waits {
+                wait.lock = self.address(wait.lock);
+            }
             for inside in &mut task.inside {
+                inside.object = self.address(inside.object);
                 inside.on_behalf_of_comm = self.name(Of::Thread, &inside.on_behalf_of_comm);
             }
         }
@@ -143,8 +187,10 @@ impl Names {
     fn hide_meta(&mut self, meta: &mut Meta) {
         for object in &mut meta.objects {
             object.name = self.name(Of::Object, &object.name);
+            object.address = self.address(object.address);
         }
         for instance in &mut meta.instances {
+            instance.address = self.address(instance.address);
             if let Some((class, owner)) = owner(&instance.name) {
                 let (name, rest) = owner.split_at(owner.find('/').unwrap_or(owner.len()));
                 instance.name = format!("{class}[{}{rest}]", self.name(Of::Object, name));
@@ -173,7 +219,7 @@ impl Names {
                 text = texts::replace(&text, name, hidden);
             }
         }
-        text
+        texts::replace_addresses(&text, &self.addresses)
     }
 
     /// A text with stacks: names of threads are hidden where the kernel writes them, and all names in what is neither
@@ -250,6 +296,23 @@ mod tests {
         );
         let other = Names::new().unwrap().name(Of::Object, "guest-3");
         assert_ne!(hidden, other);
+    }
+
+    #[test]
+    fn addresses_are_hidden_the_same_way_everywhere() {
+        let mut names = Names::new().unwrap();
+        let (lock, low) = (0xffff_8881_0a2b_3c40, 0x1_2345_6780);
+        let hidden = names.address(lock);
+        assert_eq!(names.address(lock), hidden);
+        assert_eq!((names.address(0), hidden >> 63, hidden % 8), (0, 1, 0));
+        assert_ne!(hidden, lock);
+        assert_ne!(names.address(low), Names::new().unwrap().address(low));
+        assert_eq!(
+            names.text(
+                "at 0xffff88810a2b3c40, 0xffff88810A2B3C40; 0xffff88810a2b3c400 and 0x40 are others"
+            ),
+            format!("at {hidden:#x}, {hidden:#x}; 0xffff88810a2b3c400 and 0x40 are others")
+        );
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub struct BundleArgs {
     )]
     pub output: PathBuf,
 
-    /// Replace the names of hosts, guests, mdevs and threads by hashes, the same ones everywhere in the bundle
+    /// Replace the names of hosts, guests, mdevs and threads, and the addresses of locks, by hashes, the same ones everywhere
+    /// in the bundle
     #[arg(long)]
     pub redact: bool,
 }
@@ -57,7 +58,7 @@ pub(super) fn run(args: &BundleArgs, globals: &Globals) -> Result<ExitCode, Fail
         ));
     }
     let options = run_options(globals)?;
-    let output = Replaced::open(&args.output)?;
+    let output = Replaced::private(&args.output)?;
     let begun = Instant::now();
     let clocks = host::clocks();
     let say = |what: &str| {

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Stdout, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -21,6 +21,24 @@ pub struct Output {
     stream: Stream,
     /// Made by [`Output::open`], and nothing was written yet.
     new: bool,
+}
+
+/// Who may read a file that is new; one that exists stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Readers {
+    /// Its owner.
+    Owner,
+    /// Whoever the umask lets.
+    Umask,
+}
+
+impl Readers {
+    const fn mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o600,
+            Self::Umask => 0o666,
+        }
+    }
 }
 
 /// What an output is called.
@@ -62,8 +80,12 @@ enum Stream {
 }
 
 impl Output {
-    /// Opens an output; `-` is the standard output.
+    /// Opens an output; `-` is the standard output. A new file is its owner's alone: recordings are not for everybody.
     pub fn open(path: &Path) -> Result<Self, Failure> {
+        Self::open_as(path, Readers::Owner)
+    }
+
+    fn open_as(path: &Path, readers: Readers) -> Result<Self, Failure> {
         if path.as_os_str() == "-" {
             return Ok(Self {
                 target: Target::Stdout,
@@ -72,7 +94,7 @@ impl Output {
             });
         }
         let mut options = OpenOptions::new();
-        options.write(true);
+        options.write(true).mode(readers.mode());
         let (file, new) = match options.clone().create_new(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 (options.create(true).open(path), false)
@@ -89,9 +111,11 @@ impl Output {
         })
     }
 
-    /// Makes a file that does not exist yet.
+    /// Makes a file that does not exist yet, for its owner alone.
     pub fn create(path: &Path) -> Result<Self, Failure> {
-        let file = OpenOptions::new().write(true).create_new(true).open(path);
+        let mut options = OpenOptions::new();
+        options.write(true).mode(Readers::Owner.mode());
+        let file = options.create_new(true).open(path);
         Ok(Self {
             target: Target::File(path.to_owned()),
             stream: Stream::File(file.map_err(|error| unwritable(path, &error))?),
@@ -158,6 +182,7 @@ impl Drop for Output {
 pub struct Replaced {
     target: Target,
     way: Way,
+    readers: Readers,
 }
 
 /// How an output is written at the end.
@@ -172,11 +197,21 @@ enum Way {
 impl Replaced {
     /// Tries an output; `-` is the standard output. Nothing is changed yet.
     pub fn open(path: &Path) -> Result<Self, Failure> {
+        Self::open_as(path, Readers::Umask)
+    }
+
+    /// The same, for its owner alone.
+    pub fn private(path: &Path) -> Result<Self, Failure> {
+        Self::open_as(path, Readers::Owner)
+    }
+
+    fn open_as(path: &Path, readers: Readers) -> Result<Self, Failure> {
         let direct = || {
-            let output = Output::open(path)?;
+            let output = Output::open_as(path, readers)?;
             Ok(Self {
                 target: output.target.clone(),
                 way: Way::Direct(output),
+                readers,
             })
         };
         // Of a link, the file behind it is replaced, not the link.
@@ -197,10 +232,11 @@ impl Replaced {
             _ => PathBuf::from("."),
         };
         // Made and removed again: a run that is killed leaves nothing.
-        match beside(&folder) {
+        match beside(&folder, readers) {
             Ok(_) => Ok(Self {
                 target: Target::File(path.to_owned()),
                 way: Way::Rename(folder, file),
+                readers,
             }),
             Err(_) if exists => direct(),
             Err(error) => Err(unwritable(path, &error)),
@@ -217,7 +253,7 @@ impl Replaced {
                 output.start()?;
                 whole(&mut output, write)
             }
-            Way::Rename(folder, file) => replace(&folder, &file, write),
+            Way::Rename(folder, file) => replace(&folder, &file, self.readers, write),
         };
         written.map_err(|error| self.target.failure(&error))
     }
@@ -252,7 +288,7 @@ impl Replaced {
                 BegunStream::Direct(io::BufWriter::with_capacity(64 << 10, output))
             }
             Way::Rename(folder, file) => {
-                let new = beside(&folder).map_err(|error| target.failure(&error))?;
+                let new = beside(&folder, self.readers).map_err(|error| target.failure(&error))?;
                 BegunStream::New(io::BufWriter::with_capacity(64 << 10, new), file)
             }
         };
@@ -296,20 +332,27 @@ impl Write for Begun {
 }
 
 /// A new file in a folder, removed when dropped.
-fn beside(folder: &Path) -> io::Result<NamedTempFile> {
+fn beside(folder: &Path, readers: Readers) -> io::Result<NamedTempFile> {
     tempfile::Builder::new()
         .prefix(".apscope-")
-        // What every new file has, less the umask.
-        .permissions(Permissions::from_mode(0o666))
+        // Less the umask.
+        .permissions(Permissions::from_mode(readers.mode()))
         .tempfile_in(folder)
+        .map_err(|error| {
+            // The name of a file that nobody has asked for says nothing.
+            let cause = error.to_string();
+            let cause = cause.split(" at path \"").next().unwrap_or_default();
+            io::Error::new(error.kind(), format!("{}: {cause}", folder.display()))
+        })
 }
 
 fn replace(
     folder: &Path,
     file: &Path,
+    readers: Readers,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut new = beside(folder)?;
+    let mut new = beside(folder, readers)?;
     whole(&mut new, write)?;
     persist(new, file)
 }

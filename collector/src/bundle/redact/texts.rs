@@ -4,7 +4,7 @@
 //! the kernel writes them; in prose, wherever they stand alone; in JSON, in sentences. A name that is also a word of apscope's
 //! own, or a number, cannot be told from one in prose, and stays there: it says nothing of anybody without its place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use probe_ebpf::abi::PROGRAM_NAMES;
 use probe_ebpf::names::{CLASSES, ENTRY_POINTS};
@@ -61,6 +61,28 @@ pub(super) fn replace(text: &str, name: &str, hidden: &str) -> String {
         out.push_str(if part { name } else { hidden });
         before = name.chars().next_back();
         rest = &tail[name.len()..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Replaces addresses that are written as hexadecimal numbers.
+pub(super) fn replace_addresses(text: &str, addresses: &BTreeMap<u64, u64>) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("0x") {
+        let digits = &rest[at + 2..];
+        let end = digits
+            .find(|c: char| !c.is_ascii_hexdigit())
+            .unwrap_or(digits.len());
+        let (digits, tail) = digits.split_at(end);
+        let known = u64::from_str_radix(digits, 16).ok();
+        out.push_str(&rest[..at]);
+        match known.and_then(|address| addresses.get(&address)) {
+            Some(hidden) => out.push_str(&format!("{hidden:#x}")),
+            None => out.push_str(&rest[at..at + 2 + end]),
+        }
+        rest = tail;
     }
     out.push_str(rest);
     out
