@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
@@ -19,6 +20,24 @@ const EMULATED: &str = "--source emulator --probe in-process --guests 4";
 fn frames(file: &Path) -> Vec<Frame> {
     let reader = Reader::open(file).unwrap();
     reader.collect::<Result<_, _>>().unwrap()
+}
+
+/// What is in these frames; totals of others are no frame.
+fn counts(frames: impl Iterator<Item = Frame>) -> String {
+    let (mut count, mut spans) = (0, 0);
+    for frame in frames.filter(|frame| frame.base.is_none()) {
+        count += 1;
+        spans += frame.spans.as_ref().map_or(0, |spans| spans.len());
+    }
+    format!("{count} frames, {spans} spans")
+}
+
+/// What the recorder has said of its files.
+fn said(output: &std::process::Output) -> String {
+    let told = told(output);
+    let at = told.find("recorded ").unwrap_or_else(|| panic!("{told}"));
+    let words = told[at..].split(", ").take(2).collect::<Vec<_>>();
+    words.join(", ").trim_start_matches("recorded ").to_owned()
 }
 
 fn unix_ns() -> u64 {
@@ -145,6 +164,19 @@ fn the_oldest_files_make_room() {
         told(&output)
     );
     assert!(!place.path("run.0001.apscope").exists());
+    assert!(
+        !told(&output).contains("run.0001.apscope"),
+        "{}",
+        told(&output)
+    );
+    let mut names: Vec<_> = fs::read_dir(place.path("."))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert!(told(&output).contains(&names[0]), "{}", told(&output));
+    let all = names.iter().flat_map(|name| frames(&place.path(name)));
+    assert_eq!(said(&output), counts(all));
     let sizes = fs::read_dir(place.path(".")).unwrap();
     let bytes: u64 = sizes
         .map(|entry| entry.unwrap().metadata().unwrap().len())
@@ -175,9 +207,24 @@ fn a_recording_ends_before_it_is_too_large() {
 #[test]
 fn a_ring_is_written_at_the_end() {
     let place = Place::new();
-    place.run(&format!(
-        "record {EMULATED} --duration 4s --ring 1s --truth truth.json -o run.apscope"
-    ));
+    let output = place
+        .command(&format!(
+            "record {EMULATED} --duration 4s --ring 1s --truth truth.json -o run.apscope"
+        ))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", told(&output));
+    let there = frames(&place.path("run.apscope"));
+    let spans = there.iter().flat_map(|frame| &frame.spans);
+    assert!(spans.count() > 0);
+    assert_eq!(said(&output), counts(there.into_iter()));
+    assert!(
+        told(&output).contains("of all that came: "),
+        "{}",
+        told(&output)
+    );
+    let mode = fs::metadata(place.path("run.apscope")).unwrap().mode();
+    assert_eq!(mode & 0o777, 0o600);
     let all = frames(&place.path("run.apscope"));
     let covered = all.last().unwrap().at_ns - all[0].at_ns;
     assert!(
@@ -200,6 +247,12 @@ fn a_flight_recorder_writes_when_something_is_found() {
         .unwrap();
     assert!(output.status.success(), "{}", told(&output));
     assert!(told(&output).contains("found: "), "{}", told(&output));
+    assert!(!told(&output).contains("writing 0 "), "{}", told(&output));
+    assert!(
+        told(&output).contains("bytes in 1 file, hang.0001.apscope"),
+        "{}",
+        told(&output)
+    );
     let output = place
         .command("diagnose hang.0001.apscope")
         .output()

@@ -20,6 +20,13 @@ fn file(flushes: &[Flush]) -> Vec<u8> {
     bytes
 }
 
+/// The file of what is in a ring.
+fn taken(ring: &mut Ring, packer: &mut Packer) -> Vec<u8> {
+    let taken = ring.take(packer).unwrap();
+    let all: Vec<Flush> = taken.before.into_iter().chain(taken.flushes).collect();
+    file(&all)
+}
+
 fn read(bytes: &[u8]) -> Vec<Frame> {
     let reader = Reader::new(Cursor::new(bytes)).unwrap();
     reader.collect::<Result<_, _>>().unwrap()
@@ -71,7 +78,7 @@ fn a_ring_has_the_totals_of_what_it_has_forgotten() {
         "{covered}"
     );
     assert!(!ring.is_short());
-    let back = read(&file(&ring.take(&mut packer).unwrap()));
+    let back = read(&taken(&mut ring, &mut packer));
     assert!(back.len() < 30);
     let found = export(&back);
     assert_equal(&found, &whole);
@@ -93,10 +100,10 @@ fn a_ring_that_was_taken_goes_on_from_there() {
             ring.push(flush);
         }
         if frame.number == 29 {
-            files.push(file(&ring.take(&mut packer).unwrap()));
+            files.push(taken(&mut ring, &mut packer));
         }
     }
-    files.push(file(&ring.take(&mut packer).unwrap()));
+    files.push(taken(&mut ring, &mut packer));
     assert_equal(&export(&read(&files[0])), &export(&frames[..30]));
     assert_equal(&export(&read(&files[1])), &whole);
     // One behind the other they are one recording, with a hole.

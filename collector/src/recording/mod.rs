@@ -24,7 +24,7 @@ mod writer;
 
 pub use packer::{Flush, Packer, WriteError};
 pub use reader::{Input, Place, ReadError, Reader};
-pub use ring::Ring;
+pub use ring::{Ring, Taken};
 pub use totals::Totals;
 pub use writer::Writer;
 

@@ -5,6 +5,23 @@ use std::collections::VecDeque;
 use super::content::Content;
 use super::{Flush, Packer, Totals, WriteError};
 
+/// What a ring gives for a file.
+#[derive(Debug)]
+pub struct Taken {
+    /// A flush with the totals of what is no longer there, where something is not.
+    pub before: Option<Flush>,
+    /// The flushes, oldest first.
+    pub flushes: Vec<Flush>,
+}
+
+impl Taken {
+    /// Bytes of all.
+    pub fn bytes(&self) -> u64 {
+        let all = self.before.iter().chain(&self.flushes);
+        all.map(|flush| flush.bytes.len() as u64).sum()
+    }
+}
+
 /// Flushes of the last while.
 #[derive(Debug)]
 pub struct Ring {
@@ -63,12 +80,13 @@ impl Ring {
     /// # Errors
     ///
     /// See [`Packer::pack`]. The ring is as it was then.
-    pub fn take(&mut self, packer: &mut Packer) -> Result<Vec<Flush>, WriteError> {
-        let mut taken = Vec::new();
-        if let Some(before) = self.before.frame() {
-            taken.push(packer.pack(&before)?);
-        }
-        taken.extend(self.flushes.iter().cloned());
+    pub fn take(&mut self, packer: &mut Packer) -> Result<Taken, WriteError> {
+        let before = self.before.frame();
+        let before = before.map(|frame| packer.pack(&frame)).transpose()?;
+        let taken = Taken {
+            before,
+            flushes: self.flushes.iter().cloned().collect(),
+        };
         while !self.flushes.is_empty() {
             self.forget_oldest();
         }

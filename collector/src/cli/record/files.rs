@@ -2,19 +2,60 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::io::{self, Write};
+use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 
 use crate::cli::Failure;
 use crate::cli::output::Output;
 use crate::recording::{Flush, header};
 
+/// What was recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub frames: u64,
+    pub spans: u64,
+    /// Spans that were lost meanwhile.
+    pub dropped: u64,
+}
+
+impl Counts {
+    pub fn of(flush: &Flush) -> Self {
+        Self {
+            frames: flush.frames,
+            spans: flush.spans,
+            dropped: flush.dropped,
+        }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.frames += more.frames;
+        self.spans += more.spans;
+        self.dropped += more.dropped;
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            frames,
+            spans,
+            dropped,
+        } = self;
+        write!(f, "{frames} frames, {spans} spans, {dropped} dropped")
+    }
+}
+
 /// A file that holds whole flushes at every moment that matters: a write that fails is taken back.
 #[derive(Debug)]
 pub(super) struct Piece {
     output: Output,
     bytes: u64,
+    counts: Counts,
     failed: bool,
 }
 
@@ -25,6 +66,7 @@ impl Piece {
         let mut piece = Self {
             output,
             bytes: 0,
+            counts: Counts::default(),
             failed: false,
         };
         piece.write_bytes(&header())?;
@@ -33,7 +75,21 @@ impl Piece {
 
     /// Adds a flush. After a failure nothing is written any more.
     pub fn write(&mut self, flush: &Flush) -> Result<(), Failure> {
-        self.write_bytes(&flush.bytes)
+        self.write_bytes(&flush.bytes)?;
+        if !self.failed {
+            self.counts += Counts::of(flush);
+        }
+        Ok(())
+    }
+
+    /// Adds the totals of what is elsewhere, which are no frame of the run.
+    pub fn write_totals(&mut self, totals: &Flush) -> Result<(), Failure> {
+        self.write_bytes(&totals.bytes)
+    }
+
+    /// What is in it.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Bytes in it.
@@ -62,8 +118,8 @@ impl Piece {
 pub(super) struct Numbered {
     path: PathBuf,
     next: u32,
-    /// Files of this run that are complete, oldest first, with their sizes.
-    complete: VecDeque<(PathBuf, u64)>,
+    /// Files of this run that are complete, oldest first, with their sizes and what is in them.
+    complete: VecDeque<(PathBuf, u64, Counts)>,
     /// Most bytes of all files.
     max: Option<u64>,
     removed: u64,
@@ -116,7 +172,8 @@ impl Numbered {
     /// The file that was begun last is complete.
     pub fn complete(&mut self, piece: &Piece) {
         let path = numbered(&self.path, self.next.saturating_sub(1));
-        self.complete.push_back((path, piece.bytes()));
+        self.complete
+            .push_back((path, piece.bytes(), piece.counts()));
     }
 
     /// Removes the oldest files until there is room for so many bytes beside the complete ones.
@@ -125,7 +182,7 @@ impl Numbered {
             return Ok(());
         };
         while self.bytes().saturating_add(bytes) > max {
-            let Some((path, _)) = self.complete.pop_front() else {
+            let Some((path, ..)) = self.complete.pop_front() else {
                 break;
             };
             match fs::remove_file(&path) {
@@ -146,7 +203,21 @@ impl Numbered {
 
     /// Bytes of the complete files.
     pub fn bytes(&self) -> u64 {
-        self.complete.iter().map(|(_, bytes)| bytes).sum()
+        self.complete.iter().map(|(_, bytes, _)| bytes).sum()
+    }
+
+    /// What is in the complete files.
+    pub fn counts(&self) -> Counts {
+        let mut all = Counts::default();
+        for (_, _, counts) in &self.complete {
+            all += *counts;
+        }
+        all
+    }
+
+    /// The oldest of the complete files.
+    pub fn first(&self) -> Option<&Path> {
+        self.complete.front().map(|(path, ..)| path.as_path())
     }
 
     /// Complete files, and those that were removed.

@@ -5,13 +5,13 @@ use std::io;
 use std::path::Path;
 
 use super::RecordArgs;
-use super::files::{Numbered, Piece};
+use super::files::{Counts, Numbered, Piece};
 use crate::cli::Failure;
 use crate::cli::live::note;
 use crate::cli::output::{Output, Target};
 use crate::diagnose::{Case, Finding, Id, Severity, text};
 use crate::frame::Frame;
-use crate::recording::{Flush, Packer, Ring, WriteError};
+use crate::recording::{Flush, Packer, Ring, Taken, WriteError};
 
 /// Bytes of compressed flushes that a ring keeps at most.
 const RING_BYTES: u64 = 256 << 20;
@@ -83,9 +83,8 @@ pub(super) struct Recorder {
     packer: Packer,
     sink: Sink,
     target: Target,
-    frames: u64,
-    spans: u64,
-    dropped: u64,
+    /// All that came.
+    seen: Counts,
     full: bool,
     /// When something was pending for the first time, by pauses.
     waited: bool,
@@ -114,9 +113,7 @@ impl Recorder {
             packer,
             sink,
             target,
-            frames: 0,
-            spans: 0,
-            dropped: 0,
+            seen: Counts::default(),
             full: false,
             waited: false,
         })
@@ -168,10 +165,10 @@ impl Recorder {
                 let Some(output) = output.take() else {
                     return Ok(());
                 };
-                let flushes = ring.take(&mut self.packer);
-                let flushes = flushes.map_err(|error| failed(&self.target, error))?;
+                let taken = ring.take(&mut self.packer);
+                let taken = taken.map_err(|error| failed(&self.target, error))?;
                 let mut piece = Piece::start(output)?;
-                let written = flushes.iter().try_for_each(|flush| piece.write(flush));
+                let written = write_all(&mut piece, &taken);
                 // What is in the file is said, also where there was no room for all.
                 self.sink = Sink::One(piece, None);
                 written?;
@@ -193,7 +190,7 @@ impl Recorder {
             return Ok(());
         };
         let size = flush.bytes.len() as u64;
-        let (frames, spans, dropped) = (flush.frames, flush.spans, flush.dropped);
+        let counts = Counts::of(&flush);
         match &mut self.sink {
             Sink::Waiting(..) => {}
             Sink::One(piece, max) => {
@@ -212,7 +209,7 @@ impl Recorder {
                     let mut piece = files.begin()?;
                     let totals = self.packer.totals();
                     if let Some(totals) = totals.map_err(|error| failed(&self.target, error))? {
-                        piece.write(&totals)?;
+                        piece.write_totals(&totals)?;
                     }
                     *open = Some(piece);
                 }
@@ -220,9 +217,7 @@ impl Recorder {
             Sink::Ring(ring, _) => ring.push(flush),
             Sink::Flight(flight) => flight.store(flush)?,
         }
-        self.frames += frames;
-        self.spans += spans;
-        self.dropped += dropped;
+        self.seen += counts;
         Ok(())
     }
 
@@ -238,98 +233,133 @@ impl Recorder {
             return Ok(());
         }
         let path = flight.files.next_path();
+        let before = match flight.ring.covers_ns() {
+            0 => String::new(),
+            ns => format!("the last {} ", lasting(ns)),
+        };
         note(&format!(
-            "found: {what}; writing {:.0} s to {}",
-            flight.ring.covers_ns() as f64 / 1e9,
+            "found: {what}; writing {before}to {}",
             path.display()
         ));
-        let flushes = flight.ring.take(&mut self.packer);
-        let flushes = flushes.map_err(|error| failed(&self.target, error))?;
-        let size = flushes.iter().map(|flush| flush.bytes.len() as u64).sum();
-        flight.files.make_room(size)?;
+        let taken = flight.ring.take(&mut self.packer);
+        let taken = taken.map_err(|error| failed(&self.target, error))?;
+        flight.files.make_room(taken.bytes())?;
         let mut piece = flight.files.begin()?;
-        for flush in &flushes {
-            piece.write(flush)?;
-        }
+        write_all(&mut piece, &taken)?;
         flight.open = Some((piece, until_ns));
         Ok(())
     }
 
     /// Where it is, in a few words.
     pub fn progress(&self) -> String {
-        let counted = format!(
-            "{} frames, {} spans, {} dropped",
-            self.frames, self.spans, self.dropped
-        );
+        let seen = self.seen;
         let ring = |ring: &Ring| {
-            format!(
-                "the last {:.0} s in {} bytes",
-                ring.covers_ns() as f64 / 1e9,
-                ring.bytes()
-            )
+            let bytes = ring.bytes();
+            format!("the last {} in {bytes} bytes", lasting(ring.covers_ns()))
         };
         match &self.sink {
-            Sink::Waiting(..) => counted,
-            Sink::One(piece, _) => format!("{counted}, {} bytes", piece.bytes()),
-            Sink::Rotated(files, piece, _) => {
-                let bytes = files.bytes() + piece.as_ref().map_or(0, Piece::bytes);
+            Sink::Waiting(..) => seen.to_string(),
+            Sink::One(piece, _) => format!("{seen}, {} bytes", piece.bytes()),
+            Sink::Rotated(numbered, piece, _) => {
+                let bytes = numbered.bytes() + piece.as_ref().map_or(0, Piece::bytes);
                 let open = u64::from(piece.is_some());
                 format!(
-                    "{counted}, {bytes} bytes in {} files",
-                    files.count().0 + open
+                    "{seen}, {bytes} bytes in {}",
+                    files(numbered.count().0 + open)
                 )
             }
-            Sink::Ring(of, _) => format!("{counted}; {}", ring(of)),
+            Sink::Ring(of, _) => format!("{seen}; {}", ring(of)),
             Sink::Flight(flight) => {
-                let (files, _) = flight.files.count();
-                let written = files + u64::from(flight.open.is_some());
-                format!("{counted}; {}; {written} files", ring(&flight.ring))
+                let (written, _) = flight.files.count();
+                let written = files(written + u64::from(flight.open.is_some()));
+                format!("{seen}; {}; {written}", ring(&flight.ring))
             }
         }
     }
 
-    /// What there is at the end.
+    /// What there is at the end: in the files that are there, and of all that came.
     pub fn summary(&self, name: &str) -> String {
-        let (frames, spans, dropped) = (self.frames, self.spans, self.dropped);
-        let detail = format!("{spans} spans, {dropped} dropped");
-        let removed = |count: u64| match count {
-            0 => String::new(),
-            n => format!("; the {n} oldest were removed"),
+        let seen = self.seen;
+        let came = |there: Counts| match there == seen {
+            true => String::new(),
+            false => format!("; of all that came: {seen}"),
         };
         match &self.sink {
-            Sink::Waiting(..) | Sink::Ring(..) => {
-                format!("{frames} frames came, and nothing was written: {detail}")
-            }
+            Sink::Waiting(..) | Sink::Ring(..) => format!("nothing was written; {seen} came"),
             Sink::One(piece, _) => {
                 let full = if self.full {
                     "; it is as large as it may be"
                 } else {
                     ""
                 };
-                let bytes = piece.bytes();
-                format!("recorded {frames} frames, {bytes} bytes in {name}: {detail}{full}")
-            }
-            Sink::Rotated(files, ..) => {
-                let ((count, gone), bytes) = (files.count(), files.bytes());
+                let (there, bytes) = (piece.counts(), piece.bytes());
                 format!(
-                    "recorded {frames} frames, {bytes} bytes in {count} files from {name} on: {detail}{}",
-                    removed(gone)
+                    "recorded {there}: {bytes} bytes in {name}{}{full}",
+                    came(there)
                 )
             }
+            Sink::Rotated(numbered, ..) => {
+                format!("recorded {}{}", in_files(numbered), came(numbered.counts()))
+            }
             Sink::Flight(flight) => {
-                let (count, gone) = flight.files.count();
                 let short = if flight.ring.is_short() {
                     "; the ring had no room for all the time that was asked for"
                 } else {
                     ""
                 };
-                format!(
-                    "watched {frames} frames: {detail}; {count} files written{}{short}",
-                    removed(gone)
-                )
+                let written = match flight.files.count() {
+                    (0, 0) => "nothing was found, and nothing written".to_owned(),
+                    _ => format!("written {}", in_files(&flight.files)),
+                };
+                format!("watched {seen}; {written}{short}")
             }
         }
     }
+}
+
+/// What is in numbered files, which these are, and how many are gone.
+fn in_files(numbered: &Numbered) -> String {
+    let ((count, gone), bytes) = (numbered.count(), numbered.bytes());
+    let first = numbered.first().map_or_else(String::new, |first| {
+        let from = if count > 1 { ", the first " } else { ", " };
+        format!("{from}{}", first.display())
+    });
+    let removed = match gone {
+        0 => String::new(),
+        1 => "; the oldest was removed".to_owned(),
+        n => format!("; the {n} oldest were removed"),
+    };
+    format!(
+        "{}: {bytes} bytes in {}{first}{removed}",
+        numbered.counts(),
+        files(count)
+    )
+}
+
+fn files(count: u64) -> String {
+    match count {
+        1 => "1 file".to_owned(),
+        n => format!("{n} files"),
+    }
+}
+
+/// So long, in the unit that says something.
+fn lasting(ns: u64) -> String {
+    match ns {
+        0..1_000_000_000 => format!("{} ms", ns / 1_000_000),
+        _ => format!("{:.0} s", ns as f64 / 1e9),
+    }
+}
+
+/// Writes what a ring has given: the totals of what is no longer in it, where there are any, and its flushes.
+fn write_all(piece: &mut Piece, taken: &Taken) -> Result<(), Failure> {
+    if let Some(before) = &taken.before {
+        piece.write_totals(before)?;
+    }
+    taken
+        .flushes
+        .iter()
+        .try_for_each(|flush| piece.write(flush))
 }
 
 impl Flight {
