@@ -2,9 +2,7 @@
 //! somebody else is compared with those that are known, and means nothing besides.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, Cursor, Read, Write};
-use std::path::Path;
 
 use tar::{Builder, EntryType, Header};
 use zstd::stream::read::Decoder;
@@ -47,7 +45,7 @@ impl Archive {
         let mut header = Header::new_ustar();
         header.set_entry_type(EntryType::Regular);
         header.set_size(content.len() as u64);
-        header.set_mode(0o644);
+        header.set_mode(0o600);
         header.set_mtime(self.unix_s);
         self.tar.append_data(&mut header, name, content)
     }
@@ -85,24 +83,13 @@ pub struct Contents {
     pub notes: Vec<String>,
 }
 
-/// Whether a file begins as a bundle does, and as no recording does: with a zstd frame. False where it cannot be read.
-pub fn is_bundle(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-    read.is_ok() && magic == 0xFD2F_B528_u32.to_le_bytes()
+/// Whether these are the first bytes of a bundle, and of no recording: a zstd frame.
+pub fn is_bundle(start: &[u8]) -> bool {
+    start.starts_with(&0xFD2F_B528_u32.to_le_bytes())
 }
 
 impl Contents {
     /// Reads a bundle. Of one that is damaged, the files before the damage.
-    ///
-    /// # Errors
-    ///
-    /// It cannot be opened, or has none of the files of a bundle.
-    pub fn open(path: &Path) -> Result<Self, ContentsError> {
-        Self::read(File::open(path)?)
-    }
-
-    /// Reads a bundle from a stream.
     ///
     /// # Errors
     ///

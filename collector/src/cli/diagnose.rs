@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::export::fold_recording;
 use super::live::{Warnings, follow, note};
 use super::output::print;
+use super::reading::{Given, frames};
 use super::{Failure, Globals, run_options, values};
-use crate::bundle::{Contents, is_bundle, names};
+use crate::bundle::{Contents, names};
 use crate::diagnose::chain::Chain;
 use crate::diagnose::upstream::GENERATIONS;
 use crate::diagnose::{Case, Diagnosis, Finding, Report, Severity, Thresholds, stacks, text};
@@ -32,7 +32,7 @@ const MAX_TEXT: u64 = 64 << 20;
 /// Arguments of `diagnose`.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct DiagnoseArgs {
-    /// Recording or support bundle to diagnose; without it, the source is watched for `--duration`, or 5 s
+    /// Recording or support bundle to diagnose, `-` is the standard input; without it, the source is watched for `--duration`, or 5 s
     pub file: Option<PathBuf>,
 
     /// Diagnose stacks that somebody saved: hung-task or sysrq-w lines, /proc/*/stack, `foreach bt` of crash; `-` reads
@@ -98,16 +98,7 @@ pub(super) fn run(args: &DiagnoseArgs, globals: &Globals) -> Result<ExitCode, Fa
         return answer(args, &case, &case.report(), Origin::Recording);
     }
     if let Some(path) = &args.file {
-        if let Some(text) = stacks_alone(path) {
-            globals.only_read(path, &["--generation"])?;
-            let assumed = apply_text(&path.display().to_string(), &text, globals, &mut case)?;
-            tell_assumed(args, globals, &assumed);
-            return answer(args, &case, &case.report(), Origin::Recording);
-        }
-        globals.only_read(path, &[])?;
-        let whole = fold_recording(path, &mut case).map_err(|error| text_instead(path, error))?;
-        let code = answer(args, &case, &case.report(), Origin::Recording)?;
-        return whole.map(|()| code);
+        return from_file(args, globals, path, case);
     }
     live(args, globals, case)
 }
@@ -274,28 +265,34 @@ fn tell_assumed(args: &DiagnoseArgs, globals: &Globals, assumed: &[String]) {
     }
 }
 
-/// What to say of a file that is no recording: a text is read with `--from`.
-fn text_instead(path: &Path, error: Failure) -> Failure {
-    use std::io::Read as _;
-    let mut start = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(4096).read_to_end(&mut start));
-    let plain = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | 0x1b | 0x20..);
-    if read.is_err() || start.is_empty() || !start.iter().all(plain) {
-        return error;
-    }
-    let name = path.display();
-    Failure::new(
-        format!("{name} cannot be read as a recording"),
-        "it is a text",
-        format!("apscope diagnose --from {name}, if there are stacks in it"),
-    )
+/// Reads a recording or a support bundle; of a bundle that has no frames, the stacks.
+fn from_file(
+    args: &DiagnoseArgs,
+    globals: &Globals,
+    path: &Path,
+    mut case: Case,
+) -> Result<ExitCode, Failure> {
+    globals.only_read(path, &["--generation"])?;
+    let given = Given::open(path)?;
+    let name = given.name().to_owned();
+    let recording = match given.bundle()? {
+        Ok(mut contents) => match stacks_alone(&contents) {
+            Some(text) => {
+                let assumed = apply_text(&name, &text, globals, &mut case)?;
+                tell_assumed(args, globals, &assumed);
+                return answer(args, &case, &case.report(), Origin::Recording);
+            }
+            None => frames(name, &mut contents)?,
+        },
+        Err(given) => given.recording()?,
+    };
+    globals.only_read(path, &[])?;
+    recording.fold(&mut case, |_, _| Ok(()))?;
+    answer(args, &case, &case.report(), Origin::Recording)
 }
 
 /// The stacks in a support bundle that has no frames.
-fn stacks_alone(path: &Path) -> Option<Vec<u8>> {
-    let contents = is_bundle(path)
-        .then(|| Contents::open(path).ok())
-        .flatten()?;
+fn stacks_alone(contents: &Contents) -> Option<Vec<u8>> {
     let text = contents.stacks();
     (contents.file(names::FRAMES).is_none() && !text.is_empty()).then_some(text)
 }

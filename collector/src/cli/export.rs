@@ -8,19 +8,17 @@ use clap::{Args, ValueEnum};
 
 use super::live::{Finished, Warnings, follow, note};
 use super::output::Replaced;
+use super::reading::fold_recording;
 use super::writing::Writing;
 use super::{Failure, Globals, run_options};
-use crate::bundle::{Contents, is_bundle};
 use crate::diagnose::Case;
 use crate::export::Origin;
-use crate::frame::Frame;
-use crate::recording::{Input, Reader};
 use crate::source::Session;
 
 /// Arguments of `export`.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct ExportArgs {
-    /// Recording or support bundle to export; without it, the source is measured for `--duration`
+    /// Recording or support bundle to export, `-` is the standard input; without it, the source is measured for `--duration`
     pub file: Option<PathBuf>,
 
     /// Format of the output
@@ -86,9 +84,9 @@ pub(super) fn run(args: &ExportArgs, globals: &Globals) -> Result<ExitCode, Fail
         not_over(file, &args.output)?;
         let mut writing = Writing::open(args)?;
         let mut case = Case::default();
-        let whole = fold_recording_with(file, &mut case, |case, frame| writing.frame(case, frame))?;
+        fold_recording(file, &mut case, |case, frame| writing.frame(case, frame))?;
         writing.finish(&case, Origin::Recording)?;
-        return whole.map(|()| ExitCode::SUCCESS);
+        return Ok(ExitCode::SUCCESS);
     }
     let Some(duration) = globals.duration else {
         return Err(Failure::new(
@@ -153,7 +151,14 @@ pub(super) fn different(output: &Path, truth: Option<&Path>) -> Result<(), Failu
 
 /// A recording that is read must not be written over: it may be the only one.
 pub(super) fn not_over(input: &Path, output: &Path) -> Result<(), Failure> {
-    if is_same(input, output) {
+    // `-` is the standard input here, and the standard output there.
+    let input = match input.as_os_str() {
+        name if name == "-" => Path::new("/dev/stdin"),
+        _ => input,
+    };
+    let both_files =
+        output.as_os_str() != "-" && std::fs::metadata(output).is_ok_and(|m| m.is_file());
+    if both_files && is_same(input, output) {
         return Err(Failure::new(
             format!("{} cannot be written", output.display()),
             "it is the recording that is read",
@@ -167,83 +172,4 @@ pub(super) fn not_over(input: &Path, output: &Path) -> Result<(), Failure> {
 fn is_same(a: &Path, b: &Path) -> bool {
     let file = |path: &Path| Some(std::fs::metadata(path).ok()?).map(|m| (m.dev(), m.ino()));
     a == b || file(a).is_some_and(|a| file(b) == Some(a))
-}
-
-/// Opens a recording, or the recording in a support bundle.
-///
-/// # Errors
-///
-/// It is neither, or the bundle has no frames.
-pub fn open_recording(path: &Path) -> Result<Reader<Box<dyn Input>>, Failure> {
-    let name = path.display();
-    let unreadable = |cause: String| {
-        Failure::new(
-            format!("{name} cannot be read as a recording"),
-            cause,
-            "a file that `record -o FILE` or `bundle -o FILE` has written",
-        )
-    };
-    if is_bundle(path) {
-        let mut contents = Contents::open(path).map_err(|error| unreadable(error.to_string()))?;
-        return match contents.frames() {
-            Some(frames) => frames.map_err(|error| unreadable(error.to_string())),
-            None => Err(Failure::new(
-                format!("{name} holds no frames"),
-                "nothing could be measured when the bundle was made: its manifest says why",
-                "apscope diagnose, which reads the stacks in it too",
-            )),
-        };
-    }
-    Reader::open(path).map_err(|error| unreadable(error.to_string()))
-}
-
-/// Folds a recording, or the one in a support bundle. A file that is damaged gives everything that the damage does not
-/// touch, and the inner failure.
-pub fn fold_recording(path: &Path, case: &mut Case) -> Result<Result<(), Failure>, Failure> {
-    fold_recording_with(path, case, |_, _| Ok(()))
-}
-
-/// As [`fold_recording`], and hands each frame to `each` after it was folded.
-pub fn fold_recording_with(
-    path: &Path,
-    case: &mut Case,
-    mut each: impl FnMut(&Case, &Frame) -> Result<(), Failure>,
-) -> Result<Result<(), Failure>, Failure> {
-    let name = path.display();
-    let mut reader = open_recording(path)?;
-    let mut whole = Ok(());
-    // What is said of the last is as of the end.
-    let mut frames = (&mut reader).peekable();
-    while let Some(frame) = frames.next() {
-        match frame {
-            Ok(frame) => {
-                if frames.peek().is_none() {
-                    case.diagnosis.next_is_last();
-                }
-                case.apply(&frame);
-                each(case, &frame)?;
-            }
-            // The first is told.
-            Err(error) => whole = whole.and(Err(error)),
-        }
-    }
-    let whole = whole.map_err(|error| {
-        Failure::new(
-            format!(
-                "{name} is not whole: {} bytes were skipped",
-                reader.skipped()
-            ),
-            error.to_string(),
-            "what can be read is used; record again for the rest",
-        )
-    });
-    if reader.frames() == 0 {
-        whole?;
-        return Err(Failure::new(
-            format!("{name} holds no frames"),
-            "the recording ended before its first flush",
-            "record for longer",
-        ));
-    }
-    Ok(whole)
 }

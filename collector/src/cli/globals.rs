@@ -116,7 +116,7 @@ pub struct Globals {
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 
-    /// Print nothing to the standard error but errors
+    /// Print nothing to the standard error but errors, and what of a recording could not be read
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
 }

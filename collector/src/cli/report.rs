@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::export::{finish, fold_recording_with, not_over};
+use super::export::{finish, not_over};
 use super::live::{Warnings, follow};
 use super::output::Replaced;
+use super::reading::fold_recording;
 use super::{Failure, Globals, run_options};
 use crate::diagnose::Case;
 use crate::export::Origin;
@@ -17,7 +18,7 @@ use crate::source::Session;
 /// Arguments of `report`.
 #[derive(Debug, Clone, PartialEq, Args)]
 pub struct ReportArgs {
-    /// Recording to report on; without it, the source is measured for `--duration`
+    /// Recording or support bundle to report on, `-` is the standard input; without it, the source is measured for `--duration`
     pub file: Option<PathBuf>,
 
     /// File to write; `-` is the standard output
@@ -32,12 +33,12 @@ pub(super) fn run(args: &ReportArgs, globals: &Globals) -> Result<ExitCode, Fail
         globals.only_read(file, &[])?;
         not_over(file, &args.output)?;
         let output = Replaced::open(&args.output)?;
-        let whole = fold_recording_with(file, &mut case, |case, frame| {
+        fold_recording(file, &mut case, |case, frame| {
             collected.frame(case, frame);
             Ok(())
         })?;
         output.write(|out| write(&collected, &case, Origin::Recording, out))?;
-        return whole.map(|()| ExitCode::SUCCESS);
+        return Ok(ExitCode::SUCCESS);
     }
     let Some(duration) = globals.duration else {
         return Err(Failure::new(
