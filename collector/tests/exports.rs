@@ -43,9 +43,9 @@ fn recorded(arguments: &str) -> Vec<Frame> {
     reader.map(Result::unwrap).collect()
 }
 
-/// The deadlock of the generation that cannot do without one, recorded until it stood for a second.
+/// A deadlock, recorded until it stood.
 fn stuck() -> Vec<Frame> {
-    let frames = recorded("--generation v5.15-rc --scenario hotplug --seed 1 --duration 3s");
+    let frames = recorded("--generation v5.13 --scenario se-start --seed 7 --duration 3s");
     let waits = |frame: &Frame| {
         frame
             .live
