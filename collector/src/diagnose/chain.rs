@@ -244,6 +244,28 @@ impl Chain {
         }
     }
 
+    /// The same so many nanoseconds later, where nobody in it has moved. What was not known stays so.
+    #[must_use]
+    pub fn later(&self, ns: u64) -> Self {
+        let later = |for_ns: &mut u64| {
+            if *for_ns > 0 {
+                *for_ns = for_ns.saturating_add(ns);
+            }
+        };
+        let mut chain = self.clone();
+        let mut links = vec![&mut chain];
+        while let Some(link) = links.pop() {
+            if let Some(keeps) = &mut link.keeps {
+                later(&mut keeps.for_ns);
+            }
+            if let Some(waits) = &mut link.waits {
+                later(&mut waits.for_ns);
+            }
+            links.extend(&mut link.below);
+        }
+        chain
+    }
+
     /// Thread ids of all its tasks.
     pub fn tids(&self) -> Vec<u32> {
         let mut tids = Vec::new();

@@ -140,6 +140,8 @@ pub struct Finding {
     pub since_ns: u64,
     /// When it was published: the end of the tick.
     pub found_ns: u64,
+    /// How often it was found: 1, and one more for each time it was over and came back.
+    pub times: u64,
     /// When its texts were made: what does not change is told anew once a second.
     pub told_ns: u64,
     /// What there is only because of it, a line each.

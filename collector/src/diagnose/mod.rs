@@ -176,6 +176,9 @@ impl Diagnosis {
                 };
                 if sighting.unchanged {
                     if let Some(known) = self.findings.get_mut(&key) {
+                        if !known.finding.active() {
+                            known.finding.times = known.finding.times.saturating_add(1);
+                        }
                         known.finding.until_ns = None;
                         known.seen_ns = now;
                     }
@@ -186,6 +189,7 @@ impl Diagnosis {
                         // It is back.
                         known.finding.since_ns = since_ns;
                         known.finding.found_ns = now;
+                        known.finding.times = known.finding.times.saturating_add(1);
                     }
                     if known.finding.seen.symptom() != sighting.symptom() {
                         known.finding.upstream =
@@ -202,6 +206,7 @@ impl Diagnosis {
                         seen: sighting,
                         since_ns,
                         found_ns: now,
+                        times: 1,
                         told_ns: now,
                         consequences: Vec::new(),
                         until_ns: None,

@@ -251,12 +251,10 @@ fn add(page: &mut Page, finding: &Finding, explained: Option<Id>, model: &Model)
             ),
         ),
     }
-    let told = at.saturating_sub(finding.told_ns);
-    // A fact about the past does not age, unless it says how long ago something was.
-    let ages = !seen.lasting || seen.details.iter().any(|detail| detail.ends_with(" ago"));
-    if finding.active() && ages && told > 0 {
-        page.wrapped(2, &format!("as of: {} before the end", duration(told)));
-    }
+    let told = finding
+        .until_ns
+        .unwrap_or(at)
+        .saturating_sub(finding.told_ns);
     if let Some(id) = explained {
         page.wrapped(
             2,
@@ -264,7 +262,11 @@ fn add(page: &mut Page, finding: &Finding, explained: Option<Id>, model: &Model)
         );
     } else if let Some(chain) = &seen.chain {
         page.line("  who waits for whom:");
-        let lines = chain.lines();
+        let lines = if seen.lasting {
+            chain.lines()
+        } else {
+            chain.later(told).lines()
+        };
         for line in lines.iter().take(CHAIN_LINES) {
             let text = line.trim_start();
             page.wrapped(4 + line.len() - text.len(), text);
@@ -272,6 +274,12 @@ fn add(page: &mut Page, finding: &Finding, explained: Option<Id>, model: &Model)
         if lines.len() > CHAIN_LINES {
             page.line(&format!("    ... {} more lines", lines.len() - CHAIN_LINES));
         }
+    }
+    // What the chain says has been brought up to date; the texts below have not. A fact about the past does not age, unless
+    // it says how long ago something was.
+    let ages = !seen.lasting || seen.details.iter().any(|detail| detail.ends_with(" ago"));
+    if finding.active() && ages && told > 0 && !seen.details.is_empty() {
+        page.wrapped(2, &format!("as of: {} before the end", duration(told)));
     }
     for detail in &seen.details {
         let text = detail.trim_start();
