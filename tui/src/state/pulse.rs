@@ -6,6 +6,8 @@ use apscope_collector::model::Model;
 
 /// Time that a rate is taken over.
 const WINDOW_NS: u64 = 2_000_000_000;
+/// Time that a rate is taken over at least: what one or two ticks say is the start, and no rate.
+const LEAST_NS: u64 = 900_000_000;
 /// Samples kept at most.
 const SAMPLES: usize = 128;
 
@@ -48,10 +50,10 @@ impl Pulse {
 
     fn ends(&self) -> Option<(Sample, Sample)> {
         let (first, last) = (*self.samples.front()?, *self.samples.back()?);
-        (last.at_ns > first.at_ns).then_some((first, last))
+        (last.at_ns - first.at_ns >= LEAST_NS).then_some((first, last))
     }
 
-    /// Spans emitted a second; `None` before there are two frames.
+    /// Spans emitted a second; `None` before a second is over.
     #[must_use]
     pub fn events_per_second(&self) -> Option<f64> {
         self.ends().map(|(first, last)| {
@@ -59,7 +61,7 @@ impl Pulse {
         })
     }
 
-    /// CPU time of the collector, in percent of one core; `None` before there are two frames.
+    /// CPU time of the collector, in percent of one core; `None` before a second is over.
     #[must_use]
     pub fn cpu_percent(&self) -> Option<f64> {
         self.ends().map(|(first, last)| {
@@ -88,7 +90,13 @@ mod tests {
     fn rates_are_those_of_the_last_seconds() {
         let mut pulse = Pulse::default();
         pulse.sample(&model(1_000, 0, 0));
+        for n in 1..=5 {
+            pulse.sample(&model(1_000 + n, 0, n));
+        }
         assert_eq!(pulse.events_per_second(), None);
+        assert_eq!(pulse.cpu_percent(), None, "the start is no rate");
+        let mut pulse = Pulse::default();
+        pulse.sample(&model(1_000, 0, 0));
         for n in 1..=100 {
             // 10 spans a tick at first, then 20.
             let emitted = 10 * n + 10 * u64::saturating_sub(n, 50);
