@@ -81,6 +81,7 @@ impl App {
             Action::PageDown => self.step(self.page.max(1) as isize),
             Action::PageUp => self.step(-(self.page.max(1) as isize)),
             Action::First => self.step(isize::MIN),
+            Action::Last if self.away_from_now() => self.follow_now(),
             Action::Last => self.step(isize::MAX),
             Action::StepBack
             | Action::StepForward
@@ -205,6 +206,8 @@ impl App {
     fn back(&mut self, escape: bool) {
         if self.overlay.take().is_some() || std::mem::take(&mut self.detail_open) {
             self.scroll = self.resting_scroll();
+        } else if escape && self.away_from_now() {
+            self.follow_now();
         } else if !std::mem::take(&mut self.expanded) && escape {
             self.filter_mut().clear();
         }
@@ -313,7 +316,17 @@ impl App {
         self.stale = true;
     }
 
-    /// The cursor goes on to the next span of the selected task, or back to the first.
+    /// The timeline is looked at elsewhere than at its end.
+    fn away_from_now(&self) -> bool {
+        self.view == View::Timeline && self.overlay.is_none() && self.window.elsewhere()
+    }
+
+    fn follow_now(&mut self) {
+        self.window.follow();
+        self.stale = true;
+    }
+
+    /// The cursor goes on to where the next span of the selected task begins, or back to the first.
     fn next_bar(&mut self) {
         let now = self.shown().model.last.at_ns;
         self.lanes.choose();

@@ -44,6 +44,8 @@ pub struct Window {
     pub end_ns: Option<u64>,
     /// Place of the cursor, in thousandths of the window.
     pub cursor: u32,
+    /// The moment that the cursor was put on, exactly; `None` once it has been moved by hand.
+    pub picked_ns: Option<u64>,
 }
 
 impl Default for Window {
@@ -52,6 +54,7 @@ impl Default for Window {
             length_ns: 2_000_000_000,
             end_ns: None,
             cursor: 1000,
+            picked_ns: None,
         }
     }
 }
@@ -68,12 +71,16 @@ impl Window {
     #[must_use]
     pub fn cursor_ns(self, now_ns: u64) -> u64 {
         let (from, to) = self.range(now_ns);
+        if let Some(picked) = self.picked_ns {
+            return picked.clamp(from, to);
+        }
         from + ((to - from) / 1000).saturating_mul(u64::from(self.cursor.min(1000)))
     }
 
     /// Moves the cursor a fortieth; at the edge the window moves.
     pub fn pan(&mut self, later: bool, now_ns: u64) {
         const STEP: u32 = 25;
+        self.picked_ns = None;
         if later && self.cursor < 1000 {
             self.cursor = (self.cursor + STEP).min(1000);
         } else if !later && self.cursor > 0 {
@@ -93,6 +100,7 @@ impl Window {
     /// Half or twice the time, about the cursor.
     pub fn zoom(&mut self, closer: bool, now_ns: u64) {
         let at = self.cursor_ns(now_ns);
+        self.picked_ns = None;
         let length = if closer {
             self.length_ns / 2
         } else {
@@ -107,12 +115,32 @@ impl Window {
         self.end_ns = (end < now_ns).then_some(end);
     }
 
-    /// Puts the cursor on a moment, and moves the window where it is not in it.
+    /// It shows another part of time than the last one, or the cursor has been moved.
+    #[must_use]
+    pub const fn elsewhere(self) -> bool {
+        self.end_ns.is_some() || self.cursor != 1000
+    }
+
+    /// Goes on with the last frame again, as long as it is.
+    pub fn follow(&mut self) {
+        *self = Self {
+            length_ns: self.length_ns,
+            ..Self::default()
+        };
+    }
+
+    /// Puts the cursor on a moment, and moves the window where it is not in it. It stays there while time goes on.
     pub fn look_at(&mut self, at_ns: u64, now_ns: u64) {
         let (from, to) = self.range(now_ns);
         if !(from..=to).contains(&at_ns) {
             let end = at_ns.saturating_add(self.length_ns / 2);
             self.end_ns = (end < now_ns).then_some(end);
+        }
+        if at_ns < now_ns {
+            self.end_ns.get_or_insert(now_ns);
+            self.picked_ns = Some(at_ns);
+        } else {
+            self.picked_ns = None;
         }
         let (from, to) = self.range(now_ns);
         let share = u128::from(at_ns.saturating_sub(from)) * 1000 / u128::from((to - from).max(1));
@@ -173,13 +201,11 @@ impl LaneRow {
     /// Begin of the next bar after a moment; of the first, where there is none.
     #[must_use]
     pub fn next_after(&self, at_ns: u64) -> Option<u64> {
-        let middle = |bar: &Bar| bar.from_ns + (bar.to_ns - bar.from_ns) / 2;
-        self.bars
-            .iter()
-            .map(middle)
-            .filter(|at| *at > at_ns)
+        let begins = || self.bars.iter().map(|bar| bar.from_ns);
+        begins()
+            .filter(|begin| *begin > at_ns)
             .min()
-            .or_else(|| self.bars.iter().map(middle).min())
+            .or_else(|| begins().min())
     }
 }
 
@@ -390,6 +416,44 @@ mod tests {
         assert_eq!((window.cursor, window.end_ns), (0, Some(99_500_000_000)));
         window.look_at(now, now);
         assert_eq!((window.cursor, window.end_ns), (1000, None));
+    }
+
+    #[test]
+    fn the_next_bar_is_gone_to_by_its_begin_and_back_to_now() {
+        let now = 100_000_000_000;
+        let bar = |from_ns, to_ns| Bar {
+            from_ns,
+            to_ns,
+            doing: Doing::Waiting,
+            what: 0,
+            instance: 0,
+            inside: 0,
+            open: to_ns == now,
+        };
+        let row = LaneRow {
+            tid: 1,
+            who: "vcpu0".into(),
+            guest: String::new(),
+            bars: vec![
+                bar(92_000_000_001, now),
+                bar(91_999_999_999, 92_000_000_000),
+            ],
+            waiting_ns: 0,
+            holding_ns: 0,
+        };
+        let mut window = Window::default();
+        // Nothing begins after now: the first of all, though it is not in the window; then each once.
+        for begin in [91_999_999_999, 92_000_000_001, 91_999_999_999] {
+            window.look_at(row.next_after(window.cursor_ns(now)).unwrap(), now);
+            assert_eq!(window.cursor_ns(now), begin);
+            assert!(window.elsewhere());
+        }
+        assert_eq!(window.cursor_ns(now + 7_000_000_000), 91_999_999_999);
+        window.follow();
+        assert_eq!(window, Window::default());
+        // A moment in the window holds it there too.
+        window.look_at(now - 1, now);
+        assert_eq!(window.cursor_ns(now + 1_000_000_000), now - 1);
     }
 
     proptest! {

@@ -121,19 +121,35 @@ fn axis(app: &App, names: usize, cells: usize) -> Line<'static> {
     let cursor = ago(app.window.cursor_ns(now));
     let kept = app.shown().history.kept_from_ns();
     // Where a lane may be empty because its spans have been forgotten.
-    let middle = match kept.filter(|kept| from < *kept) {
-        Some(kept) => format!("{shown} shown, spans since {}, cursor {cursor}", ago(kept)),
-        None => format!("{shown} shown, cursor {cursor}"),
+    let middles = match kept.filter(|kept| from < *kept) {
+        // That spans are missing is said as long as anything is.
+        Some(kept) => {
+            let since = format!("spans since {}", ago(kept));
+            vec![
+                format!("{shown} shown, {since}, cursor {cursor}"),
+                format!("{since}, cursor {cursor}"),
+                since,
+            ]
+        }
+        None => vec![
+            format!("{shown} shown, cursor {cursor}"),
+            format!("cursor {cursor}"),
+        ],
     };
-    let gap = cells.saturating_sub(left.len() + right.len() + Span::raw(middle.as_str()).width());
-    let text = if gap >= 2 {
-        format!(
-            "{left}{}{middle}{}{right}",
-            " ".repeat(gap / 2),
-            " ".repeat(gap - gap / 2)
-        )
-    } else {
-        cut(&format!("{left} … {right}"), cells)
+    let gap = |middle: &str| {
+        let used = left.len() + right.len() + Span::raw(middle).width();
+        cells.saturating_sub(used)
+    };
+    let text = match middles.iter().find(|middle| gap(middle) >= 2) {
+        Some(middle) => {
+            let gap = gap(middle);
+            format!(
+                "{left}{}{middle}{}{right}",
+                " ".repeat(gap / 2),
+                " ".repeat(gap - gap / 2)
+            )
+        }
+        None => cut(&format!("{left} … {right}"), cells),
     };
     Line::from(vec![
         Span::styled(pad("task", names, false), theme.header()),
@@ -177,34 +193,34 @@ fn chosen(app: &App, row: &LaneRow, cells: usize, width: usize) -> Vec<Line<'sta
     let (from, to) = app.window.range(now);
     let at = app.window.cursor_ns(now);
     let half = (to - from) / (2 * cells.max(1) as u64) + 1;
-    let mut lines = vec![Line::from(
-        [
-            Doing::Waiting,
-            Doing::Holding,
-            Doing::Inside,
-            Doing::Running,
-        ]
-        .into_iter()
-        .flat_map(|doing| {
-            let (text, style) = sign(doing, theme);
-            let what = match doing {
-                Doing::Waiting => " waits   ",
-                Doing::Holding => " holds   ",
-                Doing::Inside => " in a function   ",
-                Doing::Running => " in KVM_RUN   ",
-            };
+    let mut lines =
+        vec![Line::from(
             [
-                Span::styled(text.repeat(2), style),
-                Span::styled(what, theme.dim()),
+                Doing::Waiting,
+                Doing::Holding,
+                Doing::Inside,
+                Doing::Running,
             ]
-        })
-        // Narrow screens have the help.
-        .chain(
-            (width >= 100)
-                .then(|| Span::styled("←→ cursor  z Z zoom  Enter next span", theme.dim())),
-        )
-        .collect::<Vec<_>>(),
-    )];
+            .into_iter()
+            .flat_map(|doing| {
+                let (text, style) = sign(doing, theme);
+                let what = match doing {
+                    Doing::Waiting => " waits   ",
+                    Doing::Holding => " holds   ",
+                    Doing::Inside => " in a function   ",
+                    Doing::Running => " in KVM_RUN   ",
+                };
+                [
+                    Span::styled(text.repeat(2), style),
+                    Span::styled(what, theme.dim()),
+                ]
+            })
+            // Narrow screens have the help.
+            .chain((width >= 100).then(|| {
+                Span::styled("←→ cursor  z Z zoom  Enter next span  Esc now", theme.dim())
+            }))
+            .collect::<Vec<_>>(),
+        )];
     let (low, high) = (at.saturating_sub(half), at.saturating_add(half));
     let mut here: Vec<&Bar> = row
         .bars
@@ -219,13 +235,16 @@ fn chosen(app: &App, row: &LaneRow, cells: usize, width: usize) -> Vec<Line<'sta
         )
     });
     let Some(first) = here.first() else {
-        lines.push(Line::styled(
-            cut(
-                &format!("{}: nothing traced under the cursor", row.who),
-                width,
+        let forgotten = app.shown().history.kept_from_ns();
+        let text = match forgotten.filter(|kept| at < *kept) {
+            Some(kept) => format!(
+                "{}: spans of then are kept no more (since -{})",
+                row.who,
+                format::duration(now.saturating_sub(kept))
             ),
-            theme.dim(),
-        ));
+            None => format!("{}: nothing traced under the cursor", row.who),
+        };
+        lines.push(Line::styled(cut(&text, width), theme.dim()));
         return lines;
     };
     lines.extend(words::labelled(
