@@ -54,7 +54,7 @@ struct DisplayArgs {
     /// Colours: dark, light, colour-blind, or none
     #[arg(long, value_name = "NAME", value_parser = theme)]
     theme: Option<Theme>,
-    /// Draw with characters of ASCII only
+    /// Draw with characters of ASCII only, as where LC_ALL, LC_CTYPE or LANG names no UTF-8
     #[arg(long)]
     ascii: bool,
     #[arg(long, hide = true, value_parser = humantime::parse_duration)]
@@ -105,6 +105,17 @@ struct TopArgs {
 }
 
 impl TopArgs {
+    /// Its configuration file, and nothing else.
+    fn with_config_only(&self) -> Self {
+        Self {
+            display: DisplayArgs {
+                config: self.display.config.clone(),
+                ..DisplayArgs::default()
+            },
+            ..Self::default()
+        }
+    }
+
     /// `apscope --plain top` and `apscope top --plain` are the same.
     fn with(&self, other: &Self) -> Self {
         Self {
@@ -130,17 +141,21 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return cli::usage::refused(&error, "apscope"),
     };
+    let allowed = match cli.command {
+        Some(Command::Config(_)) => cli.top.with_config_only(),
+        _ => TopArgs::default(),
+    };
     let result = match cli.command {
         None => top(&cli.globals, &cli.top),
         Some(Command::Top(args)) => top(&cli.globals, &args.with(&cli.top)),
-        Some(_) if cli.top != TopArgs::default() => Err(Failure::new(
+        Some(_) if cli.top != allowed => Err(Failure::new(
             "an option of the dashboard stands before another command",
-            "--plain, --watch, --config, --theme and --ascii are options of `top`",
+            "--plain, --watch, --config, --theme and --ascii are options of `top`; `config` takes --config too",
             "apscope --plain; for a recording the options stand behind it: apscope replay FILE --ascii",
         )),
         Some(Command::Collector(command)) => cli::run(&command, &cli.globals),
         Some(Command::Replay(args)) => replay(&cli.globals, &args),
-        Some(Command::Config(args)) => configuration(&args),
+        Some(Command::Config(args)) => configuration(&args, cli.top.display.config.as_deref()),
         Some(Command::Screenshot(args)) => screenshot::run(&args).map(|()| ExitCode::SUCCESS),
     };
     let code = result.unwrap_or_else(|failure| failure.report());
@@ -150,6 +165,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn top(globals: &Globals, args: &TopArgs) -> Result<ExitCode, Failure> {
+    if let Some(path) = &args.display.config {
+        // Where there is a text instead of the dashboard, it has no effect, and its errors still have.
+        read_settings(path)?;
+    }
     if args.plain {
         return cli::plain::run(globals, None, args.watch);
     }
@@ -214,10 +233,12 @@ fn settings(globals: &Globals, display: &DisplayArgs) -> Result<Settings, Failur
         None => Settings::default(),
     };
     settings.theme = display.theme.unwrap_or(settings.theme);
-    settings.ascii |= display.ascii;
+    let lacks = terminal::lacks();
+    settings.ascii |= display.ascii || lacks.unicode;
     settings.theme = match globals.color {
         Color::Always => settings.theme,
         Color::Never => Theme::PLAIN,
+        Color::Auto if lacks.colour => Theme::PLAIN,
         Color::Auto => settings
             .theme
             .from_env(std::env::var_os("NO_COLOR").as_deref()),
@@ -246,12 +267,13 @@ fn read_settings(path: &Path) -> Result<Settings, Failure> {
     Settings::parse(&text).map_err(failure)
 }
 
-fn configuration(args: &ConfigArgs) -> Result<ExitCode, Failure> {
+fn configuration(args: &ConfigArgs, given: Option<&Path>) -> Result<ExitCode, Failure> {
+    let file = args.file.as_deref().or(given);
     let path = config::path(env_path("XDG_CONFIG_HOME"), env_path("HOME"));
     let text = if args.print_default {
         Settings::default_file()
-    } else if let Some(path) = args.file.as_ref().or(path.as_ref()) {
-        if args.file.is_some() || path.exists() {
+    } else if let Some(path) = file.or(path.as_deref()) {
+        if file.is_some() || path.exists() {
             read_settings(path)?;
             format!("{} is in order\n", path.display())
         } else {

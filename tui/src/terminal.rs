@@ -78,6 +78,40 @@ fn unsuitable_for(tty: bool, term: Option<&str>, columns: Option<u16>) -> Option
     }
 }
 
+/// What the locale and the terminal cannot show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lacks {
+    /// Characters beyond ASCII.
+    pub unicode: bool,
+    /// Colours.
+    pub colour: bool,
+}
+
+/// What cannot be shown here, by the environment: the first of LC_ALL, LC_CTYPE and LANG that is set and not empty names
+/// the character set.
+#[must_use]
+pub fn lacks() -> Lacks {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|value| !value.is_empty());
+    lacks_of(locale.as_deref(), std::env::var("TERM").ok().as_deref())
+}
+
+fn lacks_of(locale: Option<&str>, term: Option<&str>) -> Lacks {
+    // The ASCII console of an HMC is one: no colours, and 256-colour sequences make its text blink.
+    let vt = term.is_some_and(|term| term.starts_with("vt"));
+    let utf8 = |locale: &str| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    };
+    Lacks {
+        // Nothing is set in many containers, on terminals that show everything.
+        unicode: locale.map_or(vt, |locale| !utf8(locale)),
+        colour: vt,
+    }
+}
+
 /// A drawable terminal.
 pub type Screen = Terminal<CrosstermBackend<io::Stdout>>;
 
@@ -133,6 +167,23 @@ impl Drop for Guard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_locale_says_what_can_be_shown() {
+        let lacks = |locale, term| {
+            let lacks = lacks_of(locale, Some(term));
+            (lacks.unicode, lacks.colour)
+        };
+        for locale in ["C", "POSIX", "de_DE", "de_DE.ISO-8859-1@euro"] {
+            assert_eq!(lacks(Some(locale), "xterm"), (true, false), "{locale}");
+        }
+        for locale in ["C.UTF-8", "en_US.utf8", "de_DE.UTF-8@euro"] {
+            assert_eq!(lacks(Some(locale), "xterm"), (false, false), "{locale}");
+        }
+        assert_eq!(lacks(None, "xterm"), (false, false));
+        assert_eq!(lacks(None, "vt220"), (true, true));
+        assert_eq!(lacks(Some("C.UTF-8"), "vt220"), (false, true));
+    }
 
     #[test]
     fn the_dashboard_needs_a_capable_terminal() {
