@@ -12,7 +12,7 @@ use probe_ebpf::names::{CLASSES, class_id, entry_id};
 use super::Scene;
 use super::queues::{Queue, Shapes};
 use super::stacks::Slept;
-use crate::diagnose::stacks::table::{Implied, Lock, imply};
+use crate::diagnose::stacks::table::{Candidate, Implied, Lock, imply};
 use crate::frame;
 use crate::source::kernel::verify::Watched;
 use crate::source::kernel::words::Memory;
@@ -117,7 +117,7 @@ fn wait(
         };
     }
     // No queue has it. Where the queue can be read, the task was on its way into it or out of it.
-    if let [only] = candidates.as_slice() {
+    if let Some(only) = only_one(candidates, &task.holds) {
         let (class, mode) = only.lock;
         let kind = CLASSES.get(usize::from(class)).map(|class| class.kind);
         if kind.is_some_and(|kind| kind != LockKind::Work && !shapes.knows(kind))
@@ -132,6 +132,29 @@ fn wait(
     }
     // A queue that can be read does not have it.
     Vec::new()
+}
+
+/// The one candidate that there is, or that the words of mutexes leave: a task does not wait for a mutex that it has, and
+/// has those that the place of its wait says.
+fn only_one<'c>(candidates: &'c [Candidate], holds: &[frame::Holding]) -> Option<&'c Candidate> {
+    if let [only] = candidates {
+        return Some(only);
+    }
+    let has = |(class, _): &Lock| {
+        holds
+            .iter()
+            .any(|hold| hold.series >> 1 == u32::from(*class))
+    };
+    let is_mutex = |(class, _): &Lock| {
+        let known = CLASSES.get(usize::from(*class));
+        known.is_some_and(|class| class.kind == LockKind::Mutex)
+    };
+    let mut left = candidates.iter().filter(|candidate| {
+        let mut mutexes = candidate.holds.iter().filter(|lock| is_mutex(lock));
+        !(is_mutex(&candidate.lock) && has(&candidate.lock)) && mutexes.all(has)
+    });
+    let only = left.next()?;
+    left.next().is_none().then_some(only)
 }
 
 /// The process of the guest that a task works for: that of the locks on its record, else its own.

@@ -8,6 +8,7 @@ use super::fake::Words;
 use super::stacks::Slept;
 use super::*;
 use crate::attach::generation::Generation;
+use crate::attach::offsets::{BuildIds, Types};
 use crate::diagnose::stacks::text;
 
 const MATRIX_DEV: u64 = 0x10_000;
@@ -198,6 +199,42 @@ fn a_stack_names_the_function_and_agrees_with_the_words() {
     let inside: Vec<u32> = task.inside.iter().map(|inside| inside.entry).collect();
     assert_eq!(inside.last(), Some(&u32::from(entry_id::HANDLE_PQAP)));
     assert!(evidence::stack(&stack, &live).is_some_and(|stack| !stack.hold));
+}
+
+/// Without types of mutexes nobody knows where their queues are. A conversion asks for two locks in one function: it waits for
+/// the one that it does not have.
+#[test]
+fn where_queues_cannot_be_read_owners_settle_what_a_stack_leaves_open() {
+    let (words, places, watched) = (hang(), places(), watched());
+    let scene = scene(&words, &places, &watched);
+    let shapes = Shapes::new(&Offsets::resolve(&Types::default(), &BuildIds::default()));
+    assert!(!shapes.knows(LockKind::Mutex));
+    let in_pv = "[<0>] mutex_lock_nested+0x32/0x40\n[<0>] kvm_arch_vm_ioctl+0x1a0a/0x2e60 [kvm]";
+    for (owned, waits) in [(Some(KVM_LOCK), Some(VCPU)), (None, Some(KVM_LOCK))] {
+        let mut live = frame::Live::default();
+        let holds = owned.map(|lock| frame::Holding {
+            series: u32::from(series(class_id::KVM_LOCK, Mode::Exclusive)),
+            lock,
+            since_ns: NOW,
+            evidence: "lock word".into(),
+            ..frame::Holding::default()
+        });
+        live.tasks.push(frame::TaskState {
+            tid: 52,
+            pid: QEMU,
+            holds: holds.into_iter().collect(),
+            ..frame::TaskState::default()
+        });
+        evidence::add(
+            &scene,
+            &shapes,
+            &HashMap::new(),
+            &slept(52, in_pv),
+            &mut live,
+        );
+        let wait = live.tasks[0].waits.first();
+        assert_eq!(wait.map(|wait| wait.lock), waits, "{owned:?}");
+    }
 }
 
 /// The stack of a task that the lock's word does not have for its owner, nor its queue for a waiter.

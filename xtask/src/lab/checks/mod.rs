@@ -157,7 +157,7 @@ pub const BOOTS: [Boot; 8] = [
     Boot {
         name: "hang",
         script: include_str!("../../../lab/checks/hang.sh"),
-        // With lockdep, the kernel says who has what.
+        // The kernel with lockdep has no types: stacks say who waits.
         is_for: |kernel| ["5.10", "5.10-lockdep"].contains(&kernel.name.as_str()),
         shim: &["uv=1"],
         deadline: DEADLINE,

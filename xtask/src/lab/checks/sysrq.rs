@@ -1,5 +1,5 @@
-//! The kernel's own word on a guest that hangs, against ours: its list of blocked tasks (sysrq-w), and, where lockdep is
-//! there, its list of the locks that each task has (sysrq-d).
+//! The kernel's own word on a guest that hangs, against ours: its list of blocked tasks (sysrq-w), and what follows from
+//! that text alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -10,7 +10,7 @@ use super::evidence::{class, finding, items, number, parse, run};
 use super::{Evidence, Findings};
 use crate::failure::Failure;
 
-/// What both keys have printed.
+/// What the kernel has printed.
 const LOG: &str = "dmesg.sysrq";
 
 /// By thread: the locks that it has, and the one that it waits for, without their instances.
@@ -43,15 +43,6 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         of_text.as_ref() == Some(&ours),
         of_text.map_or_else(|| "no AP001".into(), |locks| spell(&locks)),
     );
-    if evidence.kernel.has_lockdep() {
-        let mut theirs = kept(&log);
-        theirs.retain(|thread, _| tasks.contains(thread));
-        findings.add(
-            "owners and waiters are those that lockdep names (sysrq-d)",
-            theirs == ours,
-            format!("{}, from memory {}", spell(&theirs), spell(&ours)),
-        );
-    }
     Ok(())
 }
 
@@ -83,40 +74,17 @@ fn blocked(log: &str) -> BTreeSet<u64> {
         .collect()
 }
 
-/// The list of lockdep (debug_show_all_locks() in kernel/locking/lockdep.c), of the locks that apscope names here:
-/// `2 locks held by NAME/492:`, and `#0: ADDRESS (&vcpu->mutex){+.+.}-{3:3}, at: …` in the order of taking. A lock counts
-/// as held from the call on, so the last of a task that is blocked is what it waits for.
-fn kept(log: &str) -> Locks {
-    let list = log
-        .rsplit_once("Showing all locks held in the system")
-        .map_or("", |(_, list)| list);
-    let mut all: BTreeMap<u64, Vec<String>> = BTreeMap::new();
-    let mut thread = None;
-    for line in list.lines() {
-        if let Some((_, name)) = line.split_once(" held by ") {
-            let number = name.trim_end_matches(':').rsplit('/').next();
-            thread = number.and_then(|number| number.parse().ok());
-        } else if let (Some(thread), Some((_, lock))) = (thread, line.split_once(" (&")) {
-            let name = lock.split(['{', ')']).next().unwrap_or_default();
-            if ["matrix_dev->lock", "kvm->lock", "vcpu->mutex"].contains(&name) {
-                all.entry(thread).or_default().push(name.to_owned());
-            }
-        }
-    }
-    all.into_iter()
-        .map(|(thread, mut names)| {
-            let waits = names.pop().unwrap_or_default();
-            (thread, (names.into_iter().collect(), waits))
-        })
-        .collect()
-}
-
 fn spell(locks: &Locks) -> String {
     let tasks: Vec<String> = locks
         .iter()
         .map(|(thread, (has, waits))| {
             let has: Vec<&str> = has.iter().map(String::as_str).collect();
-            format!("{thread} has {} and waits for {waits}", has.join(", "))
+            let has = if has.is_empty() {
+                "nothing".into()
+            } else {
+                has.join(", ")
+            };
+            format!("{thread} has {has} and waits for {waits}")
         })
         .collect();
     tasks.join("; ")
@@ -124,6 +92,8 @@ fn spell(locks: &Locks) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -139,19 +109,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lock_of_a_task_is_what_it_waits_for() {
-        let log = "Showing all locks held in the system:\n\
-            [ 9.0] 1 lock held by khungtaskd/20:\n\
-            [ 9.0]  #0: 00000000013b6a28 (rcu_read_lock){....}-{1:2}, at: rcu\n\
-            [ 9.0] 2 locks held by vcpu/0/492:\n\
-            [ 9.0]  #0: 0000000002cc80b8 (&vcpu->mutex){+.+.}-{3:3}, at: kvm_vcpu_ioctl+0xa0/0xb20 [kvm]\n\
-            [ 9.0]  #1: 0000000002da8e50 (&matrix_dev->lock){+.+.}-{3:3}, at: handle_pqap+0x7e/0x340 [vfio_ap]\n";
-        let has = BTreeSet::from(["vcpu->mutex".to_owned()]);
-        let expected = Locks::from([(492, (has, "matrix_dev->lock".to_owned()))]);
-        assert_eq!(kept(log), expected);
+    fn a_chain_says_who_has_what_and_waits_for_what() {
+        let deadlock = json!({ "chain": [
+            { "tid": 1, "waits": { "lock": "matrix_dev->lock" } },
+            { "tid": 2, "keeps": { "lock": "matrix_dev->lock" }, "waits": { "lock": "kvm->lock[x]" } },
+        ] });
         assert_eq!(
-            spell(&expected),
-            "492 has vcpu->mutex and waits for matrix_dev->lock"
+            spell(&locks_of(&deadlock)),
+            "1 has nothing and waits for matrix_dev->lock; 2 has matrix_dev->lock and waits for kvm->lock"
         );
     }
 }

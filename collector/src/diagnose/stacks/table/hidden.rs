@@ -8,9 +8,11 @@ use super::reading::Reading;
 use super::steps::{Owner, Sequence};
 use super::{Found, Generation, sequences};
 
-/// Where probed functions return to: in the symbols of s390x kernels 5.10, 6.1, and 6.12 and 7.2; and for the graph tracer.
-const TRAMPOLINES: [&str; 4] = [
+/// Where probed functions return to: in the symbols of s390x kernels 5.10 (the first in the kernel's log, the second in
+/// `/proc/PID/stack`), 6.1, and 6.12 and 7.2; and for the graph tracer.
+const TRAMPOLINES: [&str; 5] = [
     "kretprobe_trampoline",
+    "kretprobe_trampoline_holder",
     "__kretprobe_trampoline",
     "arch_rethook_trampoline",
     "return_to_handler",

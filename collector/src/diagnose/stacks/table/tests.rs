@@ -345,6 +345,8 @@ fn callers_that_return_probes_hide() {
         says(&format!("{asleep} ksys_ioctl"), V5_10),
         " -> kvm->lock | matrix_dev->lock -> kvm->lock"
     );
+    let in_proc = closes.replace("kretprobe_trampoline", "kretprobe_trampoline_holder");
+    assert_eq!(says(&in_proc, V5_10), "matrix_dev->lock -> kvm->lock");
     // Not hidden, but called by others.
     let other = "__mutex_lock kvm_arch_crypto_clear_masks:kvm vfio_device_fops_release:vfio";
     assert_eq!(says(other, V5_10), " Elsewhere");
