@@ -12,13 +12,14 @@ use std::time::Duration;
 use apscope_collector::cli::Failure;
 use apscope_collector::frame::Frame;
 use apscope_collector::options::RunOptions;
-use apscope_collector::source::{Session, SourceError, link_changed};
+use apscope_collector::source::{Link, Session, SourceError, link_changed};
 use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{Event, EventStream};
 use crossterm::execute;
 use futures_util::StreamExt;
 use ratatui::layout::Size;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::snapshot;
@@ -58,8 +59,39 @@ pub struct Limits {
 
 /// Where frames come from.
 enum Feed {
-    Live(Session),
+    Live(Session, Box<RunOptions>),
     Tape(Box<Tape>),
+}
+
+/// Time between two attempts to find another run elsewhere, once one has ended.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Waits for another run elsewhere, on a thread of its own: connecting blocks. Gives up when nobody listens any more.
+fn wait_for_another(options: RunOptions) -> mpsc::Receiver<Session> {
+    let (sender, receiver) = mpsc::channel(1);
+    let wait = move || {
+        while !sender.is_closed() {
+            std::thread::sleep(AGAIN);
+            if let Ok(session) = Session::start(&options) {
+                // Whoever waited has left.
+                let _ = sender.blocking_send(session);
+                return;
+            }
+        }
+    };
+    // Without a thread nothing is waited for, and the last picture stays.
+    let _ = std::thread::Builder::new().name("again".into()).spawn(wait);
+    receiver
+}
+
+/// The session that is waited for, once there is one.
+async fn another(waiting: &mut Option<mpsc::Receiver<Session>>) -> Session {
+    if let Some(receiver) = waiting
+        && let Some(session) = receiver.recv().await
+    {
+        return session;
+    }
+    std::future::pending().await
 }
 
 /// Runs the dashboard on a source until the user leaves, the time is over, or a signal comes.
@@ -71,7 +103,7 @@ pub fn run(options: &RunOptions, limits: Limits, settings: Settings) -> Result<(
     // Before the terminal is taken: errors, and the time this takes, belong to the ordinary screen.
     let session = Session::start(options)?;
     let app = App::with(settings, options.interval);
-    watch(app, Feed::Live(session), limits)
+    watch(app, Feed::Live(session, Box::new(options.clone())), limits)
 }
 
 /// Runs the dashboard on a recording.
@@ -113,7 +145,7 @@ fn watch(mut app: App, mut feed: Feed, limits: Limits) -> Result<(), Failure> {
 /// Why a kernel could not be measured, after its memory had been read.
 fn failure(feed: &Feed) -> Option<SourceError> {
     match feed {
-        Feed::Live(session) => session.ended().failed,
+        Feed::Live(session, _) => session.ended().failed,
         Feed::Tape(_) => None,
     }
 }
@@ -121,7 +153,7 @@ fn failure(feed: &Feed) -> Option<SourceError> {
 /// The next frame of a source; never of a recording, whose frames are taken when they are due.
 async fn next(feed: &mut Feed) -> Option<Arc<Frame>> {
     match feed {
-        Feed::Live(session) => session.frames.recv().await,
+        Feed::Live(session, _) => session.frames.recv().await,
         Feed::Tape(_) => std::future::pending().await,
     }
 }
@@ -144,9 +176,14 @@ async fn drive(
     let mut stopping = false;
     let mut open = true;
     let mut link = match &feed {
-        Feed::Live(session) => session.link.clone(),
+        Feed::Live(session, _) => session.link.clone(),
         Feed::Tape(_) => None,
     };
+    // Another run elsewhere, once the one that was shown has ended; and whether its first frame is awaited.
+    let mut waiting = None;
+    let mut anew = false;
+    // Since when nothing comes from elsewhere.
+    let mut away = None;
     // When the next picture is due, if one is.
     let mut due = Some(start);
     let mut drawn = start;
@@ -156,6 +193,11 @@ async fn drive(
         tokio::select! {
             frame = next(feed), if open => {
                 if let Some(frame) = frame {
+                    if std::mem::take(&mut anew) {
+                        // The picture of the run before stays until there is one of this.
+                        app.restart();
+                        (app.away, away) = (None, None);
+                    }
                     app.apply(&frame);
                 } else {
                     open = false;
@@ -163,20 +205,42 @@ async fn drive(
                         app.ending = Some(Ending::Died(error.to_string()));
                     }
                     app.closed();
-                    if app.ending == Some(Ending::InOrder) {
-                        if link.is_none() {
-                            return Ok(());
+                    if stopping || link.is_none() && app.ending == Some(Ending::InOrder) {
+                        return Ok(());
+                    }
+                    if link.is_some() && !matches!(app.ending, Some(Ending::Died(_))) {
+                        // Somebody else has ended it: the last picture is not theirs to take away, and they may begin
+                        // another.
+                        app.ending = Some(Ending::Over);
+                        (app.away, away) = (Some(Duration::ZERO), Some(Instant::now()));
+                        if let Feed::Live(_, options) = &*feed {
+                            waiting = Some(wait_for_another((**options).clone()));
                         }
-                        // Somebody else has ended it: the last picture is not theirs to take away.
-                        let detail = "the run has ended over there; start again when there is another";
-                        app.ending = Some(Ending::Detached(detail.into()));
                     }
                 }
                 // While paused, the header still says how far behind the picture is.
                 due.get_or_insert(drawn + DATA_SPACING);
             }
             changed = link_changed(&mut link) => {
+                (app.away, away) = match (&changed, away) {
+                    (Link::Up, _) => (None, None),
+                    (Link::Down(_), Some(since)) => (app.away, Some(since)),
+                    (Link::Down(_), None) => (Some(Duration::ZERO), Some(Instant::now())),
+                };
                 app.link = changed;
+                due.get_or_insert(drawn + DATA_SPACING);
+            }
+            session = another(&mut waiting) => {
+                waiting = None;
+                if let Feed::Live(before, _) = feed {
+                    link.clone_from(&session.link);
+                    *before = session;
+                    (open, anew) = (true, true);
+                }
+            }
+            () = sleep_until(away.unwrap_or(start) + app.away.unwrap_or_default() + AGAIN), if away.is_some() => {
+                // It is counted in whole seconds.
+                app.away = away.map(|since| Duration::from_secs(since.elapsed().as_secs()));
                 due.get_or_insert(drawn + DATA_SPACING);
             }
             () = sleep_until(replayed + REPLAY_SPACING), if app.replay.is_some() => {
@@ -185,10 +249,9 @@ async fn drive(
                     let before = replay.at_ns();
                     replay.pass(now - replayed);
                     let moved = replay.at_ns() != before;
-                    let shown = app.shown().model.last.number;
                     let there = tape.follow(app)?;
                     // It may have been told where to be before there was a picture.
-                    if moved || !there || app.shown().model.last.number != shown {
+                    if moved || !there || app.is_stale() {
                         due.get_or_insert(drawn + DATA_SPACING);
                     }
                 }
@@ -207,10 +270,10 @@ async fn drive(
                     Effect::Quit => return Ok(()),
                     Effect::Interval(interval) => {
                         match feed {
-                            Feed::Live(session) if session.link.is_some() => {
+                            Feed::Live(session, _) if session.link.is_some() => {
                                 app.fail("others read there too: the interval is what `serve` was told");
                             }
-                            Feed::Live(session) => session.set_interval(interval),
+                            Feed::Live(session, _) => session.set_interval(interval),
                             Feed::Tape(_) => {}
                         }
                     }
@@ -235,7 +298,9 @@ async fn drive(
             }
             () = sleep_until(deadline.unwrap_or(drawn)), if deadline.is_some() && !stopping => {
                 match feed {
-                    Feed::Live(session) if !matches!(app.ending, Some(Ending::Detached(_))) => {
+                    Feed::Live(session, _)
+                        if !matches!(app.ending, Some(Ending::Detached(_) | Ending::Over)) =>
+                    {
                         stopping = true;
                         session.stop();
                     }

@@ -10,6 +10,10 @@
 pub trait Row {
     /// The row's text in a field; `None` where rows of this view have no such field.
     fn text(&self, field: TextField) -> Option<&str>;
+    /// One of the row's texts in a field passes: a row may have several locks, tasks or guests.
+    fn any(&self, field: TextField, passes: &dyn Fn(&str) -> bool) -> bool {
+        self.text(field).is_some_and(passes)
+    }
     /// The row's value in nanoseconds; `None` while there is none.
     fn time(&self, field: TimeField, at: Percentile) -> Option<u64>;
 }
@@ -42,6 +46,87 @@ pub enum TimeField {
     Hold,
     /// Latencies of entry points.
     Latency,
+}
+
+/// What the rows of a view have. Without it, a term for what they lack would match nothing, and look like an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fields {
+    /// Fields with text.
+    pub text: &'static [TextField],
+    /// Fields with times.
+    pub time: &'static [TimeField],
+}
+
+impl Fields {
+    /// All there are.
+    pub const ALL: Self = Self {
+        text: &[
+            TextField::Class,
+            TextField::Kind,
+            TextField::Name,
+            TextField::Holder,
+            TextField::Task,
+            TextField::Guest,
+            TextField::Mdev,
+        ],
+        time: &[TimeField::Wait, TimeField::Hold, TimeField::Latency],
+    };
+
+    fn names(self) -> String {
+        let text = self.text.iter().map(|field| field.name());
+        let names: Vec<&str> = text
+            .chain(self.time.iter().map(|field| field.name()))
+            .collect();
+        names.join(" ")
+    }
+}
+
+impl TextField {
+    /// Its word in a filter.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Class => "class",
+            Self::Kind => "kind",
+            Self::Name => "name",
+            Self::Holder => "owner",
+            Self::Task => "task",
+            Self::Guest => "guest",
+            Self::Mdev => "mdev",
+        }
+    }
+
+    /// What a view has none of.
+    const fn plural(self) -> &'static str {
+        match self {
+            Self::Class => "classes",
+            Self::Kind => "kinds",
+            Self::Name => "names",
+            Self::Holder => "owners",
+            Self::Task => "tasks",
+            Self::Guest => "guests",
+            Self::Mdev => "mdevs",
+        }
+    }
+}
+
+impl TimeField {
+    /// Its word in a filter.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Wait => "wait",
+            Self::Hold => "hold",
+            Self::Latency => "latency",
+        }
+    }
+
+    /// What a view has none of.
+    const fn plural(self) -> &'static str {
+        match self {
+            Self::Wait => "waits",
+            Self::Hold => "holds",
+            Self::Latency => "latencies",
+        }
+    }
 }
 
 /// Which value of a distribution.
@@ -96,6 +181,24 @@ impl Filter {
         Ok(Self { terms })
     }
 
+    /// The same for rows that have these fields only.
+    ///
+    /// # Errors
+    ///
+    /// As [`Filter::parse`], and what of it the rows do not have.
+    pub fn parse_for(text: &str, fields: Fields) -> Result<Self, String> {
+        let filter = Self::parse(text)?;
+        for (_, test) in &filter.terms {
+            let lacking = match test {
+                Test::Text(field, _) if !fields.text.contains(field) => field.plural(),
+                Test::Time(field, ..) if !fields.time.contains(field) => field.plural(),
+                _ => continue,
+            };
+            return Err(format!("this view has no {lacking}: {}", fields.names()));
+        }
+        Ok(filter)
+    }
+
     /// Every row matches.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -123,10 +226,10 @@ impl Test {
                 TextField::Mdev,
             ]
             .into_iter()
-            .any(|field| row.text(field).is_some_and(|t| contains(t, word))),
+            .any(|field| row.any(field, &|t| contains(t, word))),
             Self::Text(TextField::Guest, word) => {
                 // `guest:3` is not guest 30.
-                row.text(TextField::Guest).is_some_and(|name| {
+                row.any(TextField::Guest, &|name| {
                     let name = name.to_lowercase();
                     matches(&name, word)
                         || name
@@ -134,7 +237,7 @@ impl Test {
                             .is_some_and(|(_, number)| number == word)
                 })
             }
-            Self::Text(field, word) => row.text(*field).is_some_and(|t| contains(t, word)),
+            Self::Text(field, word) => row.any(*field, &|t| contains(t, word)),
             Self::Time(field, at, comparison, limit) => {
                 row.time(*field, *at).is_some_and(|value| match comparison {
                     Comparison::Less => value < *limit,
@@ -372,6 +475,26 @@ mod tests {
             assert!(error.contains(part), "{text}: {error}");
         }
         assert!(Filter::parse(&"x".repeat(MAX_LENGTH + 1)).is_err());
+    }
+
+    #[test]
+    fn what_a_view_lacks_is_said() {
+        let fields = Fields {
+            text: &[TextField::Class, TextField::Name],
+            time: &[TimeField::Latency],
+        };
+        for (text, error) in [
+            ("guest:3", "this view has no guests: class name latency"),
+            (
+                "pqap !owner:a",
+                "this view has no owners: class name latency",
+            ),
+            ("hold>1ms", "this view has no holds: class name latency"),
+        ] {
+            assert_eq!(Filter::parse_for(text, fields), Err(error.into()), "{text}");
+            assert!(Filter::parse_for(text, Fields::ALL).is_ok(), "{text}");
+        }
+        assert!(Filter::parse_for("pqap class:vfio latency>1s", fields).is_ok());
     }
 
     proptest! {

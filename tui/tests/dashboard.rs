@@ -26,6 +26,7 @@ fn in_terminal(columns: u16, lines: u16, environment: &str, arguments: &str) -> 
         .args(["-qec", &command, "/dev/null"])
         .env("TERM", "xterm")
         .env_remove("NO_COLOR")
+        .env("LC_ALL", "C.UTF-8")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -200,6 +201,11 @@ fn a_recording_is_gone_through() {
         assert!(text.contains(part), "{part} in {text:?}");
     }
     assert!(text.ends_with("rc=0\r\n"), "{text:?}");
+    // Where it begins is shown without a key.
+    let arguments = format!("replay {file} --paused --duration 2s");
+    let text = output(in_terminal(100, 30, "", &arguments));
+    assert!(text.contains("busiest locks"), "{text:?}");
+    assert!(text.contains("matrix_dev->lock"), "{text:?}");
     let text = output(in_terminal(80, 24, "", "replay /nowhere"));
     assert!(
         text.contains("cannot be read as a recording") && text.ends_with("rc=2\r\n"),
@@ -238,7 +244,106 @@ fn the_configuration_is_printed_checked_and_used() {
         text.contains("there is no action jump") && text.ends_with("rc=2\r\n"),
         "{text:?}"
     );
+    // The option names a file for `config` too, and is not ignored where there is no dashboard.
+    for arguments in [
+        &["config", path][..],
+        &["--config", path, "config"],
+        &["--config", path],
+        &["--config", path, "--plain"],
+    ] {
+        let refused = apscope(arguments);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains("there is no action jump"), "{said}");
+    }
     fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_locale_without_utf_8_is_drawn_in_ascii_and_a_vt_without_colours() {
+    let text = output(in_terminal(
+        80,
+        24,
+        "LC_ALL=C TERM=vt220",
+        &format!("{RUN} --duration 1s"),
+    ));
+    let picture = &text[text.find(ENTER).unwrap()..text.rfind(LEAVE).unwrap()];
+    assert!(picture.contains("EMULATED"), "{picture:?}");
+    assert!(picture.is_ascii(), "{picture:?}");
+    assert!(!picture.contains("\x1b[38;5;"), "{picture:?}");
+}
+
+#[test]
+fn another_run_elsewhere_is_waited_for() {
+    if Command::new("tmux").arg("-V").output().is_err() {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("apscope-again-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let socket = format!("unix:{}", folder.join("s").display());
+    let serve = || {
+        let serve = format!("{RUN} serve --listen {socket}");
+        Served(
+            Command::new(APSCOPE)
+                .args(serve.split_whitespace())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap(),
+        )
+    };
+    let there = |place: &std::path::Path| {
+        let mut waits = 0..200;
+        while !place.exists() && waits.next().is_some() {
+            sleep(Duration::from_millis(50));
+        }
+        sleep(Duration::from_secs(1));
+    };
+    let first = serve();
+    there(&folder.join("s"));
+    let tmux = Tmux(format!("apscope-again-{}", std::process::id()));
+    let command = format!("LC_ALL=C.UTF-8 {APSCOPE} --connect {socket}; echo left rc=$?; sleep 60");
+    tmux.run(&["new-session", "-d", "-x", "80", "-y", "24", &command]);
+    tmux.wait_for("matrix_dev->lock");
+    first.stop();
+    let screen = tmux.wait_for("ENDED over there");
+    assert!(screen.contains("waiting for another (q quits)"), "{screen}");
+    assert!(screen.contains("as of "), "{screen}");
+    tmux.wait_for("ENDED over there 2s ago");
+    let second = serve();
+    let mut waits = 0..100;
+    while tmux.run(&["capture-pane", "-p"]).contains("ENDED") && waits.next().is_some() {
+        sleep(Duration::from_millis(100));
+    }
+    let screen = tmux.wait_for("matrix_dev->lock");
+    assert!(
+        !screen.contains("ENDED") && !screen.contains("as of "),
+        "{screen}"
+    );
+    tmux.keys(&["q"]);
+    tmux.wait_for("left rc=0");
+    second.stop();
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+/// A collector that serves, gone at the end of the test whatever happens.
+struct Served(Child);
+
+impl Served {
+    /// As a service manager stops it.
+    fn stop(mut self) {
+        let pid = self.0.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.is_ok_and(|status| status.success()));
+        assert!(self.0.wait().is_ok());
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]

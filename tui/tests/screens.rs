@@ -4,6 +4,8 @@
 //! The recordings are made by `cargo xtask screenshots --record`.
 #![forbid(unsafe_code)]
 
+#[path = "screens/hangs.rs"]
+mod hangs;
 mod support;
 
 use std::fs;

@@ -60,9 +60,8 @@ impl Detail {
     /// Of a finding; `None` where it has been forgotten.
     #[must_use]
     pub fn finding(shown: &Snapshot, key: &FindingKey) -> Option<Self> {
-        let now = shown.model.last.at_ns;
         let table = TableState::new(findings::FindingColumn::Severity);
-        findings::rows(&shown.report, now, &Filter::default(), &table)
+        findings::rows(&shown.report, &shown.model, &Filter::default(), &table)
             .into_iter()
             .find(|row| row.key() == *key)
             .map(|row| Self::Finding(Box::new(row)))

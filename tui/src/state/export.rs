@@ -75,6 +75,8 @@ fn finding(finding: &Finding) -> Value {
         "summary": finding.seen.summary,
         "active": finding.active(),
         "since_ns": finding.since_ns,
+        "until_ns": finding.until_ns,
+        "times": finding.times,
         "chain": finding.seen.chain.as_ref().map(apscope_collector::diagnose::chain::Chain::lines),
         "help": finding.seen.help,
         "locks": finding.seen.locks,
@@ -98,7 +100,7 @@ fn rows(app: &App) -> Vec<Value> {
                     "wait_p50_ns": row.facts.wait.p50_ns, "wait_p99_ns": row.facts.wait.p99_ns,
                     "wait_max_ns": row.facts.wait.max_ns, "hold_p50_ns": row.facts.hold.p50_ns,
                     "hold_p99_ns": row.facts.hold.p99_ns, "hold_max_ns": row.facts.hold.max_ns,
-                    "queue": row.facts.queue, "holder": row.holder,
+                    "queue": row.facts.queue, "longest_wait_ns": row.facts.longest_wait_ns, "holder": row.holder,
                 })
             })
             .collect(),
@@ -108,7 +110,7 @@ fn rows(app: &App) -> Vec<Value> {
             .map(|row| {
                 json!({
                     "name": row.facts.name, "module": row.module, "calls": row.facts.calls,
-                    "in_flight": row.facts.in_flight, "per_second": row.facts.per_second,
+                    "in_flight": row.facts.in_flight, "longest_inside_ns": row.inside_ns(), "per_second": row.facts.per_second,
                     "p50_ns": row.facts.latency.p50_ns, "p99_ns": row.facts.latency.p99_ns,
                     "max_ns": row.facts.latency.max_ns,
                     "returns": row.facts.returns.iter().map(|(code, n)| json!({"code": code, "count": n})).collect::<Vec<_>>(),

@@ -1,10 +1,12 @@
 //! The filter line: the filter in force, and the text being typed.
 
-use crate::filter::{Filter, MAX_LENGTH};
+use crate::filter::{Fields, Filter, MAX_LENGTH};
 
 /// The filter of one view.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterState {
+    /// What the view's rows have.
+    fields: Fields,
     /// What rows must match.
     pub active: Filter,
     /// Its text.
@@ -17,7 +19,26 @@ pub struct FilterState {
     before: String,
 }
 
+impl Default for FilterState {
+    fn default() -> Self {
+        Self::of(Fields::ALL)
+    }
+}
+
 impl FilterState {
+    /// No filter, for rows that have these fields.
+    #[must_use]
+    pub fn of(fields: Fields) -> Self {
+        Self {
+            fields,
+            active: Filter::default(),
+            text: String::new(),
+            typing: None,
+            error: None,
+            before: String::new(),
+        }
+    }
+
     /// Opens the line.
     pub fn open(&mut self) {
         self.before.clone_from(&self.text);
@@ -59,11 +80,11 @@ impl FilterState {
 
     /// Shows every row.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::of(self.fields);
     }
 
     fn set(&mut self, text: String) {
-        match Filter::parse(&text) {
+        match Filter::parse_for(&text, self.fields) {
             Ok(filter) => {
                 self.active = filter;
                 self.text = text;

@@ -166,6 +166,12 @@ impl History {
         used.response = (span.extra >> 32) as u8;
     }
 
+    /// The guest of a vCPU's thread.
+    #[must_use]
+    pub fn guest(&self, tid: u32) -> Option<u32> {
+        self.guests.get(&tid).copied()
+    }
+
     /// Queues by guest and APQN, as far as guests have used them.
     #[must_use]
     pub fn queues(&self) -> &BTreeMap<(u32, u16), Used> {

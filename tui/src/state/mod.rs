@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod detail;
+mod ending;
 pub mod export;
 pub mod filtering;
 pub mod findings;
@@ -22,14 +23,15 @@ mod view;
 
 use std::time::Duration;
 
-use apscope_collector::diagnose::{Diagnosis, Report, Thresholds};
+use apscope_collector::diagnose::{Diagnosis, Report, Severity, Thresholds};
 use apscope_collector::frame::Frame;
 use apscope_collector::model::Model;
-use apscope_collector::source::{END_LINK_DOWN, Link};
+use apscope_collector::source::Link;
 use ratatui::layout::Rect;
 
 use config::Settings;
 use detail::Detail;
+pub use ending::Ending;
 use filtering::FilterState;
 use findings::{FindingColumn, FindingKey, FindingRow};
 use guests::{GuestColumn, GuestRow};
@@ -77,17 +79,6 @@ pub struct Known {
     ending: Option<Ending>,
 }
 
-/// How the source came to its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// As asked: the time was over, or it was told to stop.
-    InOrder,
-    /// A kernel is measured no more, as it was to be: what was measured stays on the screen.
-    Detached(String),
-    /// By itself, unasked.
-    Died(String),
-}
-
 /// Something that was done, or could not be done, for the line at the bottom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
@@ -125,6 +116,8 @@ pub struct Rows {
     pub lanes: Vec<LaneRow>,
     /// Findings that match.
     pub findings: Vec<FindingRow>,
+    /// Findings that would be there without the filter.
+    pub hidden_findings: usize,
     /// Spans and messages that match, oldest first.
     pub stream: Vec<StreamLine>,
 }
@@ -181,6 +174,8 @@ pub struct App {
     pub replay: Option<Replay>,
     /// Whether the collector elsewhere can be heard, where there is one.
     pub link: Link,
+    /// For so long nothing has come from there, while nothing comes.
+    pub away: Option<Duration>,
     /// What the last key did.
     pub notice: Option<Notice>,
     /// A key has been pressed: the banner for the first run goes.
@@ -228,13 +223,14 @@ impl App {
             lanes: TableState::new(LaneColumn::Waiting),
             findings: TableState::new(FindingColumn::Severity),
             window: Window::default(),
-            filters: Default::default(),
+            filters: View::ALL.map(|view| FilterState::of(view.fields())),
             interval,
             theme: settings.theme,
             ascii: settings.ascii,
             settings,
             replay: None,
             link: Link::Up,
+            away: None,
             notice: None,
             touched: false,
             ending: None,
@@ -254,11 +250,7 @@ impl App {
         self.live.history.sample(frame, &self.live.model, anew);
         self.stale |= self.frozen.is_none();
         if let Some(end) = &self.live.model.end {
-            self.ending = Some(match end.how.as_str() {
-                "source died" | END_LINK_DOWN => Ending::Died(end.detail.clone()),
-                "detached" | "driver unloaded" => Ending::Detached(end.detail.clone()),
-                _ => Ending::InOrder,
-            });
+            self.ending = Some(Ending::of(end));
         }
     }
 
@@ -372,6 +364,12 @@ impl App {
         }
     }
 
+    /// The picture is older than what is known, or than what was chosen.
+    #[must_use]
+    pub const fn is_stale(&self) -> bool {
+        self.stale
+    }
+
     /// Something was chosen that changes rows or detail.
     pub fn touch(&mut self) {
         self.stale = true;
@@ -418,9 +416,11 @@ impl App {
         match self.view {
             View::Overview => {
                 let all = crate::filter::Filter::default();
-                rows.findings =
-                    findings::rows(&shown.report, model.last.at_ns, filter, &self.findings);
-                rows.findings.retain(|row| row.finding.active());
+                rows.findings = findings::rows(&shown.report, model, filter, &self.findings);
+                rows.findings.retain(FindingRow::recent);
+                let standing = findings::standing(&shown.report, Severity::Info);
+                let matching = rows.findings.iter().filter(|row| row.finding.active());
+                rows.hidden_findings = standing.saturating_sub(matching.count());
                 self.findings
                     .follow(rows.findings.iter().map(FindingRow::key));
                 rows.locks = rows::locks(model, &all, &TableState::new(LockColumn::Queue));
@@ -451,8 +451,8 @@ impl App {
                 self.lanes.follow(rows.lanes.iter().map(|row| row.tid));
             }
             View::Findings => {
-                rows.findings =
-                    findings::rows(&shown.report, model.last.at_ns, filter, &self.findings);
+                rows.findings = findings::rows(&shown.report, model, filter, &self.findings);
+                rows.hidden_findings = shown.report.findings.len() - rows.findings.len();
                 self.findings
                     .follow(rows.findings.iter().map(FindingRow::key));
             }

@@ -3,12 +3,13 @@
 //! The facts come from the model's queries; here they are put into the order and the words of the screen.
 
 use std::cmp::Ordering;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use apscope_collector::diagnose::look::{guest_labels, guest_of};
 use apscope_collector::model::query::{self, Summary};
 use apscope_collector::model::{Model, Tick};
 use probe_ebpf::abi::{LockKind, Mode};
-use probe_ebpf::names::ENTRY_POINTS;
+use probe_ebpf::names::{ENTRY_POINTS, entry_id};
 
 use super::table::{Column, TableState};
 use crate::filter::{Filter, Percentile, Row, TextField, TimeField};
@@ -29,6 +30,7 @@ pub enum LockColumn {
     HoldP99,
     HoldMax,
     Queue,
+    Now,
 }
 
 impl Column for LockColumn {
@@ -43,6 +45,7 @@ impl Column for LockColumn {
         Self::HoldP99,
         Self::HoldMax,
         Self::Queue,
+        Self::Now,
     ];
 
     fn descending(self) -> bool {
@@ -58,6 +61,7 @@ pub enum EntryColumn {
     Rate,
     Calls,
     InFlight,
+    Now,
     P50,
     P99,
     Max,
@@ -69,6 +73,7 @@ impl Column for EntryColumn {
         Self::Rate,
         Self::Calls,
         Self::InFlight,
+        Self::Now,
         Self::P50,
         Self::P99,
         Self::Max,
@@ -90,6 +95,16 @@ pub struct LockRow {
     pub kind: &'static str,
     /// Who has held it longest, and how many more hold an instance of it.
     pub holder: String,
+    /// What the filter looks at.
+    parties: Parties,
+}
+
+/// Who holds and who waits for any instance, and whose guests that concerns. Empty where there is no filter.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Parties {
+    holders: Vec<String>,
+    waiters: Vec<String>,
+    guests: BTreeSet<String>,
 }
 
 /// A row of the entry points table.
@@ -101,6 +116,32 @@ pub struct EntryRow {
     pub module: &'static str,
 }
 
+impl EntryRow {
+    /// The longest call that has not returned has been inside for so long.
+    #[must_use]
+    pub fn inside_ns(&self) -> Option<u64> {
+        self.facts.longest.as_ref().map(|call| call.for_ns)
+    }
+
+    /// A vCPU that runs is inside for as long as it runs: that says nothing of how slow it is.
+    #[must_use]
+    pub const fn long_is_normal(&self) -> bool {
+        self.facts.entry == entry_id::KVM_VCPU_IOCTL
+    }
+
+    /// The 99th percentile, or a call that goes on, where that is longer already: a call that hangs is in no percentile.
+    #[must_use]
+    pub fn slowest_ns(&self) -> Option<u64> {
+        self.at_least(self.facts.latency.p99_ns)
+    }
+
+    /// What was measured, or what goes on, where that is longer.
+    fn at_least(&self, measured_ns: Option<u64>) -> Option<u64> {
+        let now = self.inside_ns().filter(|_| !self.long_is_normal());
+        measured_ns.max(now)
+    }
+}
+
 impl Row for LockRow {
     fn text(&self, field: TextField) -> Option<&str> {
         Some(match field {
@@ -110,13 +151,28 @@ impl Row for LockRow {
             TextField::Kind => self.kind,
             TextField::Name => &self.name,
             TextField::Holder => &self.holder,
+            // It has several: see `any`.
             TextField::Task | TextField::Guest | TextField::Mdev => return None,
         })
     }
 
+    fn any(&self, field: TextField, passes: &dyn Fn(&str) -> bool) -> bool {
+        let Parties {
+            holders,
+            waiters,
+            guests,
+        } = &self.parties;
+        match field {
+            TextField::Holder => holders.iter().any(|who| passes(who)),
+            TextField::Task => holders.iter().chain(waiters).any(|who| passes(who)),
+            TextField::Guest => guests.iter().any(|guest| passes(guest)),
+            _ => self.text(field).is_some_and(passes),
+        }
+    }
+
     fn time(&self, field: TimeField, at: Percentile) -> Option<u64> {
         match field {
-            TimeField::Wait => value(&self.facts.wait, at),
+            TimeField::Wait => waited(self, value(&self.facts.wait, at), at),
             TimeField::Hold => value(&self.facts.hold, at),
             TimeField::Latency => None,
         }
@@ -138,9 +194,19 @@ impl Row for EntryRow {
 
     fn time(&self, field: TimeField, at: Percentile) -> Option<u64> {
         match field {
-            TimeField::Latency => value(&self.facts.latency, at),
+            TimeField::Latency if at == Percentile::P50 => value(&self.facts.latency, at),
+            TimeField::Latency => self.at_least(value(&self.facts.latency, at)),
             TimeField::Wait | TimeField::Hold => None,
         }
+    }
+}
+
+/// What was measured, or the longest wait that goes on, where that is longer: a wait that hangs is in no percentile. The
+/// median is that of waits that are over.
+fn waited(row: &LockRow, measured_ns: Option<u64>, at: Percentile) -> Option<u64> {
+    match at {
+        Percentile::P50 => measured_ns,
+        Percentile::P99 | Percentile::Max => measured_ns.max(row.facts.longest_wait_ns),
     }
 }
 
@@ -183,8 +249,41 @@ fn lock_row(facts: query::LockRow) -> LockRow {
         },
         kind: kind_name(facts.series),
         holder,
+        parties: Parties::default(),
         facts,
     }
+}
+
+/// Who holds and who waits, by series, and the guests of instances and of these.
+fn parties(model: &Model) -> HashMap<u8, Parties> {
+    let labels = guest_labels(model);
+    let label = |guest: u32| {
+        let known = labels.get(&guest).cloned();
+        known.unwrap_or_else(|| format!("guest-{guest}"))
+    };
+    let mut parties: HashMap<u8, Parties> = HashMap::new();
+    for instance in model.instances.values() {
+        if let Some(guest) = instance.guest.checked_sub(1) {
+            let of = parties.entry(instance.series as u8).or_default();
+            of.guests.insert(label(guest));
+        }
+    }
+    let guests: HashMap<u32, String> = model
+        .live
+        .iter()
+        .filter_map(|task| Some((task.tid, label(guest_of(model, task)?))))
+        .collect();
+    for holder in query::holders(model) {
+        let of = parties.entry(holder.series).or_default();
+        of.guests.extend(guests.get(&holder.tid).cloned());
+        of.holders.push(holder.who());
+    }
+    for waiter in query::waiters(model) {
+        let of = parties.entry(waiter.series).or_default();
+        of.guests.extend(guests.get(&waiter.tid).cloned());
+        of.waiters.push(waiter.who());
+    }
+    parties
 }
 
 /// Counts of ticks summed up by half seconds, so that a line of them reaches back far enough to be read. Oldest first.
@@ -210,9 +309,19 @@ pub fn half_seconds(ticks: &VecDeque<Tick>, counts: &[u64]) -> Vec<u64> {
 /// The locks that match, sorted.
 #[must_use]
 pub fn locks(model: &Model, filter: &Filter, table: &TableState<LockColumn>) -> Vec<LockRow> {
+    // Only a filter asks for them.
+    let mut parties = if filter.is_empty() {
+        HashMap::new()
+    } else {
+        parties(model)
+    };
     let mut rows: Vec<LockRow> = query::lock_rows(model)
         .into_iter()
         .map(lock_row)
+        .map(|mut row| {
+            row.parties = parties.remove(&row.facts.series).unwrap_or_default();
+            row
+        })
         .filter(|row| filter.matches(row))
         .collect();
     sort(&mut rows, table.descending, |a, b| match table.sort {
@@ -220,12 +329,19 @@ pub fn locks(model: &Model, filter: &Filter, table: &TableState<LockColumn>) -> 
         LockColumn::Rate => a.facts.per_second.total_cmp(&b.facts.per_second),
         LockColumn::Contended => share(a).total_cmp(&share(b)),
         LockColumn::WaitP50 => a.facts.wait.p50_ns.cmp(&b.facts.wait.p50_ns),
-        LockColumn::WaitP99 => a.facts.wait.p99_ns.cmp(&b.facts.wait.p99_ns),
-        LockColumn::WaitMax => a.facts.wait.max_ns.cmp(&b.facts.wait.max_ns),
+        LockColumn::WaitP99 => {
+            let p99 = |row: &LockRow| waited(row, row.facts.wait.p99_ns, Percentile::P99);
+            p99(a).cmp(&p99(b))
+        }
+        LockColumn::WaitMax => {
+            let max = |row: &LockRow| waited(row, row.facts.wait.max_ns, Percentile::Max);
+            max(a).cmp(&max(b))
+        }
         LockColumn::HoldP50 => ranked(a, a.facts.hold.p50_ns).cmp(&ranked(b, b.facts.hold.p50_ns)),
         LockColumn::HoldP99 => ranked(a, a.facts.hold.p99_ns).cmp(&ranked(b, b.facts.hold.p99_ns)),
         LockColumn::HoldMax => ranked(a, a.facts.hold.max_ns).cmp(&ranked(b, b.facts.hold.max_ns)),
         LockColumn::Queue => a.facts.queue.cmp(&b.facts.queue),
+        LockColumn::Now => a.facts.longest_wait_ns.cmp(&b.facts.longest_wait_ns),
     });
     rows
 }
@@ -258,8 +374,12 @@ pub fn entries(model: &Model, filter: &Filter, table: &TableState<EntryColumn>) 
         EntryColumn::Calls => a.facts.calls.cmp(&b.facts.calls),
         EntryColumn::InFlight => a.facts.in_flight.cmp(&b.facts.in_flight),
         EntryColumn::P50 => a.facts.latency.p50_ns.cmp(&b.facts.latency.p50_ns),
-        EntryColumn::P99 => a.facts.latency.p99_ns.cmp(&b.facts.latency.p99_ns),
-        EntryColumn::Max => a.facts.latency.max_ns.cmp(&b.facts.latency.max_ns),
+        EntryColumn::Now => a.inside_ns().cmp(&b.inside_ns()),
+        EntryColumn::P99 => a.slowest_ns().cmp(&b.slowest_ns()),
+        EntryColumn::Max => {
+            let max = |row: &EntryRow| row.at_least(row.facts.latency.max_ns);
+            max(a).cmp(&max(b))
+        }
     });
     rows
 }

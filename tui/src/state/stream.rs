@@ -41,6 +41,8 @@ pub struct StreamRow {
     pub guest: String,
     /// UUID of the mdev that a call acted on; empty where there is none.
     pub mdev: String,
+    /// Guest that the task works for, for the filter.
+    task_guest: String,
     /// Class of the lock, or module of the entry point.
     class: &'static str,
 }
@@ -87,6 +89,12 @@ impl Row for StreamRow {
                 Kind::Message => "message",
             },
         })
+    }
+
+    fn any(&self, field: TextField, passes: &dyn Fn(&str) -> bool) -> bool {
+        // A lock of the driver has no guest, and those who wait for it have.
+        let task = field == TextField::Guest && passes(&self.task_guest);
+        task || self.text(field).is_some_and(passes)
     }
 
     fn time(&self, field: TimeField, _: Percentile) -> Option<u64> {
@@ -146,6 +154,7 @@ pub fn row(shown: &Snapshot, line: StreamLine) -> Option<StreamRow> {
                 what: message.text.clone(),
                 guest: String::new(),
                 mdev: String::new(),
+                task_guest: String::new(),
                 class: "",
             })
         }
@@ -156,6 +165,10 @@ fn span_row(shown: &Snapshot, span: &Span) -> Option<StreamRow> {
     let (on, span) = (span.on, &span.raw);
     let at_ns = span.start_ns.saturating_add(span.duration_ns);
     let who = shown.history.who(span.tid);
+    let task_guest = shown
+        .history
+        .guest(span.tid)
+        .map_or_else(String::new, |guest| format!("guest-{guest}"));
     match span.kind {
         SPAN_LOCK => {
             let instance = shown.model.instances.get(&span.instance);
@@ -175,6 +188,7 @@ fn span_row(shown: &Snapshot, span: &Span) -> Option<StreamRow> {
                     .map_or_else(|| query::series_name(span.what), |known| known.name.clone()),
                 guest,
                 mdev: String::new(),
+                task_guest,
                 class: query::class_name(span.what),
             })
         }
@@ -190,6 +204,7 @@ fn span_row(shown: &Snapshot, span: &Span) -> Option<StreamRow> {
                 what: query::entry_name(span.what).to_owned(),
                 guest: on.guest.unwrap_or_default(),
                 mdev: on.mdev.unwrap_or_default(),
+                task_guest,
                 class: "",
             })
         }

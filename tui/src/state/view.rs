@@ -1,5 +1,7 @@
 //! The views, and what lies over them.
 
+use crate::filter::{Fields, TextField, TimeField};
+
 /// The views, in the order of their numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum View {
@@ -66,6 +68,36 @@ impl View {
     #[must_use]
     pub fn name(self) -> String {
         self.title().to_lowercase()
+    }
+
+    /// What its rows have, for the filter.
+    #[must_use]
+    pub const fn fields(self) -> Fields {
+        use TextField::{Class, Guest, Holder, Kind, Name, Task};
+        use TimeField::{Hold, Latency, Wait};
+        match self {
+            Self::Overview | Self::Findings | Self::Guests => Fields {
+                text: &[Class, Kind, Name, Holder, Task, Guest],
+                time: &[Wait],
+            },
+            Self::Locks => Fields {
+                text: &[Class, Kind, Name, Holder, Task, Guest],
+                time: &[Wait, Hold],
+            },
+            Self::Entries => Fields {
+                text: &[Class, Name],
+                time: &[Latency],
+            },
+            Self::Order => Fields {
+                text: &[Class, Kind, Name, Holder],
+                time: &[],
+            },
+            Self::Timeline => Fields {
+                text: &[Name, Holder, Task, Guest],
+                time: &[Wait, Hold],
+            },
+            Self::Log => Fields::ALL,
+        }
     }
 
     /// The view so many places further on, round and round.

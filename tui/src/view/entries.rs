@@ -11,17 +11,18 @@ use crate::state::App;
 use crate::state::rows::{EntryColumn, EntryRow, half_seconds};
 
 /// Columns from left to right. Ranks say what goes first when there is little room.
-const COLUMNS: [Spec<EntryColumn>; 10] = [
+const COLUMNS: [Spec<EntryColumn>; 11] = [
     spec(Some(EntryColumn::Name), "", "entry point", (16, 16), 0),
-    spec(None, "", "module", (7, 7), 9),
+    spec(None, "", "module", (7, 7), 10),
     spec(Some(EntryColumn::Rate), "", "calls/s", (7, 7), 1),
-    spec(Some(EntryColumn::Calls), "", "total", (6, 6), 7),
+    spec(Some(EntryColumn::Calls), "", "total", (6, 6), 8),
     spec(Some(EntryColumn::InFlight), "", "inside", (6, 6), 3),
-    spec(Some(EntryColumn::P50), "took", "p50", (6, 6), 4),
+    spec(Some(EntryColumn::Now), "", "now", (6, 6), 4),
+    spec(Some(EntryColumn::P50), "took", "p50", (6, 6), 6),
     spec(Some(EntryColumn::P99), "took", "p99", (6, 6), 2),
-    spec(Some(EntryColumn::Max), "took", "max", (6, 6), 6),
+    spec(Some(EntryColumn::Max), "took", "max", (6, 6), 7),
     spec(None, "", "returns", (14, 60), 5),
-    spec(None, "", "activity", (8, 120), 8),
+    spec(None, "", "activity", (8, 120), 9).drawn(),
 ];
 
 /// Draws the table.
@@ -65,10 +66,18 @@ fn cell(row: &EntryRow, column: usize, width: usize, app: &App) -> table::Cell {
         3 => (format::count(row.facts.calls), Style::new()),
         4 if row.facts.in_flight == 0 => ("0".into(), theme.dim()),
         4 => (format::count(row.facts.in_flight), theme.warning()),
-        5 => (format::optional(row.facts.latency.p50_ns), theme.hold()),
-        6 => (format::optional(row.facts.latency.p99_ns), theme.hold()),
-        7 => (format::optional(row.facts.latency.max_ns), theme.hold()),
-        8 => (returns(row), Style::new()),
+        5 => {
+            let style = if row.inside_ns().is_none() || row.long_is_normal() {
+                theme.dim()
+            } else {
+                theme.warning()
+            };
+            (format::optional(row.inside_ns()), style)
+        }
+        6 => (format::optional(row.facts.latency.p50_ns), theme.hold()),
+        7 => (format::optional(row.facts.latency.p99_ns), theme.hold()),
+        8 => (format::optional(row.facts.latency.max_ns), theme.hold()),
+        9 => (returns(row), Style::new()),
         _ => (
             format::sparkline(
                 half_seconds(&app.shown().model.ticks, &row.facts.spark).into_iter(),

@@ -8,7 +8,7 @@ use ratatui::widgets::Paragraph;
 
 use apscope_collector::diagnose::{Finding, upstream};
 
-use super::overview::sign;
+use super::overview::{self, sign};
 use super::table::{self, Rows, Spec, cut, spec};
 use super::words::{self, labelled};
 use crate::format;
@@ -27,10 +27,9 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     let count = app.rows().findings.len();
     if count == 0 {
         app.page = usize::from(area.height);
-        let mut lines = vec![if app.filter().active.is_empty() {
-            Line::styled("nothing has been found", app.theme.good())
-        } else {
-            super::empty(app)
+        let mut lines = vec![match overview::hidden(app) {
+            Some(hidden) => Line::styled(hidden, app.theme.warning()),
+            None => Line::styled("nothing has been found", app.theme.good()),
         }];
         let verdict = app.shown().report.verdict.to_string();
         lines.extend(
@@ -104,19 +103,14 @@ fn cell(row: &FindingRow, column: usize, app: &App) -> table::Cell {
             style,
         ),
         2 => (format::duration(row.for_ns), Style::new()),
-        _ => {
-            let over = row.over_ns.map_or_else(String::new, |ns| {
-                format!("over since {}: ", format::duration(ns))
-            });
-            (
-                format!("{over}{}", row.finding.seen.summary),
-                if row.over_ns.is_some() {
-                    theme.dim()
-                } else {
-                    Style::new()
-                },
-            )
-        }
+        _ => (
+            format!("{}{}", row.past(), row.finding.seen.summary),
+            if row.over_ns.is_some() {
+                theme.dim()
+            } else {
+                Style::new()
+            },
+        ),
     }
 }
 
@@ -139,13 +133,22 @@ pub fn lines(app: &App, row: &FindingRow, width: usize) -> Vec<Line<'static>> {
             format::duration(ago)
         ),
     };
+    let times = match row.finding.times {
+        0 | 1 => String::new(),
+        n => format!(", {n} times"),
+    };
     lines.push(Line::styled(
-        format!("  {}, {when}", seen.severity.name()),
+        format!("  {}, {when}{times}", seen.severity.name()),
         theme.dim(),
     ));
     if let Some(chain) = &seen.chain {
         lines.push(Line::styled("who waits for whom", theme.header()));
-        for mut line in words::chain(chain, width.saturating_sub(2), theme, true) {
+        for mut line in words::chain(
+            &chain.later(row.told_ago_ns),
+            width.saturating_sub(2),
+            theme,
+            true,
+        ) {
             line.spans.insert(0, Span::raw("  "));
             lines.push(line);
         }

@@ -8,6 +8,7 @@ use apscope_collector::frame::Meta;
 use apscope_collector::model::query;
 use apscope_collector::source::Link;
 use std::ops::Range;
+use std::time::Duration;
 
 use apscope_collector::diagnose::Severity;
 use ratatui::style::Style;
@@ -102,14 +103,39 @@ pub fn banner(app: &App) -> Option<(String, Style)> {
             theme.banner(),
         )),
         Some(Ending::InOrder) => None,
+        Some(Ending::Over) => Some((
+            format!(
+                " ENDED over there {} ago, waiting for another (q quits) ",
+                seconds(app.away.unwrap_or_default())
+            ),
+            theme.banner(),
+        )),
         None => match &app.link {
             Link::Down(reason) => Some((
-                format!(" LINK DOWN, trying again; this is the last that came: {reason} "),
+                format!(
+                    " LINK DOWN for {}, trying again: {} ",
+                    seconds(app.away.unwrap_or_default()),
+                    without_number(reason)
+                ),
                 theme.banner(),
             )),
             Link::Up => welcome(app).map(|text| (text.into(), theme.paused())),
         },
     }
+}
+
+/// Whole seconds, minutes and hours: what is counted on the screen needs no more.
+pub fn seconds(time: Duration) -> String {
+    match time.as_secs() {
+        s @ 0..60 => format!("{s}s"),
+        s @ 60..3_600 => format!("{}m{:02}s", s / 60, s % 60),
+        s => format!("{}h{:02}m", s / 3_600, s / 60 % 60),
+    }
+}
+
+/// `Connection refused` of `Connection refused (os error 111)`: the words say it.
+fn without_number(reason: &str) -> &str {
+    reason.split(" (os error ").next().unwrap_or(reason).trim()
 }
 
 /// Until the first key is pressed, on the emulated driver.

@@ -31,6 +31,10 @@ const OVERVIEW: &[(&str, &str)] = &[
     ("R, W", "an rwsem taken for reading, for writing"),
     ("wait99", "99 % of all waits were shorter"),
     (
+        "p99 3.40s+",
+        "a call that goes on has taken that long already",
+    ),
+    (
         "queue, in",
         "tasks that wait now; calls that have not returned",
     ),
@@ -45,13 +49,19 @@ const LOCKS: &[(&str, &str)] = &[
     ("cont%", "share of acquisitions that took the slow path"),
     ("wait", "slow path to acquisition; uncontended counts as 0"),
     ("hold", "acquisition to release; dim where long is normal"),
-    ("queue", "tasks waiting now"),
+    (
+        "queue, now",
+        "tasks waiting; the longest of these waits so far",
+    ),
     ("holder", "who has held it longest, +n others"),
 ];
 
 const ENTRIES: &[(&str, &str)] = &[
     ("calls/s", "calls started a second"),
-    ("inside", "calls that have not returned"),
+    (
+        "inside, now",
+        "calls that have not returned; the longest so far",
+    ),
     ("took", "call to return"),
     ("returns", "by errno or notifier code"),
     ("latency>20ms", "as a filter: the 99th percentile"),
@@ -82,12 +92,14 @@ const TIMELINE: &[(&str, &str)] = &[
     ("░ █ ─ ·", "waits; holds; in a traced function; in KVM_RUN"),
     ("← →", "move the cursor; at the edge, the time shown"),
     ("z Z", "half, twice the time"),
-    ("Enter", "the next span of the task"),
+    ("Enter", "where the next span of the task begins"),
+    ("Esc End", "back to now"),
 ];
 
 const FINDINGS: &[(&str, &str)] = &[
     ("● ▲ ·", "critical, warning, info"),
     ("stood", "for so long; what is over stands below"),
+    ("n times", "it was over, and came back"),
     ("evidence", "how each hold and wait is known"),
     ("upstream", "the commits about it"),
     ("y", "copies all of it"),

@@ -11,20 +11,21 @@ use crate::state::App;
 use crate::state::rows::{LockColumn, LockRow, half_seconds};
 
 /// Columns from left to right. Ranks say what goes first when there is little room.
-const COLUMNS: [Spec<LockColumn>; 13] = [
+const COLUMNS: [Spec<LockColumn>; 14] = [
     spec(Some(LockColumn::Name), "", "lock", (16, 16), 0),
     spec(None, "", "kind", (11, 11), 1),
     spec(Some(LockColumn::Rate), "", "acq/s", (5, 5), 2),
-    spec(Some(LockColumn::Contended), "", "cont%", (5, 5), 3),
-    spec(Some(LockColumn::WaitP50), "wait", "p50", (6, 6), 10),
+    spec(Some(LockColumn::Contended), "", "cont%", (5, 5), 8),
+    spec(Some(LockColumn::WaitP50), "wait", "p50", (6, 6), 11),
     spec(Some(LockColumn::WaitP99), "wait", "p99", (6, 6), 4),
-    spec(Some(LockColumn::WaitMax), "wait", "max", (6, 6), 8),
-    spec(Some(LockColumn::HoldP50), "hold", "p50", (6, 6), 11),
+    spec(Some(LockColumn::WaitMax), "wait", "max", (6, 6), 9),
+    spec(Some(LockColumn::HoldP50), "hold", "p50", (6, 6), 12),
     spec(Some(LockColumn::HoldP99), "hold", "p99", (6, 6), 5),
-    spec(Some(LockColumn::HoldMax), "hold", "max", (6, 6), 9),
+    spec(Some(LockColumn::HoldMax), "hold", "max", (6, 6), 10),
     spec(Some(LockColumn::Queue), "", "queue", (5, 5), 6),
+    spec(Some(LockColumn::Now), "", "now", (6, 6), 3),
     spec(None, "", "holder", (9, 24), 7),
-    spec(None, "", "activity", (8, 120), 12),
+    spec(None, "", "activity", (8, 120), 13).drawn(),
 ];
 
 /// Draws the table.
@@ -79,7 +80,9 @@ fn cell(row: &LockRow, column: usize, width: usize, app: &App) -> table::Cell {
         9 => (format::optional(row.facts.hold.max_ns), hold(row, app)),
         10 if row.facts.queue == 0 => ("0".into(), theme.dim()),
         10 => (row.facts.queue.to_string(), theme.warning()),
-        11 => (row.holder.clone(), Style::new()),
+        11 if row.facts.queue == 0 => ("-".into(), theme.dim()),
+        11 => (format::optional(row.facts.longest_wait_ns), theme.warning()),
+        12 => (row.holder.clone(), Style::new()),
         _ => (
             format::sparkline(
                 half_seconds(&app.shown().model.ticks, &row.facts.spark).into_iter(),

@@ -5,6 +5,7 @@
 //! Nothing here changes what is known; only the sizes that scrolling needs are written back.
 
 mod ascii;
+mod busiest;
 mod detail;
 mod entries;
 mod findings;
@@ -62,6 +63,8 @@ pub fn draw(frame: &mut Frame, app: &mut App) {
     }
     frame.render_widget(Paragraph::new(head), head_area);
     if let Some((banner, style)) = banner {
+        // What does not fit says so.
+        let banner = table::cut(&banner, usize::from(banner_area.width));
         frame.render_widget(Paragraph::new(banner).style(style), banner_area);
     }
     if !body.is_empty() {

@@ -11,11 +11,12 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::table::{cut, pad};
+use super::busiest::{busiest, measured, slowest};
+use super::header::seconds;
+use super::table::cut;
 use super::words;
 use crate::format;
 use crate::state::findings::FindingRow;
-use crate::state::rows::LockRow;
 use crate::state::{App, Target};
 
 /// From this width on, what is found stands to the left and what is measured to the right.
@@ -50,11 +51,9 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     } else {
         // With nothing found there is room for what is measured.
         let measured_rows = app.rows().locks.len().max(app.rows().entries.len()) as u16 + 2;
-        let hangs = app
-            .rows()
-            .findings
-            .first()
-            .is_some_and(|row| row.finding.seen.severity == Severity::Critical);
+        let hangs = app.rows().findings.first().is_some_and(|row| {
+            row.finding.active() && row.finding.seen.severity == Severity::Critical
+        });
         let least = if area.height >= 16 && !hangs { 6 } else { 4 };
         let most = usize::from(area.height - least);
         let wanted = found_lines(app, usize::from(area.width), most).0.len() as u16;
@@ -97,6 +96,11 @@ fn found_lines(app: &App, width: usize, room: usize) -> (Vec<Line<'static>>, Vec
     let shown = app.shown();
     let verdict = &shown.report.verdict;
     let head = format!(" {} ", verdict.kind.name());
+    // Nothing comes: what was so then need not be so now.
+    let head = match app.away {
+        Some(away) => format!("{head}as of {} ago ", seconds(away)),
+        None => head,
+    };
     let joint = if verdict.kind == apscope_collector::diagnose::verdict::Kind::CannotTell
         && !verdict.text.is_empty()
     {
@@ -107,22 +111,27 @@ fn found_lines(app: &App, width: usize, room: usize) -> (Vec<Line<'static>>, Vec
     let mut lines = verdict_lines(app, &head, &format!("{joint}{}", verdict.text), width);
     let mut places = Vec::new();
     let findings = &app.rows().findings;
-    let Some(first) = findings.first() else {
-        lines.push(if shown.model.meta.is_some() {
+    let hidden = hidden(app).map(|text| Line::styled(text, theme.warning()));
+    let room = room.saturating_sub(usize::from(hidden.is_some()));
+    let Some(first) = findings.first().filter(|row| row.finding.active()) else {
+        lines.push(if shown.model.meta.is_none() {
+            Line::styled("no data yet", theme.dim())
+        } else if let Some(hidden) = hidden {
+            hidden
+        } else if findings.is_empty() {
             Line::styled("no findings", theme.good())
         } else {
-            Line::styled("no data yet", theme.dim())
+            Line::styled("nothing found now, and a moment ago:", theme.good())
         });
+        others(app, 0, width, room, &mut lines, &mut places);
         return (lines, places);
     };
     // What the other findings need at least.
-    let others = findings.len().min(4) - 1;
+    let below = findings.len().min(4) - 1;
     let help_room = if room < 10 { 1 } else { 2 };
     places.push((0, lines.len()));
     lines.push(line(app, 0, first, width, true));
-    let chain = chain_lines(app, first, width);
-    let left = room.saturating_sub(lines.len() + others + help_room);
-    take(&mut lines, chain, left, theme);
+    let left = room.saturating_sub(lines.len() + below + help_room);
     let help: Vec<Line> = first
         .finding
         .seen
@@ -134,9 +143,43 @@ fn found_lines(app: &App, width: usize, room: usize) -> (Vec<Line<'static>>, Vec
             words::labelled(label, text, width, theme.key(), Style::new())
         })
         .collect();
-    let left = room.saturating_sub(lines.len() + others).min(HELP);
+    // Whole sentences, where that takes no line from what can help.
+    let chain = chain_lines(
+        app,
+        first,
+        width,
+        (left + help_room).saturating_sub(help.len()),
+    );
+    take(&mut lines, chain, left, theme);
+    let left = room.saturating_sub(lines.len() + below).min(HELP);
     take(&mut lines, help, left, theme);
-    for (n, row) in findings.iter().enumerate().skip(1) {
+    others(app, 1, width, room, &mut lines, &mut places);
+    lines.extend(hidden);
+    (lines, places)
+}
+
+/// That findings are there which the filter does not show: an empty list would be taken for good news.
+pub fn hidden(app: &App) -> Option<String> {
+    let hidden = match (app.filter().active.is_empty(), app.rows().hidden_findings) {
+        (true, _) | (_, 0) => return None,
+        (_, 1) => "1 finding".to_owned(),
+        (_, n) => format!("{n} findings"),
+    };
+    Some(format!("{hidden} hidden by the filter: Esc"))
+}
+
+/// The findings from one on in a line each, as far as there is room, with their chains where these fit whole.
+fn others(
+    app: &App,
+    from: usize,
+    width: usize,
+    room: usize,
+    lines: &mut Vec<Line<'static>>,
+    places: &mut Vec<(usize, usize)>,
+) {
+    let theme = app.theme;
+    let findings = &app.rows().findings;
+    for (n, row) in findings.iter().enumerate().skip(from) {
         let remaining = findings.len() - n - 1;
         if lines.len() >= room {
             break;
@@ -150,13 +193,16 @@ fn found_lines(app: &App, width: usize, room: usize) -> (Vec<Line<'static>>, Vec
         }
         places.push((n, lines.len()));
         lines.push(line(app, n, row, width, false));
-        let chain = chain_lines(app, row, width);
+        let Some(first) = findings.first().filter(|_| n > 0 && row.finding.active()) else {
+            continue;
+        };
+        let left = room.saturating_sub(lines.len() + remaining);
+        let chain = chain_lines(app, row, width, left);
         // Only whole: a part of a chain would end in the wrong place.
-        if lines.len() + chain.len() + remaining <= room && !same_root(first, row) {
+        if chain.len() <= left && !same_root(first, row) {
             lines.extend(chain);
         }
     }
-    (lines, places)
 }
 
 /// As many lines as there is room for; the last one says that there are more.
@@ -234,18 +280,23 @@ fn line(app: &App, place: usize, row: &FindingRow, width: usize, first: bool) ->
             .text
             .starts_with(&row.finding.seen.summary);
     let summary = if said {
-        "who waits for whom:"
+        "who waits for whom:".to_owned()
     } else {
-        &row.finding.seen.summary
+        format!("{}{}", row.past(), row.finding.seen.summary)
+    };
+    let style = if row.over_ns.is_some() {
+        theme.dim()
+    } else {
+        theme.severity(row.finding.seen.severity)
     };
     let style = if app.touched && place == app.findings.index() {
         theme.selected()
     } else {
-        theme.severity(row.finding.seen.severity)
+        style
     };
     Line::from(vec![
         Span::styled(head, style),
-        Span::raw(cut(summary, room)),
+        Span::raw(cut(&summary, room)),
     ])
 }
 
@@ -259,209 +310,36 @@ pub const fn sign(severity: Severity) -> &'static str {
 }
 
 /// Who waits for whom; of a finding without a chain, what it is known from.
-fn chain_lines(app: &App, row: &FindingRow, width: usize) -> Vec<Line<'static>> {
+///
+/// Such a sentence is cut where there is no room for all of them.
+fn chain_lines(app: &App, row: &FindingRow, width: usize, room: usize) -> Vec<Line<'static>> {
     let indented = |mut line: Line<'static>| {
         line.spans.insert(0, Span::raw("  "));
         line
     };
     let width = width.saturating_sub(2);
-    match &row.finding.seen.chain {
-        Some(chain) => words::chain(chain, width, app.theme, false)
+    if let Some(chain) = &row.finding.seen.chain {
+        return words::chain(&chain.later(row.told_ago_ns), width, app.theme, false)
             .into_iter()
             .map(indented)
-            .collect(),
-        None => row
-            .finding
-            .seen
-            .details
-            .iter()
-            .map(|detail| indented(Line::styled(cut(detail, width), app.theme.dim())))
-            .collect(),
+            .collect();
     }
-}
-
-fn busiest(app: &App, area: Rect) -> Vec<Line<'static>> {
-    let theme = app.theme;
-    let width = usize::from(area.width);
-    let rows = &app.rows().locks;
-    let names = rows.iter().map(|row| with_mode(row).chars().count());
-    let longest = names.max().unwrap_or(0).max(13);
-    let name = longest.min(width.saturating_sub(14)).max(4);
-    // What goes on says more than what was.
-    let with_past = width >= name + 14 + 8;
-    let with_holder = with_past && width >= name + 14 + 8 + 12;
-    let mut title = format!(
-        "{}{:>6}{:>8}",
-        pad("busiest locks", name, false),
-        "queue",
-        "now"
-    );
-    if with_past {
-        title.push_str("  wait99");
-    }
-    if with_holder {
-        title.push_str("  held by");
-    }
-    let mut lines = vec![Line::styled(cut(&title, width), theme.header())];
-    if rows.is_empty() {
-        lines.push(Line::styled("nothing measured yet", theme.dim()));
-    }
-    for row in rows.iter().take(usize::from(area.height).saturating_sub(1)) {
-        let style = if row.facts.open_coded {
-            theme.open_coded()
-        } else {
-            Style::new()
-        };
-        let queue = if row.facts.queue > 0 {
-            theme.warning()
-        } else {
-            theme.dim()
-        };
-        let now = row.facts.longest_wait_ns;
-        let mut spans = vec![
-            Span::styled(pad(&with_mode(row), name, false), style),
-            Span::styled(format!("{:>6}", row.facts.queue), queue),
-            Span::styled(format!("{:>8}", format::optional(now)), queue),
-        ];
-        if with_past {
-            let past = format::optional(row.facts.wait.p99_ns);
-            spans.push(Span::styled(format!("{past:>8}"), theme.wait()));
-        }
-        if with_holder {
-            let room = width.saturating_sub(name + 14 + 8 + 2);
-            spans.push(Span::raw(format!("  {}", cut(&row.holder, room))));
-        }
-        lines.push(Line::from(spans));
-    }
-    lines
-}
-
-/// The two modes of an rwsem have a row each.
-fn with_mode(row: &LockRow) -> String {
-    match row.kind {
-        "rwsem read" => format!("{} R", row.name),
-        "rwsem write" => format!("{} W", row.name),
-        _ => row.name.clone(),
-    }
-}
-
-fn slowest(app: &App, area: Rect) -> Vec<Line<'static>> {
-    let theme = app.theme;
-    let width = usize::from(area.width);
-    let rows: Vec<_> = app
-        .rows()
-        .entries
+    let details = &row.finding.seen.details;
+    let dim = app.theme.dim();
+    let whole: Vec<Line> = details
         .iter()
-        .filter(|row| row.facts.calls > 0)
+        .flat_map(|detail| {
+            // What goes on stands below its begin.
+            let text = detail.trim_start();
+            let indent = &detail[..detail.len() - text.len()];
+            words::labelled(indent, text, width, dim, dim)
+        })
         .collect();
-    let longest = rows
-        .iter()
-        .map(|row| row.facts.name.len())
-        .max()
-        .unwrap_or(8)
-        .max(20);
-    let name = longest.min(width.saturating_sub(14)).max(4);
-    let mut lines = vec![Line::styled(
-        cut(
-            &format!(
-                "{}{:>8}{:>6}",
-                pad("slowest entry points", name, false),
-                "p99",
-                "in"
-            ),
-            width,
-        ),
-        theme.header(),
-    )];
-    for row in rows
-        .into_iter()
-        .take(usize::from(area.height).saturating_sub(1))
-    {
-        let in_flight = if row.facts.in_flight > 0 {
-            theme.warning()
-        } else {
-            theme.dim()
-        };
-        lines.push(Line::from(vec![
-            Span::raw(pad(row.facts.name, name, false)),
-            Span::styled(
-                format!("{:>8}", format::optional(row.facts.latency.p99_ns)),
-                theme.hold(),
-            ),
-            Span::styled(format!("{:>6}", row.facts.in_flight), in_flight),
-        ]));
-    }
-    lines
-}
-
-/// What measuring costs, and what of it was lost.
-fn measured(app: &App, width: u16) -> Vec<Line<'static>> {
-    let theme = app.theme;
-    let shown = app.shown();
-    let loss = &shown.model.loss;
-    let overhead = &shown.model.overhead;
-    let pair = |label: &str, text: String| {
-        Line::from(vec![
-            Span::styled(pad(label, 14, false), theme.dim()),
-            Span::raw(cut(&text, usize::from(width).saturating_sub(14))),
-        ])
+    let shown = if whole.len() <= room {
+        whole
+    } else {
+        let cut = |detail: &String| Line::styled(cut(detail, width), dim);
+        details.iter().map(cut).collect()
     };
-    let runs: u64 = overhead
-        .programs
-        .values()
-        .map(|program| program.runs)
-        .fold(0, u64::saturating_add);
-    let time: u64 = overhead
-        .programs
-        .values()
-        .map(|program| program.run_time_ns)
-        .fold(0, u64::saturating_add);
-    let mut lines = vec![
-        Line::default(),
-        Line::styled("measuring", theme.header()),
-        pair(
-            "spans",
-            format!(
-                "{} emitted, {} received, {} dropped",
-                format::grouped(loss.emitted()),
-                format::grouped(loss.received),
-                format::grouped(loss.dropped())
-            ),
-        ),
-        pair(
-            "statistics",
-            if loss.exact() {
-                "exact".to_owned()
-            } else {
-                format!(
-                    "at least: {} invocations missed",
-                    format::count(loss.missed)
-                )
-            },
-        ),
-    ];
-    if let Some(cpu) = shown.pulse.cpu_percent() {
-        lines.push(pair("own CPU", format!("{cpu:.1}% of one core")));
-    }
-    if overhead.ring_bytes_size > 0 {
-        lines.push(pair(
-            "ring",
-            format!(
-                "at most {}% full",
-                format::percent(overhead.ring_bytes_max, overhead.ring_bytes_size)
-            ),
-        ));
-    }
-    if let Some(each) = time.checked_div(runs) {
-        let each = if time > 0 {
-            format!(", {} each", format::duration(each))
-        } else {
-            String::new()
-        };
-        lines.push(pair(
-            "programs",
-            format!("{} runs{each}", format::grouped(runs)),
-        ));
-    }
-    lines
+    shown.into_iter().map(indented).collect()
 }

@@ -29,6 +29,8 @@ pub struct Spec<C: 'static> {
     pub rank: u8,
     /// Text, which stands to the left although it can be sorted by.
     pub left: bool,
+    /// A drawing, which reversed would be another one: the mark of the selected row leaves it as it is.
+    pub drawn: bool,
 }
 
 /// A column. `over` and `title` are the two lines of its header.
@@ -47,10 +49,18 @@ pub const fn spec<C: Copy>(
         width,
         rank,
         left: false,
+        drawn: false,
     }
 }
 
 impl<C> Spec<C> {
+    /// The same with a drawing in it.
+    #[must_use]
+    pub const fn drawn(mut self) -> Self {
+        self.drawn = true;
+        self
+    }
+
     /// The same with its text to the left.
     #[must_use]
     pub const fn to_the_left(mut self) -> Self {
@@ -79,6 +89,7 @@ pub fn columns<C: state::Column, I>(
                 rank: if sorted { spec.rank.min(1) } else { spec.rank },
                 right: i > 0 && spec.sort.is_some() && !spec.left,
                 sorted: sorted.then_some(table.descending),
+                drawn: spec.drawn,
             }
         })
         .collect()
@@ -101,6 +112,8 @@ pub struct Column {
     pub right: bool,
     /// The table is sorted by it: `Some(true)` the largest first.
     pub sorted: Option<bool>,
+    /// A drawing, see [`Spec::drawn`].
+    pub drawn: bool,
 }
 
 /// Chosen columns, by index, with their widths.
@@ -163,11 +176,17 @@ pub fn draw(
             (pad(&text, width, columns[i].right), style)
         }));
         if rows.selected == Some(row) {
-            // Reverse video over the whole row, whatever the cells' colours.
+            // Reverse video over the whole row, whatever the cells' colours. Between two cells there is a blank.
             let rest = usize::from(area.width).saturating_sub(row_line.width());
             row_line.spans.push(Span::raw(" ".repeat(rest)));
-            for span in &mut row_line.spans {
-                span.style = theme.selected();
+            for (place, span) in row_line.spans.iter_mut().enumerate() {
+                let cell = place
+                    .is_multiple_of(2)
+                    .then(|| fitted.get(place / 2))
+                    .flatten();
+                if !cell.is_some_and(|&(column, _)| columns[column].drawn) {
+                    span.style = theme.selected();
+                }
             }
         }
         lines.push(row_line);
@@ -263,6 +282,7 @@ mod tests {
             rank,
             right: false,
             sorted: None,
+            drawn: false,
         }
     }
 

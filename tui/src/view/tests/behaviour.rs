@@ -142,11 +142,61 @@ fn a_link_that_is_down_leaves_the_last_figures_under_a_banner() {
     let mut app = app(Theme::COLOUR);
     app.link = Link::Down("Connection refused (os error 111)".into());
     let picture = lines(&drawn(&mut app, 100, 24));
-    assert!(picture.contains("LINK DOWN, trying again"), "{picture}");
-    assert!(picture.contains("Connection refused"), "{picture}");
+    app.away = Some(Duration::from_secs(12));
+    let narrow = lines(&drawn(&mut app, 80, 24));
+    assert!(
+        narrow.contains(" LINK DOWN for 12s, trying again: Connection refused\n"),
+        "{narrow}"
+    );
+    assert!(!narrow.contains("os error"), "{narrow}");
+    text(&mut app, "1");
+    let old = lines(&drawn(&mut app, 80, 24));
+    assert!(old.contains(" as of 12s ago "), "{old}");
     assert!(picture.contains("EMULATED"), "{picture}");
+    app.link = Link::Down(
+        "a reason that is far longer than what is left of a line of eighty columns".into(),
+    );
+    let cut = lines(&drawn(&mut app, 80, 24));
+    let banner = cut.lines().find(|line| line.contains("LINK DOWN")).unwrap();
+    assert!(banner.ends_with('…'), "{banner}");
     app.link = Link::Up;
+    app.away = None;
     assert!(!lines(&drawn(&mut app, 100, 24)).contains("LINK DOWN"));
+}
+
+#[test]
+fn a_run_that_ended_elsewhere_says_since_when() {
+    let mut app = app(Theme::COLOUR);
+    app.ending = Some(crate::state::Ending::Over);
+    app.away = Some(Duration::from_secs(75));
+    let picture = lines(&drawn(&mut app, 80, 24));
+    assert!(
+        picture.contains(" ENDED over there 1m15s ago, waiting for another (q quits)"),
+        "{picture}"
+    );
+}
+
+#[test]
+fn the_mark_of_the_selected_row_leaves_drawings_as_they_are() {
+    let mut app = app(Theme::COLOUR);
+    for key in ["2", "3"] {
+        text(&mut app, key);
+        let buffer = drawn(&mut app, 200, 30);
+        let reversed = |cell: &ratatui::buffer::Cell| {
+            cell.modifier.contains(ratatui::style::Modifier::REVERSED)
+        };
+        let blocks = |cell: &ratatui::buffer::Cell| {
+            let c = cell.symbol().chars().next();
+            c.is_some_and(|c| ('▁'..='█').contains(&c))
+        };
+        let y = (6..30).find(|&y| reversed(&buffer[(0, y)])).unwrap();
+        let drawn: Vec<_> = (0..200)
+            .map(|x| &buffer[(x, y)])
+            .filter(|c| blocks(c))
+            .collect();
+        assert!(!drawn.is_empty());
+        assert!(drawn.iter().all(|cell| !reversed(cell)));
+    }
 }
 
 #[test]
