@@ -5,6 +5,7 @@
 //! own, or a number, cannot be told from one in prose, and stays there: it says nothing of anybody without its place.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use probe_ebpf::abi::PROGRAM_NAMES;
 use probe_ebpf::names::{CLASSES, ENTRY_POINTS};
@@ -79,7 +80,8 @@ pub(super) fn replace_addresses(text: &str, addresses: &BTreeMap<u64, u64>) -> S
         let known = u64::from_str_radix(digits, 16).ok();
         out.push_str(&rest[..at]);
         match known.and_then(|address| addresses.get(&address)) {
-            Some(hidden) => out.push_str(&format!("{hidden:#x}")),
+            // Writing to a String cannot fail.
+            Some(hidden) => drop(write!(out, "{hidden:#x}")),
             None => out.push_str(&rest[at..at + 2 + end]),
         }
         rest = tail;

@@ -280,9 +280,12 @@ impl Recorder {
     /// What there is at the end: in the files that are there, and of all that came.
     pub fn summary(&self, name: &str) -> String {
         let seen = self.seen;
-        let came = |there: Counts| match there == seen {
-            true => String::new(),
-            false => format!("; of all that came: {seen}"),
+        let came = |there: Counts| {
+            if there == seen {
+                String::new()
+            } else {
+                format!("; of all that came: {seen}")
+            }
         };
         match &self.sink {
             Sink::Waiting(..) | Sink::Ring(..) => format!("nothing was written; {seen} came"),
