@@ -15,12 +15,13 @@ use crate::licences;
 use crate::process;
 
 /// Files and folders of the repository that an archive holds too.
-const FROM_REPOSITORY: [&str; 5] = [
+const FROM_REPOSITORY: [&str; 6] = [
     "README.md",
     "ARCHITECTURE.md",
     "LICENSE-MIT",
     "LICENSE-APACHE",
     "docs",
+    "dist",
 ];
 /// How files with licences begin, in capitals.
 const LICENCE_FILES: [&str; 5] = ["LICENSE", "LICENCE", "COPYING", "COPYRIGHT", "NOTICE"];
@@ -228,6 +229,27 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// What the pages that an archive holds tell somebody to copy, or to look at, is in the archive.
+    #[test]
+    fn what_the_pages_name_is_packed() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut named = BTreeSet::new();
+        for page in ["README.md", "docs/serve.md", "docs/fleet.md"] {
+            let text = fs::read_to_string(root.join(page)).unwrap();
+            let paths = text.split(|c: char| c.is_whitespace() || "`(),;".contains(c));
+            let paths = paths.filter(|path| path.starts_with("dist/"));
+            named.extend(paths.map(|path| path.trim_end_matches(['.', '/']).to_owned()));
+        }
+        assert!(named.contains("dist/systemd/serve.toml"), "{named:?}");
+        for path in named {
+            assert!(root.join(&path).exists(), "{path}");
+            let packed = FROM_REPOSITORY
+                .iter()
+                .any(|file| Path::new(&path).starts_with(file));
+            assert!(packed, "{path}");
+        }
+    }
 
     #[test]
     fn only_what_is_linked_is_listed() {
