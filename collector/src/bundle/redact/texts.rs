@@ -80,8 +80,10 @@ pub(super) fn replace_addresses(text: &str, addresses: &BTreeMap<u64, u64>) -> S
         let known = u64::from_str_radix(digits, 16).ok();
         out.push_str(&rest[..at]);
         match known.and_then(|address| addresses.get(&address)) {
-            // Writing to a String cannot fail.
-            Some(hidden) => drop(write!(out, "{hidden:#x}")),
+            Some(hidden) => {
+                // Writing to a String cannot fail.
+                let _ = write!(out, "{hidden:#x}");
+            }
             None => out.push_str(&rest[at..at + 2 + end]),
         }
         rest = tail;
