@@ -3,7 +3,8 @@
 //! Arguments: a recording at level 0, and one at level 2 of the same time. Who owns a lock at level 0, and who waits for it,
 //! is read from the lock's word and queue without a probe, between a frame's own time and that of the next frame. The
 //! probes' view is exact: a hold and a wait begin and end at known times. A holder or waiter of a snapshot is *seen* if the
-//! probes have the same task holding or waiting for the same lock at some time of the reading, and *contradicted* if not.
+//! probes have the same task holding or waiting for the same lock at some time of the reading, *between* if just before or
+//! after it, and *contradicted* if not.
 //! The same with all of the probes' times moved says how many would be seen by chance. Waits for work items leave no
 //! record, so they are not compared: *elsewhere*, like locks that the probes do not follow.
 #![forbid(unsafe_code)]
@@ -111,10 +112,16 @@ fn overlaps(times: &Times, key: Key, (from_ns, to_ns): (u64, u64)) -> bool {
         .any(|&(begin, end)| begin <= to_ns && end >= from_ns)
 }
 
+/// A lock is a task's before a probe says so, and for a while after: who is preempted in between is so for at most this
+/// long, in nanoseconds.
+const BETWEEN_NS: u64 = 100_000_000;
+
 /// Sum of one kind of fact.
 #[derive(Default)]
 struct Sum {
     seen: u64,
+    /// At the time of the reading, the task was about to be seen, or had just been.
+    between: u64,
     by_chance: u64,
     contradicted: Vec<String>,
 }
@@ -128,8 +135,14 @@ impl Sum {
         moved: (u64, u64),
         what: String,
     ) {
+        let wider = (
+            window.0.saturating_sub(BETWEEN_NS),
+            window.1.saturating_add(BETWEEN_NS),
+        );
         if overlaps(times, key, window) {
             self.seen += 1;
+        } else if overlaps(times, key, wider) {
+            self.between += 1;
         } else {
             self.contradicted.push(what);
         }
@@ -145,8 +158,9 @@ impl Sum {
             .map(|text| format!("{text:?}"))
             .collect();
         format!(
-            "{{\"seen\":{},\"by_chance\":{},\"contradicted\":{},\"first\":[{}]}}",
+            "{{\"seen\":{},\"between\":{},\"by_chance\":{},\"contradicted\":{},\"first\":[{}]}}",
             self.seen,
+            self.between,
             self.by_chance,
             self.contradicted.len(),
             first.join(",")
