@@ -65,6 +65,10 @@ pub fn add(
     let Some(task) = live.tasks.get_mut(place) else {
         return false;
     };
+    // Without types of tasks, their names are not read from memory.
+    if task.comm.is_empty() {
+        task.comm.clone_from(&slept.task.comm);
+    }
     if is_probed(task) {
         return true;
     }

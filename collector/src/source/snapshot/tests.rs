@@ -225,13 +225,10 @@ fn where_queues_cannot_be_read_owners_settle_what_a_stack_leaves_open() {
             holds: holds.into_iter().collect(),
             ..frame::TaskState::default()
         });
-        evidence::add(
-            &scene,
-            &shapes,
-            &HashMap::new(),
-            &slept(52, in_pv),
-            &mut live,
-        );
+        let mut slept = slept(52, in_pv);
+        slept.task.comm = "pv/0".into();
+        evidence::add(&scene, &shapes, &HashMap::new(), &slept, &mut live);
+        assert_eq!(live.tasks[0].comm, "pv/0");
         let wait = live.tasks[0].waits.first();
         assert_eq!(wait.map(|wait| wait.lock), waits, "{owned:?}");
     }

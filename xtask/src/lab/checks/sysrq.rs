@@ -46,16 +46,16 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
     Ok(())
 }
 
-/// What a chain says of each of its tasks.
+/// What a chain says of each of its tasks: a step has what the one before it waits for.
 fn locks_of(deadlock: &Value) -> Locks {
     let mut locks = Locks::new();
+    let mut wanted: Option<String> = None;
     for step in items(deadlock, "chain") {
         let (has, waits) = locks.entry(number(step, "tid")).or_default();
-        if let Some(lock) = step["keeps"]["lock"].as_str() {
-            has.insert(class(lock).to_owned());
-        }
+        has.extend(wanted.take());
         if let Some(lock) = step["waits"]["lock"].as_str() {
             class(lock).clone_into(waits);
+            wanted = Some(class(lock).to_owned());
         }
     }
     locks
@@ -79,12 +79,7 @@ fn spell(locks: &Locks) -> String {
         .iter()
         .map(|(thread, (has, waits))| {
             let has: Vec<&str> = has.iter().map(String::as_str).collect();
-            let has = if has.is_empty() {
-                "nothing".into()
-            } else {
-                has.join(", ")
-            };
-            format!("{thread} has {has} and waits for {waits}")
+            format!("{thread} has {} and waits for {waits}", has.join(", "))
         })
         .collect();
     tasks.join("; ")
@@ -112,11 +107,12 @@ mod tests {
     fn a_chain_says_who_has_what_and_waits_for_what() {
         let deadlock = json!({ "chain": [
             { "tid": 1, "waits": { "lock": "matrix_dev->lock" } },
-            { "tid": 2, "keeps": { "lock": "matrix_dev->lock" }, "waits": { "lock": "kvm->lock[x]" } },
+            { "tid": 2, "waits": { "lock": "kvm->lock[x]" } },
+            { "tid": 1, "keeps": {} },
         ] });
         assert_eq!(
             spell(&locks_of(&deadlock)),
-            "1 has nothing and waits for matrix_dev->lock; 2 has matrix_dev->lock and waits for kvm->lock"
+            "1 has kvm->lock and waits for matrix_dev->lock; 2 has matrix_dev->lock and waits for kvm->lock"
         );
     }
 }
