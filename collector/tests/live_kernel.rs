@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -437,21 +437,17 @@ fn an_address_without_memory_is_refused_by_the_run_and_by_the_doctor() {
     }
 }
 
-/// Threads write to one pipe and others read from it: all of them take the pipe's mutex, again and again.
-fn contend_for_a_pipe(reader: &PipeReader, writer: &PipeWriter) {
-    const PIECE: usize = 64 << 10;
-    const PIECES: usize = 100;
+/// Threads read one open file of /proc: each read holds the file's mutex (`seq_read_iter`, fs/seq_file.c) while it makes up all
+/// that is before its place (`traverse`), which is long enough for the others to come.
+fn contend_for_a_seq_file(file: &File) {
+    const READS: usize = 10;
+    const PLACE: u64 = 1 << 20;
     std::thread::scope(|scope| {
         for _ in 0..WRITERS {
             scope.spawn(|| {
-                for _ in 0..PIECES {
-                    (&*writer).write_all(&DATA[..PIECE]).unwrap();
-                }
-            });
-            scope.spawn(|| {
-                let mut buffer = vec![0; PIECE];
-                for _ in 0..PIECES {
-                    (&*reader).read_exact(&mut buffer).unwrap();
+                let mut buffer = [0; 1024];
+                for _ in 0..READS {
+                    file.read_at(&mut buffer, PLACE).unwrap();
                 }
             });
         }
@@ -466,13 +462,13 @@ fn a_mutex_whose_address_alone_is_given_is_shown_as_a_mutex() {
     if bpftrace_works().is_none() {
         return;
     }
-    let (reader, writer) = std::io::pipe().unwrap();
+    let file = File::open("/proc/kallsyms").unwrap();
     let pid = std::process::id();
     // LCB_F_MUTEX, alone or with LCB_F_SPIN.
     let script = Script::start(&format!(
         "tracepoint:lock:contention_begin /pid == {pid} && (args->flags & 32)/ {{ printf(\"seen %llx\\n\", args->lock_addr); }}"
     ));
-    let address = most_seen(&script, || contend_for_a_pipe(&reader, &writer));
+    let address = most_seen(&script, || contend_for_a_seq_file(&file));
     let _ = script.end();
     let options = RunOptions {
         source: SourceChoice::Kernel,
@@ -480,7 +476,7 @@ fn a_mutex_whose_address_alone_is_given_is_shown_as_a_mutex() {
             locks: vec![GivenLock {
                 address,
                 kind: None,
-                name: "pipe".into(),
+                name: "seq_file".into(),
             }],
             max_overhead: 100.0,
             ..KernelOptions::default()
@@ -491,7 +487,7 @@ fn a_mutex_whose_address_alone_is_given_is_shown_as_a_mutex() {
     let mut model = Model::default();
     until_attached(&mut session, &mut model);
     for _ in 0..10 {
-        contend_for_a_pipe(&reader, &writer);
+        contend_for_a_seq_file(&file);
     }
     std::thread::sleep(Duration::from_millis(300));
     finish(session, &mut model);
@@ -503,7 +499,7 @@ fn a_mutex_whose_address_alone_is_given_is_shown_as_a_mutex() {
         (&lock["class"], &lock["mode"]),
         (&"given mutex".into(), &"-".into())
     );
-    assert_eq!(lock["by_instance"][0]["name"], "pipe");
+    assert_eq!(lock["by_instance"][0]["name"], "seq_file");
     assert!(lock["contended"].as_u64().unwrap() > 0, "{lock}");
     assert_eq!(lock["by_instance"][0]["contended"], lock["contended"]);
 }

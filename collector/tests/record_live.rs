@@ -27,7 +27,10 @@ fn counts(frames: impl Iterator<Item = Frame>) -> String {
     let (mut count, mut spans) = (0, 0);
     for frame in frames.filter(|frame| frame.base.is_none()) {
         count += 1;
-        spans += frame.spans.as_ref().map_or(0, apscope_collector::frame::Spans::len);
+        spans += frame
+            .spans
+            .as_ref()
+            .map_or(0, apscope_collector::frame::Spans::len);
     }
     format!("{count} frames, {spans} spans")
 }
