@@ -125,11 +125,11 @@ impl KernelSource {
         let now = objects::guests_now(memory, offsets, matrix_dev, known.as_deref());
         let watched: HashSet<u64> = self.watched.iter().map(|w| w.address).collect();
         forget_gone(&mut self.leaving, now.iter().map(|(lock, _)| lock.object));
-        let leaving = self.leaving.clone();
-        for (lock, tgid) in now
-            .iter()
-            .filter(|(lock, _)| !watched.contains(&lock.address) && !leaving.contains(&lock.object))
-        {
+        let mut new = now;
+        new.retain(|(lock, _)| {
+            !watched.contains(&lock.address) && !self.leaving.contains(&lock.object)
+        });
+        for (lock, tgid) in &new {
             let mut room = true;
             let at = reader::monotonic_ns();
             self.on_maps(|ebpf| object::adopt(ebpf, lock, *tgid, at).map(|found| room = found));
@@ -249,7 +249,6 @@ impl KernelSource {
     /// The object of an adopted lock has ended.
     fn end_instance(&mut self, id: u32, record: Record) {
         self.watched.retain(|watched| watched.slot != id);
-        self.leaving.insert(record.object);
         match record.class {
             class_id::KVM_LOCK => {
                 self.reader
@@ -261,7 +260,13 @@ impl KernelSource {
             class_id::KVM_BUSY
             | class_id::DEV_SET_LOCK
             | class_id::GROUP_LOCK
-            | class_id::GROUP_RWSEM => self.names.forget(record.object),
+            | class_id::GROUP_RWSEM => {
+                self.names.forget(record.object);
+                // Where programs see the end they see it begin. Below level 1 it was seen in the list, which has it no more.
+                if self.level > 0 {
+                    self.leaving.insert(record.object);
+                }
+            }
             _ => {}
         }
     }

@@ -73,7 +73,7 @@ pub(in crate::source) struct KernelSource {
     pub(super) matrix_dev: Option<u64>,
     /// Slots whose object was not found in the last look, below level 1.
     pub(super) missing: Vec<u32>,
-    /// Objects whose end was seen. The driver's list has an mdev until its removal is nearly over.
+    /// mdevs whose removal was seen to begin: the driver's list has them until it is nearly over.
     pub(super) leaving: HashSet<u64>,
     /// It was said that there are too many locks.
     pub(super) full: bool,
