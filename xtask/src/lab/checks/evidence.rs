@@ -74,12 +74,21 @@ impl Evidence<'_> {
 
     /// The diagnosis of a recording.
     pub fn diagnosis(&self, recording: &str) -> Result<Value, Failure> {
+        self.diagnose(&["--json"], recording)
+    }
+
+    /// The diagnosis of a text with stacks.
+    pub fn diagnosis_of_text(&self, name: &str) -> Result<Value, Failure> {
+        self.diagnose(&["--json", "--from"], name)
+    }
+
+    fn diagnose(&self, options: &[&str], file: &str) -> Result<Value, Failure> {
         let mut command = Command::new(&self.apscope);
         command
             .arg("diagnose")
-            .arg(self.folder.join(recording))
-            .arg("--json");
-        parse(recording, &run(&mut command, &[0, 1])?)
+            .args(options)
+            .arg(self.folder.join(file));
+        parse(file, &run(&mut command, &[0, 1])?)
     }
 }
 

@@ -2,11 +2,10 @@
 //! that text alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
 use serde_json::Value;
 
-use super::evidence::{class, finding, items, number, parse, run};
+use super::evidence::{class, finding, items, number};
 use super::{Evidence, Findings};
 use crate::failure::Failure;
 
@@ -32,12 +31,8 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         !blocked.is_empty() && blocked == tasks,
         format!("{blocked:?}"),
     );
-    let mut command = Command::new(&evidence.apscope);
-    command
-        .args(["diagnose", "--json", "--from"])
-        .arg(evidence.folder.join(LOG));
-    let from_text = parse("the diagnosis of a text", &run(&mut command, &[0, 1])?)?;
-    let of_text = finding(&from_text, "AP001").map(locks_of);
+    let of_text = evidence.diagnosis_of_text(LOG)?;
+    let of_text = finding(&of_text, "AP001").map(locks_of);
     findings.add(
         "the diagnosis of that text alone is the same",
         of_text.as_ref() == Some(&ours),
