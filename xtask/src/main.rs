@@ -53,11 +53,7 @@ enum Command {
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Sizes of the eBPF programs, and what the verifier makes of them, into probe-ebpf/complexity.md
-    Complexity {
-        /// Only compare with what is checked in; what depends on the kernel, only on the same release
-        #[arg(long)]
-        check: bool,
-    },
+    Complexity(complexity::Options),
     /// Convert a guest against the release of its device, on every generation: which deadlocks?
     Deadlocks(deadlocks::Options),
     /// Build static release archives into target/dist, and try each of them
@@ -117,7 +113,7 @@ fn main() -> ExitCode {
         }
         Command::Ebpf { check, toolchain } => ebpf::run(&root(), check, &toolchain),
         Command::Bench(bench) => bench::run(&root(), bench),
-        Command::Complexity { check } => complexity::run(&root(), check),
+        Command::Complexity(options) => complexity::run(&root(), &options),
         Command::Fuzz(options) => fuzz::run(&root(), &options),
         Command::Deadlocks(options) => deadlocks::run(&root(), &options),
         Command::Dist(options) => dist::run(&root(), &options),

@@ -10,6 +10,7 @@ use super::output::print;
 use super::{Color, Failure, Globals, run_options};
 use crate::doctor::{Report, Style, text};
 use crate::machine::{Allowed, Facts};
+use crate::source::ebpf::verifier;
 use crate::survey::GivenTypes;
 
 /// Arguments of `doctor`.
@@ -22,6 +23,10 @@ pub struct DoctorArgs {
     /// Read another machine's files from this folder, which has parts of its /proc and /sys
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
+
+    /// Also load every eBPF program, and say what this kernel's verifier makes of it; takes seconds, attaches nothing
+    #[arg(long, conflicts_with = "root")]
+    pub programs: bool,
 }
 
 pub(super) fn run(args: &DoctorArgs, globals: &Globals) -> Result<ExitCode, Failure> {
@@ -40,10 +45,20 @@ pub(super) fn run(args: &DoctorArgs, globals: &Globals) -> Result<ExitCode, Fail
     }
     let facts = Facts::read(&root);
     let allowed = Allowed::probe(&facts);
-    let report = Report::of(facts, allowed, &options).map_err(|error| {
+    let mut report = Report::of(facts, allowed, &options).map_err(|error| {
         let (what, cause) = error.what_and_cause();
         Failure::new(what, cause, GivenTypes::HINT)
     })?;
+    if args.programs {
+        let programs = verifier::try_all().map_err(|cause| {
+            Failure::new(
+                "the programs cannot be loaded",
+                cause,
+                "as root, or without --programs",
+            )
+        })?;
+        report.programs = Some(programs);
+    }
     let page = if args.json {
         let mut json = serde_json::to_string_pretty(&report).map_err(|error| {
             Failure::new(

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::machine::{Allowed, Facts, Others};
 use crate::options::RunOptions;
+use crate::source::ebpf::verifier::Tried;
 use crate::survey::{GivenTypes, Survey, measures_kernel};
 
 pub use budget::Budget;
@@ -44,6 +45,9 @@ pub struct Report {
     pub offsets: Vec<OffsetRow>,
     /// Memory that the eBPF maps would take.
     pub budget: Budget,
+    /// What the kernel's verifier makes of every program; only where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub programs: Option<Vec<Tried>>,
     /// What the dashboard will show, and what not.
     pub shows: Vec<Shown>,
     /// What no probe sees.
@@ -279,6 +283,7 @@ impl Report {
             attach: examined.attach,
             offsets: examined.offsets,
             budget,
+            programs: None,
             shows: examined.shows,
             blind_spots: examined.blind_spots,
             problems,

@@ -1,91 +1,165 @@
-//! `cargo xtask complexity`: how large every eBPF program is, and what the verifier makes of it, as a table that is
-//! kept in the repository.
+//! `cargo xtask complexity`: how large every eBPF program is, and what verifiers make of it, as tables that are kept in
+//! the repository.
 //!
-//! Instruction counts come from the committed objects, for every machine. The rest needs root: each program of the
-//! x86_64 object is loaded, as it is, into the kernel that runs (`verifier`), and never attached. What the verifier
-//! does with a program depends on the kernel, so the table names its release, and `--check` compares those columns
-//! only where the release is the same.
+//! Instruction counts come from the committed objects, for every machine. The rest is what `apscope doctor --programs`
+//! says, which loads each program and attaches none: of this machine, as root; of others from its JSON, as the lab's
+//! tests leave it. What a verifier does depends on the kernel, so every part names its release, and `--check` compares
+//! all of it only where the release is the same.
 
 mod object;
 mod table;
-mod verifier;
+mod verdicts;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::process;
 
 use object::Size;
 use table::{Row, Table};
+use verdicts::Kernel;
 
-/// Machines with an object; the programs of the first are loaded.
+/// Machines with an object.
 const MACHINES: [&str; 3] = ["x86_64", "aarch64", "s390x"];
 const FILE: &str = "probe-ebpf/complexity.md";
 
+/// What is written or compared.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Change nothing; exit with 1 if the table is not what the objects and this kernel give
+    #[arg(long)]
+    check: bool,
+    /// What `apscope doctor --programs --json` wrote on another machine, instead of asking this kernel
+    #[arg(long, value_name = "FILE")]
+    doctor: Option<PathBuf>,
+    /// Use this apscope instead of building one
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+}
+
 /// Writes the table, or compares it with what is there.
-pub fn run(root: &Path, check: bool) -> Result<(), Failure> {
-    let file = root.join(FILE);
-    let mut sizes = Vec::new();
-    let mut loaded = Vec::new();
+pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
+    let rows = rows(root)?;
+    let kernel = kernel(root, options)?;
+    let path = root.join(FILE);
+    let kept = read(root);
+    if options.check {
+        let kept = kept?;
+        let mut differing = kept.sizes_that_differ(&rows);
+        let mut compared = "instruction counts".to_owned();
+        if let Some(now) = &kernel {
+            match kept.of_machine(now.machine()) {
+                Some(kernel) => {
+                    differing.extend(kernel.differences(now));
+                    compared = match kernel.name == now.name {
+                        true => format!("{compared}, and all that {} says", now.name),
+                        false => format!(
+                            "{compared}, and stack (the rest is of another kernel, {})",
+                            kernel.name
+                        ),
+                    };
+                }
+                None => differing.push(format!("{}: no kernel of this machine", now.name)),
+            }
+        } else {
+            compared.push_str(" (the rest needs root)");
+        }
+        println!("{} programs, compared: {compared}", rows.len());
+        return judged(&differing);
+    }
+    let mut table = Table {
+        rows,
+        kernels: kept.map_or_else(|_| Vec::new(), |table| table.kernels),
+    };
+    if let Some(kernel) = kernel {
+        table.put(kernel);
+    }
+    fs::write(&path, table.to_markdown()).map_err(|e| Failure::file("writing", &path, &e))?;
+    println!("{} programs, table in {}", table.rows.len(), path.display());
+    Ok(())
+}
+
+/// What a doctor's document of another machine says that the table does not, one sentence each, and what was compared.
+pub fn against_the_table(root: &Path, report: &Value) -> Result<(String, Vec<String>), Failure> {
+    let failed = |e: &str| Failure::new("reading a doctor's document").cause(e.to_owned());
+    let now = Kernel::of(report).map_err(failed)?;
+    let kept = read(root)?;
+    let Some(kernel) = kept.of_machine(now.machine()) else {
+        return Err(failed("the table has no kernel of its machine"));
+    };
+    let compared = match kernel.name == now.name {
+        true => format!("{} programs, everything", now.verdicts.len()),
+        false => format!(
+            "{} programs, stacks with those of {}",
+            now.verdicts.len(),
+            kernel.name
+        ),
+    };
+    Ok((compared, kernel.differences(&now)))
+}
+
+fn judged(differing: &[String]) -> Result<(), Failure> {
+    let Some(first) = differing.first() else {
+        return Ok(());
+    };
+    for difference in differing {
+        println!("  {difference}");
+    }
+    Err(Failure::found(format!(
+        "{FILE} is not what the objects give: {} differences, the first is: {first}",
+        differing.len(),
+    ))
+    .hint("cargo xtask complexity as root, and look at what has grown"))
+}
+
+/// The table that is kept.
+fn read(root: &Path) -> Result<Table, Failure> {
+    let path = root.join(FILE);
+    let text = fs::read_to_string(&path).map_err(|e| Failure::file("reading", &path, &e))?;
+    Table::parse(&text).map_err(|e| Failure::new(format!("reading {}", path.display())).cause(e))
+}
+
+/// The kernel whose verdicts are wanted; `None` without root where only a comparison is.
+fn kernel(root: &Path, options: &Options) -> Result<Option<Kernel>, Failure> {
+    if let Some(path) = &options.doctor {
+        let bytes = fs::read(path).map_err(|e| Failure::file("reading", path, &e))?;
+        let failed = |e: String| Failure::new(format!("reading {}", path.display())).cause(e);
+        let report: Value = serde_json::from_slice(&bytes).map_err(|e| failed(e.to_string()))?;
+        return Kernel::of(&report)
+            .map(Some)
+            .map_err(|e| failed(e.to_owned()));
+    }
+    if options.check && process::output_of("id", &["-u"]).as_deref() != Some("0") {
+        return Ok(None);
+    }
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => {
+            process::run(
+                Command::new("cargo")
+                    .current_dir(root)
+                    .args(["build", "--package", "apscope-tui"]),
+                "building apscope",
+            )?;
+            root.join("target/debug/apscope")
+        }
+    };
+    Kernel::here(&binary).map(Some)
+}
+
+/// One row for each program that any object has, by name.
+fn rows(root: &Path) -> Result<Vec<Row>, Failure> {
+    let mut sizes: Vec<Vec<Size>> = Vec::new();
     for machine in MACHINES {
         let path = root.join(format!("probe-ebpf/objects/apscope-probes-{machine}.o"));
         let bytes = fs::read(&path).map_err(|e| Failure::file("reading", &path, &e))?;
         let failed = |e: String| Failure::new(format!("reading {}", path.display())).cause(e);
         sizes.push(object::sizes(&bytes).map_err(failed)?);
-        if machine == MACHINES[0] {
-            loaded = bytes;
-        }
     }
-    // A kernel of the other byte order cannot load it.
-    let permitted =
-        cfg!(target_endian = "little") && process::output_of("id", &["-u"]).as_deref() == Some("0");
-    if !permitted && !check {
-        return Err(Failure::new("the programs cannot be loaded")
-            .cause("loading eBPF programs needs root, on a little-endian machine")
-            .hint("run as root"));
-    }
-    let verified = if permitted {
-        verifier::load_all(&loaded)
-            .map_err(|e| Failure::new("loading the x86_64 object").cause(e))?
-    } else {
-        Vec::new()
-    };
-    let now = Table {
-        release: process::output_of("uname", &["-rm"]).unwrap_or_default(),
-        loaded: permitted,
-        rows: rows(&sizes, &verified),
-    };
-    if !check {
-        fs::write(&file, now.to_markdown()).map_err(|e| Failure::file("writing", &file, &e))?;
-        println!("{} programs, table in {}", now.rows.len(), file.display());
-        return Ok(());
-    }
-    let text = fs::read_to_string(&file).map_err(|e| Failure::file("reading", &file, &e))?;
-    let kept = Table::parse(&text)
-        .map_err(|e| Failure::new(format!("reading {}", file.display())).cause(e))?;
-    let differing = kept.differences(&now);
-    println!(
-        "{} programs, compared: {}",
-        now.rows.len(),
-        kept.compared(&now)
-    );
-    if differing.is_empty() {
-        return Ok(());
-    }
-    for difference in &differing {
-        println!("  {difference}");
-    }
-    Err(Failure::found(format!(
-        "{FILE} is not what the objects give: {} differences, the first is: {}",
-        differing.len(),
-        differing[0]
-    ))
-    .hint("cargo xtask complexity as root, and look at what has grown"))
-}
-
-/// One row for each program that any object has, by name.
-fn rows(sizes: &[Vec<Size>], verified: &[verifier::Loaded]) -> Vec<Row> {
     let mut names: Vec<(&str, &str)> = sizes
         .iter()
         .flatten()
@@ -93,7 +167,7 @@ fn rows(sizes: &[Vec<Size>], verified: &[verifier::Loaded]) -> Vec<Row> {
         .collect();
     names.sort_unstable();
     names.dedup_by_key(|(name, _)| *name);
-    names
+    Ok(names
         .into_iter()
         .map(|(name, section)| Row {
             name: name.to_owned(),
@@ -102,10 +176,6 @@ fn rows(sizes: &[Vec<Size>], verified: &[verifier::Loaded]) -> Vec<Row> {
                 .iter()
                 .map(|of| of.iter().find(|s| s.name == name).map(|s| s.instructions))
                 .collect(),
-            verdict: verified
-                .iter()
-                .find(|v| v.name == name)
-                .map(|v| v.verdict.clone()),
         })
-        .collect()
+        .collect())
 }

@@ -193,6 +193,32 @@ mod tests {
         }
     }
 
+    /// The loader's own linking, which is of this machine's byte order only, against the counts from the file.
+    #[test]
+    fn counts_are_those_of_the_loader() {
+        if cfg!(target_endian = "big") {
+            return;
+        }
+        for machine in ["x86_64", "aarch64"] {
+            let file = crate::root().join(format!("probe-ebpf/objects/apscope-probes-{machine}.o"));
+            let bytes = std::fs::read(file).expect("is committed");
+            let mut object = aya_obj::Object::parse(&bytes).expect("is an object");
+            let text = object
+                .functions
+                .keys()
+                .map(|(section, _)| *section)
+                .collect();
+            object.relocate_calls(&text).expect("links");
+            let counted = sizes(&bytes).expect("is readable");
+            assert_eq!(counted.len(), object.programs.len());
+            for size in counted {
+                let function = object.programs[&size.name].function_key();
+                let linked = object.functions[&function].instructions.len();
+                assert_eq!(size.instructions, linked as u64, "{machine} {}", size.name);
+            }
+        }
+    }
+
     #[test]
     fn what_is_no_object_is_an_error() {
         assert!(sizes(b"").is_err());

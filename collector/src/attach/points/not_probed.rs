@@ -13,13 +13,14 @@ pub struct NotProbed {
 pub const NOT_PROBED: &[NotProbed] = &[
     NotProbed {
         symbols: &["vfio_ap_mdev_set_kvm", "vfio_ap_mdev_unset_kvm"],
-        why: "inlined into their callers, which are probed; that a guest gets and loses its masks is seen at \
-              kvm_arch_crypto_set_masks and kvm_arch_crypto_clear_masks",
+        why: "steps of their callers, which are probed, and which compilers inline them into (so on Linux 5.10 to 7.2); that a \
+              guest gets and loses its masks is seen at kvm_arch_crypto_set_masks and kvm_arch_crypto_clear_masks, which are \
+              there whatever the compiler does",
     },
     NotProbed {
         symbols: &["vfio_ap_mdev_reset_queue", "vfio_ap_mdev_reset_qlist"],
-        why: "clones by the compiler, with other arguments than in the source; who resets is seen at their callers, and what \
-              takes long at reset_work",
+        why: "often clones by the compiler, with other arguments than in the source; who resets is seen at their callers, and \
+              what takes long at reset_work",
     },
     NotProbed {
         symbols: &["features_show", "name_show"],

@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 
 use super::page::{Mark, Page};
 use crate::doctor::{AttachRow, Kind, Probe, Report, RowStatus};
+use crate::source::ebpf::verifier::{Accepted, Tried, Verdict};
 
 pub fn write(page: &mut Page, report: &Report) {
     driver(page, report);
     attach(page, report);
     offsets(page, report);
     budget(page, report);
+    programs(page, report);
 }
 
 fn driver(page: &mut Page, report: &Report) {
@@ -216,4 +218,32 @@ fn budget(page: &mut Page, report: &Report) {
         "span ring",
         &format!("{} more", mib(budget.ring_bytes.into())),
     );
+}
+
+fn programs(page: &mut Page, report: &Report) {
+    let Some(programs) = &report.programs else {
+        return;
+    };
+    page.heading("programs in this kernel's verifier");
+    for Tried { name, verdict, .. } in programs {
+        match verdict {
+            Verdict::Accepted(Accepted {
+                stack_bytes,
+                verified_instructions,
+                jited_bytes,
+                ..
+            }) => {
+                let stack: u32 = stack_bytes.iter().sum();
+                let interpreted = match jited_bytes {
+                    0 => ", not compiled",
+                    _ => "",
+                };
+                let value = format!(
+                    "{verified_instructions} instructions verified, {stack} bytes of stack{interpreted}"
+                );
+                page.marked(Mark::Yes, name, &value);
+            }
+            Verdict::Refused(reason) => page.marked(Mark::No, name, reason),
+        }
+    }
 }

@@ -53,13 +53,13 @@ fn use_until_asked(actor: &mut Actor, machine: &'static Machine, guest: &'static
         let release_first = actor.rng.percent(50);
         let looks = actor.rng.between(260, 380);
         actor.note(|| format!("stop release_first={release_first} after {looks} looks"));
+        let asked_before = guest.mdev.req_trigger.signals.load(Ordering::Relaxed);
         actor.begin("guest start");
         {
             let _gate = roles::gate(guest);
             roles::set_group(guest, KVM_DEV_VFIO_GROUP_ADD);
             roles::open(machine, guest);
         }
-        let asked_before = guest.mdev.req_trigger.signals.load(Ordering::Relaxed);
         if machine.generation.has_ap_config {
             roles::while_open(guest, || {
                 driver::vfio_ap_mdev_ioctl(guest.mdev_device, VFIO_DEVICE_SET_IRQS, 0);

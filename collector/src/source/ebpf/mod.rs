@@ -2,8 +2,10 @@
 
 mod error;
 mod heartbeat;
+pub(super) mod loading;
 pub(super) mod object;
 pub(super) mod sys;
+pub mod verifier;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -129,13 +131,14 @@ fn attach_all(
     let pid = NonZeroU32::new(hello.pid).ok_or(ProbeError::Missing("emulator pid"))?;
     // The path the kernel resolves even if the file has been replaced since the emulator was started.
     let executable = format!("/proc/{pid}/exe");
-    for name in &PROGRAM_NAMES[..UPROBE_PROGRAMS] {
-        let program = ebpf.program_mut(name).ok_or(ProbeError::Missing(name))?;
+    let names = &PROGRAM_NAMES[..UPROBE_PROGRAMS];
+    let loaded = loading::side_by_side(ebpf, names, |name, program| {
         let program: &mut UProbe = program.try_into().map_err(|_| ProbeError::Missing(name))?;
         program
             .load()
-            .map_err(|e| ProbeError::Load(format!("{name}: {}", chain(&e))))?;
-    }
+            .map_err(|e| ProbeError::Load(format!("{name}: {}", chain(&e))))
+    });
+    loaded.into_iter().try_for_each(|(_, result)| result)?;
     let optimised =
         replaces_nops(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default());
     let (mut attached, mut links) = (Vec::new(), Vec::new());

@@ -15,16 +15,16 @@ use crate::source::budget::Sizes;
 use crate::source::memory::{Mapping, Memory, Shared, View};
 
 #[cfg(target_arch = "x86_64")]
-const OBJECT: &[u8] =
+pub(super) const OBJECT: &[u8] =
     aya::include_bytes_aligned!("../../../../probe-ebpf/objects/apscope-probes-x86_64.o");
 #[cfg(target_arch = "aarch64")]
-const OBJECT: &[u8] =
+pub(super) const OBJECT: &[u8] =
     aya::include_bytes_aligned!("../../../../probe-ebpf/objects/apscope-probes-aarch64.o");
 #[cfg(target_arch = "s390x")]
-const OBJECT: &[u8] =
+pub(super) const OBJECT: &[u8] =
     aya::include_bytes_aligned!("../../../../probe-ebpf/objects/apscope-probes-s390x.o");
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "s390x")))]
-const OBJECT: &[u8] = &[];
+pub(super) const OBJECT: &[u8] = &[];
 
 /// Whether there are programs for this architecture.
 pub fn has_object() -> bool {
@@ -124,8 +124,13 @@ pub fn check_version() -> Result<(), ProbeError> {
 
 /// Loads a program that needs no types, and returns a descriptor of its own.
 pub fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, ProbeError> {
-    let failed = |reason: String| ProbeError::Load(format!("{name}: {reason}"));
     let program = ebpf.program_mut(name).ok_or(ProbeError::Missing(name))?;
+    load_untyped(program, name)
+}
+
+/// Loads a program that needs no types, and returns a descriptor of its own.
+pub fn load_untyped(program: &mut Program, name: &'static str) -> Result<OwnedFd, ProbeError> {
+    let failed = |reason: String| ProbeError::Load(format!("{name}: {reason}"));
     match program {
         Program::RawTracePoint(program) => program.load(),
         Program::KProbe(program) => program.load(),

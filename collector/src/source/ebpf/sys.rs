@@ -10,7 +10,7 @@ use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info};
 
 use crate::source::reader::ProgramRuns;
 
-fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
+pub(super) fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
     // SAFETY: `attr` is plain data of the size given; the pointers in it are the callers' to vouch for.
     let result = unsafe {
         libc::syscall(
@@ -43,8 +43,9 @@ pub fn runs_of(ebpf: &Ebpf, names: &[&'static str]) -> BTreeMap<&'static str, Pr
     all
 }
 
-/// `BPF_OBJ_GET_INFO_BY_FD`; aya reads the same structure but has no accessor for `recursion_misses`.
-pub fn program_runs(fd: BorrowedFd<'_>) -> io::Result<ProgramRuns> {
+/// What the kernel says of a program (`BPF_OBJ_GET_INFO_BY_FD`); aya reads the same structure but has no accessor for
+/// `recursion_misses` and `verified_insns`.
+pub(super) fn program_info(fd: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     // SAFETY: both are plain data for which all zeroes is valid.
     let (mut info, mut attr): (bpf_prog_info, bpf_attr) =
         unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
@@ -53,6 +54,12 @@ pub fn program_runs(fd: BorrowedFd<'_>) -> io::Result<ProgramRuns> {
     attr.info.info = &raw mut info as u64;
     // The kernel writes at most `info_len` bytes to `info`, which outlives the call.
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info)
+}
+
+/// What a program has cost, and how many of its invocations the kernel skipped, since it was loaded.
+pub fn program_runs(fd: BorrowedFd<'_>) -> io::Result<ProgramRuns> {
+    let info = program_info(fd)?;
     Ok(ProgramRuns {
         runs: info.run_cnt,
         run_time_ns: info.run_time_ns,

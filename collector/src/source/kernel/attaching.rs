@@ -13,6 +13,7 @@ use aya::Ebpf;
 use aya_log::EbpfLogger;
 use probe_ebpf::abi::gate;
 
+use super::loading;
 use super::programs::{self, Attached, Misses};
 use super::run::KernelSource;
 use super::sample::{self, NotSampled};
@@ -202,7 +203,7 @@ impl KernelSource {
             .map_or(0, |over| u64::try_from(over.as_nanos()).unwrap_or(u64::MAX));
         set(&mut ebpf, gate::STACKS_OVER, over)?;
         let began = Instant::now();
-        let (back, loaded) = programs::load_all(ebpf, &plan)
+        let (back, loaded) = loading::load_all(ebpf, &plan)
             .map_err(|e| failed("cannot measure the kernel", e, STALLED_HINT))?;
         ebpf = back;
         let loading = began.elapsed();

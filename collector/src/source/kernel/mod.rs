@@ -14,6 +14,7 @@ mod governor;
 mod guard;
 mod jobs;
 mod kprobes;
+mod loading;
 mod messages;
 mod objects;
 mod programs;

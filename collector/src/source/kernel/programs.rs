@@ -1,4 +1,4 @@
-//! Loading the programs that the plan needs, and attaching them: one point after another, each with a deadline.
+//! Attaching the programs that were loaded: one point after another, each with a deadline.
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -7,30 +7,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use aya::programs::Program;
-use aya::{Btf, Ebpf};
-
-use super::deadline::{self, GivenUp, steps, within};
+use super::deadline::{self, steps, within};
 use super::jobs::{Job, Way, describe, jobs_of, matters};
 use super::kprobes::{Kprobes, What};
+use super::loading::Loaded;
 use crate::attach::plan::Plan;
 use crate::frame::AttachPoint;
-use crate::source::ebpf::{chain, object, sys};
+use crate::source::ebpf::sys;
 
 /// Sees threads end. It is no point of the plan: without it nothing is measured less.
-const TASK_EXIT: &str = "r_task_exit";
-
-/// A program was being loaded and did not come back, and with it everything that was loaded.
-#[derive(Debug, thiserror::Error)]
-#[error("loading {program} {why}")]
-pub struct NotLoaded {
-    program: &'static str,
-    why: GivenUp,
-}
-
-/// Programs, by name: each one's descriptor, or why it is not there.
-#[derive(Debug, Default)]
-pub struct Loaded(BTreeMap<&'static str, Result<OwnedFd, String>>);
+pub(super) const TASK_EXIT: &str = "r_task_exit";
 
 /// What is attached. Dropping it detaches.
 pub struct Attached {
@@ -100,43 +86,6 @@ impl Drop for Attached {
     }
 }
 
-/// Loads every program that the plan needs, each on a thread that may be given up.
-///
-/// # Errors
-///
-/// If one does not come back. What the kernel refuses is in [`Loaded`] with its reason.
-pub fn load_all(ebpf: Ebpf, plan: &Plan) -> Result<(Ebpf, Loaded), NotLoaded> {
-    let jobs = jobs_of(plan);
-    let btf = jobs
-        .iter()
-        .any(|job| job.way == Way::Typed)
-        .then(|| Btf::from_sys_fs().map_err(|e| chain(&e)));
-    let btf = Arc::new(btf);
-    let mut loaded = Loaded::default();
-    let mut ebpf = ebpf;
-    let of_jobs = jobs.iter().map(|job| {
-        let target = plan.points[job.point].target.as_ref();
-        let symbol = target.map_or("", |target| target.symbol.as_str());
-        let function = symbol.rsplit(':').next().unwrap_or(symbol);
-        (job.program, function.to_owned())
-    });
-    let exit = (!jobs.is_empty()).then(|| (TASK_EXIT, String::new()));
-    for (program, function) in of_jobs.chain(exit) {
-        if loaded.0.contains_key(program) {
-            continue;
-        }
-        let types = Arc::clone(&btf);
-        let (back, result) = within("load", deadline::LOAD, move || {
-            let result = load(&mut ebpf, program, &function, types.as_ref().as_ref());
-            (ebpf, result)
-        })
-        .map_err(|why| NotLoaded { program, why })?;
-        ebpf = back;
-        loaded.0.insert(program, result);
-    }
-    Ok((ebpf, loaded))
-}
-
 /// Attaches programs to the points of the plan, up to this level. `over`: why not to a higher one.
 ///
 /// What cannot be loaded or attached is in `points` with its reason. When a point takes longer than its deadline,
@@ -156,7 +105,6 @@ pub fn attach(
         over.clone_into(&mut points[job.point].reason);
     }
     let programs = loaded
-        .0
         .iter()
         .filter(|(_, fd)| fd.is_ok())
         .map(|(name, _)| *name)
@@ -165,7 +113,7 @@ pub fn attach(
     let worker = Worker {
         kprobes: Arc::clone(&kprobes),
         jobs: jobs.clone(),
-        programs: loaded.0,
+        programs: loaded,
         tracefs,
         failed: None,
     };
@@ -351,32 +299,6 @@ impl Worker {
             }
         }
     }
-}
-
-/// Loads a program; typed ones for their function or tracepoint.
-fn load(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    function: &str,
-    btf: Option<&Result<Btf, String>>,
-) -> Result<OwnedFd, String> {
-    let program = ebpf
-        .program_mut(name)
-        .ok_or_else(|| format!("the object has no program {name}"))?;
-    let btf = || match btf {
-        Some(Ok(btf)) => Ok(btf),
-        Some(Err(e)) => Err(e.clone()),
-        None => Err("no BTF".to_owned()),
-    };
-    let result = match program {
-        Program::BtfTracePoint(program) => program.load(function, btf()?),
-        Program::FEntry(program) => program.load(function, btf()?),
-        Program::FExit(program) => program.load(function, btf()?),
-        _ => return object::load_program(ebpf, name).map_err(|e| e.to_string()),
-    };
-    result.map_err(|e| format!("load: {}", chain(&e)))?;
-    let fd = program.fd().map_err(|e| chain(&e))?;
-    fd.as_fd().try_clone_to_owned().map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

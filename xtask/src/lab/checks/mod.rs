@@ -13,6 +13,7 @@ mod paths;
 mod pile;
 mod plan;
 pub mod processes;
+mod programs;
 mod reset;
 mod sequences;
 mod snapshots;
@@ -109,7 +110,7 @@ pub const LIBRARY: &str = include_str!("../../../lab/checks/lib.sh");
 const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// All starts, in the order in which they are made.
-pub const BOOTS: [Boot; 8] = [
+pub const BOOTS: [Boot; 9] = [
     Boot {
         name: "trace",
         script: include_str!("../../../lab/checks/trace.sh"),
@@ -124,6 +125,16 @@ pub const BOOTS: [Boot; 8] = [
             ("emulator", sequences::judge),
         ],
         repeated: true,
+    },
+    Boot {
+        name: "programs",
+        script: include_str!("../../../lab/checks/programs.sh"),
+        // Those with types, a JIT and the processor's trampolines: everything can be loaded.
+        is_for: |kernel| ["6.12", "7.2"].contains(&kernel.name.as_str()),
+        shim: &[],
+        deadline: DEADLINE,
+        judges: &[("programs", programs::judge)],
+        repeated: false,
     },
     Boot {
         name: "life",

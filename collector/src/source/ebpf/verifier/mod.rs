@@ -1,5 +1,5 @@
-//! Loads the programs of an object one by one, and keeps what the verifier says of each: object in, one verdict for
-//! each program out. Nothing is attached.
+//! What this kernel's verifier makes of each of the object's programs: loads them all, and keeps what it says. Nothing
+//! is attached.
 //!
 //! Maps are as small as they load. Read-only data is not frozen, unlike in the collector: its values are then unknown
 //! to the verifier, which has to walk both sides of every branch on them, so that its count is the worst of all
@@ -15,41 +15,65 @@ use aya_obj::btf::{Btf, BtfKind};
 use aya_obj::generated::{bpf_attach_type, bpf_map_type, bpf_prog_type};
 use aya_obj::{Function, Object, ProgramSection};
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+use serde::Serialize;
 
-use crate::bpf::{self, Kind};
+use super::loading::spread;
+use super::object::{OBJECT, page_size};
+use super::{ProbeError, chain, missing_capabilities, sys};
+use bpf::Kind;
+
+mod bpf;
 
 /// A program and how it fared.
-#[derive(Debug, Clone)]
-pub struct Loaded {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Tried {
+    /// Its name.
     pub name: String,
+    /// Its section in the object, which says what kind of program it is.
+    pub section: String,
+    /// What the verifier says.
+    #[serde(flatten)]
     pub verdict: Verdict,
 }
 
 /// What the verifier says of a program.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
+    /// It loads.
     Accepted(Accepted),
     /// Why it does not load.
     Refused(String),
 }
 
 /// A program that loads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Accepted {
-    /// Bytes of stack of the program and of each function that it calls, joined by `+`.
-    pub stack: String,
+    /// Bytes of stack of the program and of each function that it calls.
+    pub stack_bytes: Vec<u32>,
     /// Instructions that the verifier looked at: `verified_insns` of bpf_prog_info (since Linux 5.16), which is
-    /// "processed" in its log.
-    pub verified: u64,
+    /// "processed" in its log. The limit is 1,000,000.
+    pub verified_instructions: u64,
     /// The most states it kept at once.
-    pub states: u64,
+    pub peak_states: u64,
     /// Bytes of machine code; 0 without a JIT.
-    pub jited: u64,
+    pub jited_bytes: u64,
 }
 
-/// Loads every program of an object.
-pub fn load_all(bytes: &[u8]) -> Result<Vec<Loaded>, String> {
-    let mut object = Object::parse(bytes).map_err(|e| e.to_string())?;
+/// Loads every program of the object for this machine.
+///
+/// # Errors
+///
+/// Why not even its maps can be made, in words.
+pub fn try_all() -> Result<Vec<Tried>, String> {
+    if OBJECT.is_empty() {
+        return Err(ProbeError::NoObject.to_string());
+    }
+    let missing = missing_capabilities();
+    if !missing.is_empty() {
+        return Err(ProbeError::NotPermitted { missing }.to_string());
+    }
+    let mut object = Object::parse(OBJECT).map_err(|e| e.to_string())?;
     let mut btf = None;
     if let Some(features) = aya::features().btf()
         && let Some(of_object) = object
@@ -74,38 +98,36 @@ pub fn load_all(bytes: &[u8]) -> Result<Vec<Loaded>, String> {
         .map_err(|e| e.to_string())?;
     object.relocate_calls(&text).map_err(|e| e.to_string())?;
     object.sanitize_functions(aya::features());
-    let sections = section_names(bytes)?;
+    let sections = section_names(OBJECT)?;
     let kernel = Btf::from_sys_fs().ok();
-    let mut loaded: Vec<_> = object
-        .programs
-        .iter()
-        .map(|(name, program)| {
-            let section = sections.get(name).map_or("", String::as_str);
-            let verdict = match (
-                object.functions.get(&program.function_key()),
-                kind_of(name, section, &program.section, kernel.as_ref()),
-            ) {
-                (Some(function), Ok(kind)) => load(function, &kind, &program.license, btf.as_ref()),
-                (None, _) => Verdict::Refused("has no function".into()),
-                (_, Err(e)) => Verdict::Refused(e),
-            };
-            Loaded {
-                name: name.clone(),
-                verdict,
-            }
-        })
-        .collect();
-    loaded.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(loaded)
+    let mut programs: Vec<_> = object.programs.iter().collect();
+    programs.sort_by_key(|(name, _)| *name);
+    Ok(spread(programs, |(name, program)| {
+        let section = sections.get(name).map_or("", String::as_str);
+        let verdict = match (
+            object.functions.get(&program.function_key()),
+            kind_of(name, section, &program.section, kernel.as_ref()),
+        ) {
+            (Some(function), Ok(kind)) => load(function, &kind, &program.license, btf.as_ref()),
+            (None, _) => Verdict::Refused("has no function".into()),
+            (_, Err(e)) => Verdict::Refused(e),
+        };
+        Tried {
+            name: name.clone(),
+            section: section.to_owned(),
+            verdict,
+        }
+    }))
 }
 
 /// Creates the object's maps, as small as they load, with their initial contents.
 fn create_maps(object: &Object) -> Result<Vec<(String, aya_obj::Map, MapData)>, String> {
     let mut maps = Vec::new();
+    let page = u32::try_from(page_size()).unwrap_or(4096);
     for (name, map) in &object.maps {
         let mut map = map.clone();
         if map.map_type() == bpf_map_type::BPF_MAP_TYPE_RINGBUF as u32 {
-            map.set_max_entries(bpf::page_bytes());
+            map.set_max_entries(page);
             // aya-ebpf gives the size of a record, which the kernel does not take.
             map.set_value_size(0);
         }
@@ -114,16 +136,6 @@ fn create_maps(object: &Object) -> Result<Vec<(String, aya_obj::Map, MapData)>, 
         maps.push((name.clone(), map, data));
     }
     Ok(maps)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// The section that each function is in, by the function's name.
@@ -203,7 +215,7 @@ fn target<'a>(name: &'a str, section: &'a str) -> &'a str {
 /// Loads one program, and asks the kernel what became of it.
 fn load(function: &Function, kind: &Kind, license: &CStr, btf: Option<&OwnedFd>) -> Verdict {
     let (program, log) = bpf::load(function, kind, license, btf);
-    match program.map(|program| bpf::prog_info(program.as_fd())) {
+    match program.map(|program| sys::program_info(program.as_fd())) {
         Ok(Ok(info)) => accepted(
             &log,
             u64::from(info.verified_insns),
@@ -237,19 +249,21 @@ fn reason(error: &io::Error, log: &str) -> String {
 }
 
 /// Reads the verifier's summary.
-fn accepted(log: &str, verified: u64, jited: u64) -> Verdict {
+fn accepted(log: &str, verified: u64, jited_bytes: u64) -> Verdict {
     let stack = log
         .lines()
         .find_map(|line| line.strip_prefix("stack depth "));
-    let (Some(stack), Some((processed, states))) = (stack, processed(log)) else {
+    let stack = stack.and_then(|line| line.split_whitespace().next());
+    let stack = stack.and_then(|depths| depths.split('+').map(|n| n.parse().ok()).collect());
+    let (Some(stack_bytes), Some((processed, peak_states))) = (stack, processed(log)) else {
         return Verdict::Refused(format!("loads, but its log is not known: {}", log.trim()));
     };
     Verdict::Accepted(Accepted {
-        stack: stack.split_whitespace().next().unwrap_or("").to_owned(),
+        stack_bytes,
         // 0 before Linux 5.16.
-        verified: if verified > 0 { verified } else { processed },
-        states,
-        jited,
+        verified_instructions: if verified > 0 { verified } else { processed },
+        peak_states,
+        jited_bytes,
     })
 }
 
@@ -276,12 +290,16 @@ mod tests {
         let Verdict::Accepted(accepted) = accepted(LOG, 1234, 5000) else {
             panic!("is a summary");
         };
-        assert_eq!(accepted.stack, "208+0+64");
-        assert_eq!((accepted.verified, accepted.states), (1234, 58));
+        assert_eq!(accepted.stack_bytes, [208, 0, 64]);
+        assert_eq!(accepted.verified_instructions, 1234);
+        assert_eq!(accepted.peak_states, 58);
         // Before Linux 5.16, only the log says it.
         assert!(matches!(
             super::accepted(LOG, 0, 0),
-            Verdict::Accepted(Accepted { verified: 1234, .. })
+            Verdict::Accepted(Accepted {
+                verified_instructions: 1234,
+                ..
+            })
         ));
         assert!(matches!(
             super::accepted("stack depth 8\n", 1, 1),
@@ -299,32 +317,6 @@ mod tests {
         );
         let unsupported = io::Error::from_raw_os_error(524);
         assert_eq!(reason(&unsupported, ""), "ENOTSUPP");
-    }
-
-    /// The loader's own linking, which is of this machine's byte order only, against the counts from the file.
-    #[test]
-    fn counts_are_those_of_the_loader() {
-        if cfg!(target_endian = "big") {
-            return;
-        }
-        for machine in ["x86_64", "aarch64"] {
-            let file = crate::root().join(format!("probe-ebpf/objects/apscope-probes-{machine}.o"));
-            let bytes = std::fs::read(file).expect("is committed");
-            let mut object = Object::parse(&bytes).expect("is an object");
-            let text = object
-                .functions
-                .keys()
-                .map(|(section, _)| *section)
-                .collect();
-            object.relocate_calls(&text).expect("links");
-            let counted = super::super::object::sizes(&bytes).expect("is readable");
-            assert_eq!(counted.len(), object.programs.len());
-            for size in counted {
-                let function = object.programs[&size.name].function_key();
-                let linked = object.functions[&function].instructions.len();
-                assert_eq!(size.instructions, linked as u64, "{machine} {}", size.name);
-            }
-        }
     }
 
     #[test]
