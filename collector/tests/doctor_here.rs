@@ -423,3 +423,51 @@ fn nothing_stays_loaded() {
         (left.count() == 0).then_some(())
     });
 }
+
+/// What is loaded is what a run loads: the uprobes' programs are accepted here, as a run proves that they are.
+#[test]
+fn the_verifiers_word_on_every_program() {
+    let Some(_permit) = permitted() else { return };
+    let place = Place::new();
+    let mut command = place.command("doctor --programs --json --source emulator");
+    let report = report(&command.output().unwrap());
+    let programs = report["programs"].as_array().unwrap();
+    let accepted = |name: &str| {
+        let program = programs.iter().find(|program| program["name"] == name);
+        program.unwrap_or_else(|| panic!("{name}"))["accepted"].clone()
+    };
+    for name in ["entry_enter", "lock_acquired", "lock_release", "k_enter"] {
+        let accepted = accepted(name);
+        let verified = accepted["verified_instructions"].as_u64().unwrap();
+        assert!((1_000..1_000_000).contains(&verified), "{name}: {verified}");
+        let stack = accepted["stack_bytes"].as_array().unwrap();
+        assert!(stack.len() > 3, "{name}: {stack:?}");
+        assert!(stack.iter().all(|bytes| bytes.as_u64().unwrap() <= 512));
+    }
+    for program in programs {
+        assert!(
+            program["accepted"].is_object() != program["refused"].is_string(),
+            "{program}"
+        );
+    }
+
+    let page = told(&place.command("doctor --programs").output().unwrap());
+    assert!(
+        page.contains("PROGRAMS IN THIS KERNEL'S VERIFIER"),
+        "{page}"
+    );
+    assert!(page.contains("  ok lock_release "), "{page}");
+}
+
+#[test]
+fn programs_cannot_be_tried_without_privilege_or_on_a_copy() {
+    let place = Place::new();
+    let [what, cause, _] = failure(&as_nobody(&place, "doctor --programs").output().unwrap());
+    assert_eq!(what, "the programs cannot be loaded");
+    assert!(cause.contains("CAP_BPF"), "{cause}");
+    let refused = place
+        .command("doctor --programs --root /")
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+}
