@@ -451,7 +451,8 @@ fn the_verifiers_word_on_every_program() {
         );
     }
 
-    let page = told(&place.command("doctor --programs").output().unwrap());
+    let page = place.command("doctor --programs").output().unwrap().stdout;
+    let page = String::from_utf8(page).unwrap();
     assert!(
         page.contains("PROGRAMS IN THIS KERNEL'S VERIFIER"),
         "{page}"
