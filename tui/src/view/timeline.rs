@@ -168,7 +168,7 @@ fn lane(row: &LaneRow, from: u64, to: u64, cells: usize) -> Vec<Option<Doing>> {
         (place as usize).min(cells.saturating_sub(1))
     };
     if cells > 0 {
-        for bar in &row.bars {
+        for bar in row.bars() {
             for slot in &mut best[cell(bar.from_ns)..=cell(bar.to_ns)] {
                 *slot = (*slot).max(Some(bar.doing));
             }
@@ -223,8 +223,7 @@ fn chosen(app: &App, row: &LaneRow, cells: usize, width: usize) -> Vec<Line<'sta
         )];
     let (low, high) = (at.saturating_sub(half), at.saturating_add(half));
     let mut here: Vec<&Bar> = row
-        .bars
-        .iter()
+        .bars()
         .filter(|bar| bar.from_ns <= high && bar.to_ns >= low)
         .collect();
     here.sort_by_key(|bar| {
