@@ -9,14 +9,24 @@ use crate::format;
 use crate::state::App;
 use crate::state::rows::{EntryRow, LockRow};
 
+/// Columns of the names of locks.
+fn lock_names(app: &App) -> usize {
+    let rows = app.rows().locks.iter();
+    let names = rows.map(|row| with_mode(row).chars().count());
+    names.max().unwrap_or(0).max(13)
+}
+
+/// Columns that [`busiest`] needs at least.
+pub fn busiest_width(app: &App) -> usize {
+    lock_names(app) + 14
+}
+
 /// The locks with the longest queues, then those with the longest waits.
 pub fn busiest(app: &App, area: Rect) -> Vec<Line<'static>> {
     let theme = app.theme;
     let width = usize::from(area.width);
     let rows = &app.rows().locks;
-    let names = rows.iter().map(|row| with_mode(row).chars().count());
-    let longest = names.max().unwrap_or(0).max(13);
-    let name = longest.min(width.saturating_sub(14)).max(4);
+    let name = lock_names(app).min(width.saturating_sub(14)).max(4);
     // What goes on says more than what was.
     let with_past = width >= name + 14 + 8;
     let with_holder = with_past && width >= name + 14 + 8 + 12;

@@ -11,7 +11,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::busiest::{busiest, measured, slowest, slowest_width};
+use super::busiest::{busiest, busiest_width, measured, slowest, slowest_width};
 use super::header::seconds;
 use super::table::cut;
 use super::words;
@@ -63,8 +63,10 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
         found(frame, app, top, usize::from(top.height));
         let [_, bottom] =
             Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(bottom);
-        // Who holds a lock is cut first: to the left goes all that is not needed to the right.
-        let entries = slowest_width(app).min(usize::from(bottom.width / 2)) as u16;
+        // Names come first on both sides; who holds a lock gets all that is left.
+        let width = usize::from(bottom.width);
+        let beside = width.saturating_sub(busiest_width(app) + 2);
+        let entries = slowest_width(app).min(beside.max(width / 2)) as u16;
         let [left, _, right] = Layout::horizontal([
             Constraint::Fill(1),
             Constraint::Length(2),
