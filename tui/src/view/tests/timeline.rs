@@ -78,6 +78,13 @@ fn it_says_since_when_there_are_spans_and_under_the_cursor_that_they_have_gone()
         let gone = format!("turn-70 (70): spans of then are kept no more (since {since})");
         assert!(picture.contains(&gone), "{gone} in\n{picture}");
     }
+    // A part of time that is before all of them: nothing may have been traced in it, or much.
+    text(&mut app, "zzz");
+    press(&mut app, &[KeyCode::Left; 4]);
+    let picture = lines(&drawn(&mut app, 80, 24));
+    let gone = format!("spans of then are kept no more (since {since})");
+    assert!(picture.contains(&gone), "{gone} in\n{picture}");
+    assert!(!picture.contains("nothing was traced"), "{picture}");
     // Between two spans of one that are there, the sentence is another one; and none of it where nothing is missing.
     let mut app = app_of_few();
     press(&mut app, &[KeyCode::Left; 40]);
