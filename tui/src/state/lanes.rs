@@ -122,17 +122,13 @@ impl Lanes {
                 && (kept..=all).contains(&made_of.spans)
                 && made_of.from_ns <= from
         });
-        let first = match goes_on {
-            Some(made_of) => {
-                self.drop_old(kept as u32, from);
-                made_of.spans
-            }
-            None => {
-                for row in &mut self.all {
-                    row.spans.clear();
-                }
-                history.first_after(from)
-            }
+        let first = if let Some(made_of) = goes_on {
+            self.drop_old(kept as u32, from);
+            made_of.spans
+        } else {
+            self.all.clear();
+            self.places.clear();
+            history.first_after(from)
         };
         self.made_of = Some(MadeOf {
             history: history.id(),
