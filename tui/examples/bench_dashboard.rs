@@ -2,7 +2,7 @@
 //!
 //! Each frame of the recording is folded and drawn once, into a terminal of 200 by 60 whose output goes nowhere; what is
 //! timed is folding with diagnosis, and rows, drawing and the escape sequences of what has changed. `busy_ns` is the CPU
-//! time of all of it, reading the recording included.
+//! time of all of it, reading the recording included. A second argument names the only view to draw.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
@@ -55,7 +55,9 @@ fn on_cpu() -> Duration {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = PathBuf::from(std::env::args().nth(1).ok_or("a recording")?);
-    for view in View::ALL {
+    let only = std::env::args().nth(2);
+    let named = |view: &View| only.as_ref().is_none_or(|name| *name == view.name());
+    for view in View::ALL.into_iter().filter(named) {
         let mut app = App::new(Theme::COLOUR, Duration::from_millis(100));
         app.show(view);
         let options = TerminalOptions {

@@ -6,6 +6,10 @@
 //! compare a percentile: the 99th, or another one as in `wait.p50>1us`, `hold.max>1s`. `!` before a
 //! term turns it round. Parsing never panics and says what is wrong with which term.
 
+mod fields;
+
+pub use fields::{Fields, TextField, TimeField};
+
 /// What a filter looks at in a row.
 pub trait Row {
     /// The row's text in a field; `None` where rows of this view have no such field.
@@ -16,117 +20,6 @@ pub trait Row {
     }
     /// The row's value in nanoseconds; `None` while there is none.
     fn time(&self, field: TimeField, at: Percentile) -> Option<u64>;
-}
-
-/// Fields with text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TextField {
-    /// Lock class, or module of an entry point.
-    Class,
-    /// Kind of lock.
-    Kind,
-    /// What the row is called on screen.
-    Name,
-    /// Who holds the lock.
-    Holder,
-    /// A task, or several.
-    Task,
-    /// The guest, by its number or its name.
-    Guest,
-    /// The UUID of the mdev that a call acted on.
-    Mdev,
-}
-
-/// Fields with times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimeField {
-    /// Waits.
-    Wait,
-    /// Holds.
-    Hold,
-    /// Latencies of entry points.
-    Latency,
-}
-
-/// What the rows of a view have. Without it, a term for what they lack would match nothing, and look like an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fields {
-    /// Fields with text.
-    pub text: &'static [TextField],
-    /// Fields with times.
-    pub time: &'static [TimeField],
-}
-
-impl Fields {
-    /// All there are.
-    pub const ALL: Self = Self {
-        text: &[
-            TextField::Class,
-            TextField::Kind,
-            TextField::Name,
-            TextField::Holder,
-            TextField::Task,
-            TextField::Guest,
-            TextField::Mdev,
-        ],
-        time: &[TimeField::Wait, TimeField::Hold, TimeField::Latency],
-    };
-
-    fn names(self) -> String {
-        let text = self.text.iter().map(|field| field.name());
-        let names: Vec<&str> = text
-            .chain(self.time.iter().map(|field| field.name()))
-            .collect();
-        names.join(" ")
-    }
-}
-
-impl TextField {
-    /// Its word in a filter.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Class => "class",
-            Self::Kind => "kind",
-            Self::Name => "name",
-            Self::Holder => "owner",
-            Self::Task => "task",
-            Self::Guest => "guest",
-            Self::Mdev => "mdev",
-        }
-    }
-
-    /// What a view has none of.
-    const fn plural(self) -> &'static str {
-        match self {
-            Self::Class => "classes",
-            Self::Kind => "kinds",
-            Self::Name => "names",
-            Self::Holder => "owners",
-            Self::Task => "tasks",
-            Self::Guest => "guests",
-            Self::Mdev => "mdevs",
-        }
-    }
-}
-
-impl TimeField {
-    /// Its word in a filter.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Wait => "wait",
-            Self::Hold => "hold",
-            Self::Latency => "latency",
-        }
-    }
-
-    /// What a view has none of.
-    const fn plural(self) -> &'static str {
-        match self {
-            Self::Wait => "waits",
-            Self::Hold => "holds",
-            Self::Latency => "latencies",
-        }
-    }
 }
 
 /// Which value of a distribution.
@@ -216,17 +109,9 @@ impl Filter {
 impl Test {
     fn matches(&self, row: &impl Row) -> bool {
         match self {
-            Self::Any(word) => [
-                TextField::Name,
-                TextField::Class,
-                TextField::Kind,
-                TextField::Holder,
-                TextField::Task,
-                TextField::Guest,
-                TextField::Mdev,
-            ]
-            .into_iter()
-            .any(|field| row.any(field, &|t| contains(t, word))),
+            Self::Any(word) => TextField::ALL
+                .into_iter()
+                .any(|field| row.any(field, &|t| contains(t, word))),
             Self::Text(TextField::Guest, word) => {
                 // `guest:3` is not guest 30.
                 row.any(TextField::Guest, &|name| {
@@ -303,20 +188,7 @@ fn test(body: &str) -> Result<Test, String> {
         }
     }
     if let Some((field, word)) = body.split_once(':') {
-        let field = match field.to_ascii_lowercase().as_str() {
-            "class" => TextField::Class,
-            "kind" => TextField::Kind,
-            "name" => TextField::Name,
-            "holder" | "owner" => TextField::Holder,
-            "task" => TextField::Task,
-            "guest" => TextField::Guest,
-            "mdev" => TextField::Mdev,
-            _ => {
-                return Err(format!(
-                    "no field `{field}`: class kind name owner task guest mdev"
-                ));
-            }
-        };
+        let field = TextField::named(field)?;
         if word.is_empty() {
             return Err(format!("`{body}` needs a word after the colon"));
         }
@@ -332,11 +204,8 @@ fn time_field(text: &str) -> Result<Option<(TimeField, Percentile)>, String> {
         Some((name, p)) => (name, Some(p)),
         None => (lower.as_str(), None),
     };
-    let field = match name {
-        "wait" => TimeField::Wait,
-        "hold" => TimeField::Hold,
-        "latency" => TimeField::Latency,
-        _ => return Ok(None),
+    let Some(field) = TimeField::named(name) else {
+        return Ok(None);
     };
     let percentile = match percentile {
         None | Some("p99") => Percentile::P99,

@@ -6,6 +6,8 @@
 
 #[path = "screens/hangs.rs"]
 mod hangs;
+#[path = "screens/live.rs"]
+mod live;
 mod support;
 
 use std::fs;
@@ -105,37 +107,53 @@ const HANGS: &[Hang] = &[
         tasks: &["notify/guest-0"],
         locks: &["matrix_dev->lock"],
     },
+    STARVED,
 ];
+
+/// It never gets on, though everybody moves.
+const STARVED: Hang = Hang {
+    recording: "starved-vcpu-v5.13",
+    finding: "AP008",
+    tasks: &["vcpu"],
+    locks: &["kvm_busy[guest-0]"],
+};
 
 #[test]
 fn the_first_screen_names_finding_tasks_and_locks_of_each_hang() {
     for hang in HANGS {
-        let whole = end_of(hang.recording);
-        let replay = whole.replay.as_ref().unwrap();
-        let mark = replay
-            .marks
-            .iter()
-            .find(|mark| mark.id == hang.finding)
-            .unwrap_or_else(|| panic!("{}: {:?}", hang.recording, replay.marks));
-        // One tick after it was found.
-        let found =
-            Duration::from_nanos(mark.from_ns - replay.range().0) + Duration::from_millis(100);
-        let mut app = at(hang.recording, found);
-        let picture = drawn(&mut app, (80, 24));
-        assert!(!app.touched, "no key was pressed");
-        for part in [&[hang.finding][..], hang.tasks, hang.locks].concat() {
-            assert!(
-                picture.contains(part),
-                "{}: {part} in\n{picture}",
-                hang.recording
-            );
-        }
+        named_at_once(hang, &file(hang.recording));
+    }
+}
+
+/// One tick after the finding the first screen has it, its tasks and its locks, and what can help.
+fn named_at_once(hang: &Hang, recording: &Path) {
+    let at = |moment| {
+        screenshot::at(recording, moment, "", Settings::default())
+            .unwrap_or_else(|failure| panic!("{}: {failure:?}", hang.recording))
+    };
+    let whole = at(Duration::MAX);
+    let replay = whole.replay.as_ref().unwrap();
+    let mark = replay
+        .marks
+        .iter()
+        .find(|mark| mark.id == hang.finding)
+        .unwrap_or_else(|| panic!("{}: {:?}", hang.recording, replay.marks));
+    let found = Duration::from_nanos(mark.from_ns - replay.range().0) + Duration::from_millis(100);
+    let mut app = at(found);
+    let picture = drawn(&mut app, (80, 24));
+    assert!(!app.touched, "no key was pressed");
+    for part in [&[hang.finding][..], hang.tasks, hang.locks].concat() {
         assert!(
-            picture.contains("can help"),
-            "{}:\n{picture}",
+            picture.contains(part),
+            "{}: {part} in\n{picture}",
             hang.recording
         );
     }
+    assert!(
+        picture.contains("can help"),
+        "{}:\n{picture}",
+        hang.recording
+    );
 }
 
 #[test]

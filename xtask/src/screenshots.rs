@@ -35,7 +35,7 @@ pub struct ScreenshotsArgs {
 }
 
 /// Scenario, generation, guests, duration.
-const RECORDINGS: [(&str, &str, u32, &str); 9] = [
+const RECORDINGS: [(&str, &str, u32, &str); 10] = [
     ("steady", "v5.13", 3, "3s"),
     ("slow-reset", "v6.0", 3, "3s"),
     ("se-start", "v5.13", 3, "4s"),
@@ -44,6 +44,7 @@ const RECORDINGS: [(&str, &str, u32, &str); 9] = [
     ("stuck-reset", "v6.6", 3, "5s"),
     ("lost-wakeup", "v5.13", 2, "5s"),
     ("two-mdevs", "rfc-2021-06", 2, "5s"),
+    ("starved-vcpu", "v5.13", 5, "4s"),
     ("remove-in-use", "v6.0", 2, "4s"),
 ];
 

@@ -3,12 +3,11 @@
 use std::collections::VecDeque;
 use std::collections::btree_map::Entry as Slot;
 
-use probe_ebpf::abi::{self, LockKind, MAX_ERRNO, PQAP_FUNCTIONS};
-use probe_ebpf::names::{CLASSES, ENTRY_POINTS, ReturnKind};
+use probe_ebpf::abi::{LockKind, MAX_ERRNO, PQAP_FUNCTIONS};
+use probe_ebpf::names::{CLASSES, ENTRY_POINTS};
 
 use super::{
-    CoarseSeries, EdgeId, Entry, HISTORY, LOG_LINES, Model, SPANS, STACKS, Series, Span, Tick,
-    histogram, live,
+    CoarseSeries, EdgeId, Entry, HISTORY, LOG_LINES, Model, STACKS, Series, Tick, histogram, live,
 };
 use crate::frame;
 
@@ -367,40 +366,6 @@ impl Model {
             grow(&mut ignored, live::replace(known, task));
         });
         self.ignore(ignored);
-    }
-
-    fn fold_spans(&mut self, spans: &frame::Spans, at_ns: u64) {
-        let count = spans.len();
-        grow(&mut self.span_count, count as u64);
-        let spans = spans.decode(at_ns).zip(spans.acted_on());
-        for (n, (raw, on)) in spans.enumerate() {
-            self.fold_call(&raw, on);
-            if n >= count.saturating_sub(SPANS) {
-                push_bounded(&mut self.spans, Span { raw, on }, SPANS);
-            }
-        }
-    }
-
-    /// Counts a call under what it acted on.
-    fn fold_call(&mut self, span: &abi::Span, on: frame::ActedOn) {
-        if on == frame::ActedOn::default() {
-            return;
-        }
-        let Some(entry) = ENTRY_POINTS.get(usize::from(span.what)) else {
-            return;
-        };
-        let fails = matches!(entry.returns, ReturnKind::Int | ReturnKind::Long);
-        for id in [on.mdev, on.guest].into_iter().flatten() {
-            let known = self.calls_on.len() < MAX_OBJECTS || self.calls_on.contains_key(&id);
-            if !known {
-                self.ignore(1);
-                continue;
-            }
-            let calls = self.calls_on.entry(id).or_default();
-            let calls = calls.entry(span.what).or_default();
-            grow(&mut calls.spans, 1);
-            grow(&mut calls.failed, u64::from(fails && span.result < 0));
-        }
     }
 
     pub(super) fn fold_loss(&mut self, delta: &frame::Loss) {

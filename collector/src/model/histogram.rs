@@ -188,6 +188,9 @@ const fn coarse_upper_bound(bucket: usize) -> u64 {
     }
 }
 
+/// Buckets that are passed at a time.
+const LUMP: usize = 64;
+
 /// Bucket of rank ⌈q·n⌉, at least rank 1; `None` where there are no values.
 fn bucket_of_rank(counts: &[u64], n: u64, q: f64) -> Option<usize> {
     if n == 0 {
@@ -196,16 +199,25 @@ fn bucket_of_rank(counts: &[u64], n: u64, q: f64) -> Option<usize> {
     // NaN becomes rank 1.
     let rank = ((q.clamp(0.0, 1.0) * n as f64).ceil() as u64).clamp(1, n);
     let mut seen = 0_u64;
-    let mut last = None;
-    for (bucket, &count) in counts.iter().enumerate() {
-        if count == 0 {
-            continue;
-        }
-        last = Some(bucket);
-        seen = seen.saturating_add(count);
-        if seen >= rank {
-            break;
+    let mut first = 0;
+    // Most buckets are passed a lump at a time. Where the number of values is not the largest there is, no sum of theirs
+    // is larger.
+    if n < u64::MAX {
+        for lump in counts.chunks(LUMP) {
+            let values = lump.iter().copied().fold(0, u64::wrapping_add);
+            if seen.saturating_add(values) >= rank {
+                break;
+            }
+            seen = seen.saturating_add(values);
+            first += lump.len();
         }
     }
-    last
+    for (bucket, &count) in counts.iter().enumerate().skip(first) {
+        seen = seen.saturating_add(count);
+        if count > 0 && seen >= rank {
+            return Some(bucket);
+        }
+    }
+    // There are fewer values in the buckets than were counted.
+    counts.iter().rposition(|&count| count > 0)
 }

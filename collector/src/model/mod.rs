@@ -11,6 +11,7 @@ pub mod histogram;
 mod live;
 pub mod query;
 mod since;
+mod spans;
 mod writes;
 
 pub use errno::{errno_name, return_name};

@@ -9,6 +9,7 @@ use probe_ebpf::names::ENTRY_POINTS;
 use super::Snapshot;
 use super::findings::{self, FindingKey, FindingRow};
 use super::guests::{self, GuestColumn, GuestRow};
+use super::matrix::{self, GuestMatrix};
 use super::order::{Graph, Joint};
 use super::rows::kind_name;
 use super::table::TableState;
@@ -35,7 +36,7 @@ pub enum Detail {
     /// A finding.
     Finding(Box<FindingRow>),
     /// A guest.
-    Guest(GuestRow),
+    Guest(Box<(GuestRow, GuestMatrix)>),
 }
 
 impl Detail {
@@ -74,7 +75,7 @@ impl Detail {
         guests::rows(shown, &Filter::default(), &table)
             .into_iter()
             .find(|row| row.guest == guest)
-            .map(Self::Guest)
+            .map(|row| Self::Guest(Box::new((row, matrix::of(shown, guest)))))
     }
 }
 

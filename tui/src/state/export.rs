@@ -4,7 +4,7 @@ use apscope_collector::diagnose::{Finding, text};
 use serde_json::{Value, json};
 
 use super::detail::Detail;
-use super::guests::QueueState;
+use super::matrix::{self, QueueState};
 use super::stream::{self, Kind};
 use super::{App, View};
 
@@ -121,11 +121,12 @@ fn rows(app: &App) -> Vec<Value> {
             .guests
             .iter()
             .map(|row| {
+                let matrix = matrix::of(app.shown(), row.guest);
                 json!({
                     "guest": row.name, "state": row.state.name(), "finding": row.finding, "vcpus": row.vcpus,
                     "running": row.running, "in_pqap": row.in_pqap, "waiting": row.waiting,
                     "wait_ns": row.wait_ns, "wait_lock": row.wait_lock, "blocked_by": row.blocked_by,
-                    "queues": row.queues.iter().map(|queue| json!({
+                    "queues": matrix.queues.iter().map(|queue| json!({
                         "apqn": format!("{:02x}.{:04x}", queue.adapter, queue.domain),
                         "state": queue_name(queue.state), "pqaps": queue.uses,
                     })).collect::<Vec<_>>(),
@@ -149,7 +150,7 @@ fn rows(app: &App) -> Vec<Value> {
             .map(|row| {
                 json!({
                     "tid": row.tid, "task": row.who, "guest": row.guest, "waiting_ns": row.waiting_ns,
-                    "holding_ns": row.holding_ns, "bars": row.bars.len(),
+                    "holding_ns": row.holding_ns, "bars": row.bars().count(),
                 })
             })
             .collect(),

@@ -1,15 +1,11 @@
-//! Guests: what each is at, who keeps it waiting, and which queues are known of its matrix.
-//!
-//! What is assigned and what a guest was given is in the description of its mdev, where the driver's memory can be read.
-//! Everywhere, frames carry what was seen to happen: the queue that a vCPU named in a PQAP and how it was answered, and the
-//! work items that reset a queue.
+//! Guests: what each is at, and who keeps it waiting. What is known of their queues is in [`super::matrix`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 
 use apscope_collector::diagnose::chain::Root;
-use apscope_collector::diagnose::look::{guest_labels, guest_of};
+use apscope_collector::diagnose::look::guest_of;
 use apscope_collector::diagnose::{Finding, Severity};
-use apscope_collector::frame::{Matrix, Object, TaskState};
+use apscope_collector::frame::TaskState;
 use apscope_collector::model::{Model, query};
 use probe_ebpf::names::{class_id, entry_id};
 
@@ -64,43 +60,6 @@ impl State {
     }
 }
 
-/// What is known of a queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum QueueState {
-    /// It is assigned to an mdev of the guest, or a work item for it exists; nobody has been seen to use it.
-    Known,
-    /// The guest was given it; where that cannot be read, a PQAP was answered as one for a queue that it has.
-    InGuest,
-    /// A PQAP was answered 01 (not available), 03 (deconfigured) or 04 (checkstopped).
-    Refused(u8),
-    /// It is being reset.
-    Resetting,
-    /// It has been in a reset for longer than a finding takes.
-    Stuck,
-}
-
-/// A queue of a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queue {
-    /// Adapter.
-    pub adapter: u8,
-    /// Domain.
-    pub domain: u8,
-    /// What is known of it.
-    pub state: QueueState,
-    /// PQAPs of the guest that named it.
-    pub uses: u64,
-}
-
-/// An mdev of a guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mdev {
-    /// UUID.
-    pub name: String,
-    /// Control domains that are assigned to it.
-    pub control_domains: Vec<u32>,
-}
-
 /// A guest.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GuestRow {
@@ -126,10 +85,6 @@ pub struct GuestRow {
     pub wait_lock: String,
     /// Who is at the root of that.
     pub blocked_by: String,
-    /// Queues, by adapter and domain.
-    pub queues: Vec<Queue>,
-    /// Its mdevs, as far as the driver's memory says what is assigned to them.
-    pub mdevs: Vec<Mdev>,
     /// Names of its tasks, for the filter.
     tasks: String,
 }
@@ -184,7 +139,6 @@ pub fn rows(
 /// All guests by number.
 fn all(shown: &Snapshot) -> Vec<GuestRow> {
     let model = &shown.model;
-    let labels = guest_labels(model);
     let mut vcpus: BTreeMap<u32, usize> = BTreeMap::new();
     for instance in model.instances.values().filter(|i| i.guest != 0) {
         let own = vcpus.entry(instance.guest - 1).or_default();
@@ -196,28 +150,15 @@ fn all(shown: &Snapshot) -> Vec<GuestRow> {
             tasks.entry(guest).or_default().push(task);
         }
     }
-    let mut mdevs = mdevs(model);
-    let mut queues = queues(shown);
     let known = Known {
         shown,
-        owners: owners(model),
+        owners: query::Owners::of(model),
     };
     vcpus
         .into_iter()
         .map(|(guest, vcpus)| {
             let own = tasks.remove(&guest).unwrap_or_default();
-            row(
-                &known,
-                guest,
-                labels
-                    .get(&guest)
-                    .cloned()
-                    .unwrap_or_else(|| format!("guest-{guest}")),
-                vcpus,
-                &own,
-                queues.remove(&guest).unwrap_or_default(),
-                mdevs.remove(&guest).unwrap_or_default(),
-            )
+            row(&known, guest, shown.history.guest_name(guest), vcpus, &own)
         })
         .collect()
 }
@@ -225,19 +166,10 @@ fn all(shown: &Snapshot) -> Vec<GuestRow> {
 /// What the rows of all guests are made of.
 struct Known<'a> {
     shown: &'a Snapshot,
-    /// Of each task that waits, who has held what it is blocked on longest, where one is known.
-    owners: HashMap<u32, Option<u32>>,
+    owners: query::Owners,
 }
 
-fn row(
-    known: &Known<'_>,
-    guest: u32,
-    name: String,
-    vcpus: usize,
-    own: &[&TaskState],
-    queues: Vec<Queue>,
-    mdevs: Vec<Mdev>,
-) -> GuestRow {
+fn row(known: &Known<'_>, guest: u32, name: String, vcpus: usize, own: &[&TaskState]) -> GuestRow {
     let shown = known.shown;
     let now = shown.model.last.at_ns;
     let inside = |task: &TaskState, wanted: &[u8]| {
@@ -276,7 +208,7 @@ fn row(
         name,
         state,
         vcpus,
-        running: running.min(vcpus.max(running)),
+        running,
         in_pqap: count(&[entry_id::HANDLE_PQAP, entry_id::KVM_HANDLE_PQAP]),
         waiting: waits.count(),
         wait_ns: longest.map(|(_, wait)| now.saturating_sub(wait.since_ns)),
@@ -290,8 +222,6 @@ fn row(
             &known.owners,
         ),
         finding: finding.map(|finding| finding.id.to_string()),
-        queues,
-        mdevs,
         tasks: own
             .iter()
             .flat_map(|task| [task.comm.as_str(), " "])
@@ -321,20 +251,11 @@ fn stuck<'a>(shown: &'a Snapshot, own: &[&TaskState]) -> Option<&'a Finding> {
     })
 }
 
-/// [`Known::owners`].
-fn owners(model: &Model) -> HashMap<u32, Option<u32>> {
-    query::waiters(model)
-        .into_iter()
-        .filter(|waiter| waiter.innermost)
-        .map(|waiter| (waiter.tid, waiter.owner_tid))
-        .collect()
-}
-
 fn blocked_by(
     model: &Model,
     finding: Option<&Finding>,
     waiter: Option<&TaskState>,
-    owners: &HashMap<u32, Option<u32>>,
+    owners: &query::Owners,
 ) -> String {
     if let Some((task, root)) = finding
         .and_then(|finding| finding.seen.chain.as_ref())
@@ -349,148 +270,13 @@ fn blocked_by(
     let Some(waiter) = waiter else {
         return String::new();
     };
-    owners.get(&waiter.tid).copied().flatten().map_or_else(
+    let wait = waiter.waits.last();
+    let owner = wait.and_then(|wait| owners.owner(waiter.tid, wait));
+    owner.map_or_else(
         || "nobody known".to_owned(),
         |tid| {
             let task = model.live.iter().find(|task| task.tid == tid);
             task.map_or_else(|| format!("({tid})"), query::task_name)
         },
     )
-}
-
-/// Queues by guest.
-fn queues(shown: &Snapshot) -> BTreeMap<u32, Vec<Queue>> {
-    let model = &shown.model;
-    let mut known: BTreeMap<(u32, u16), Queue> = BTreeMap::new();
-    let queue = |apqn: u16, state, uses| Queue {
-        adapter: (apqn >> 8) as u8,
-        domain: apqn as u8,
-        state,
-        uses,
-    };
-    let mut assigned: BTreeSet<u32> = BTreeSet::new();
-    for (guest, object) in of_guests(model) {
-        assigned.insert(guest);
-        for (matrix, state) in [
-            (&object.assigned, QueueState::Known),
-            (&object.in_guest, QueueState::InGuest),
-        ] {
-            for apqn in matrix.iter().flat_map(apqns) {
-                known.insert((guest, apqn), queue(apqn, state, 0));
-            }
-        }
-    }
-    let work = u32::from(class_id::RESET_WORK);
-    for instance in model.instances.values() {
-        if instance.series >> 1 == work
-            && instance.guest != 0
-            && let Some(apqn) = apqn_of(&instance.name)
-        {
-            let key = (instance.guest - 1, apqn);
-            known
-                .entry(key)
-                .or_insert_with(|| queue(apqn, QueueState::Known, 0));
-        }
-    }
-    for (&(guest, apqn), used) in shown.history.queues() {
-        // AP_RESPONSE_* of arch/s390/include/asm/ap.h (v5.10 to v7.2).
-        let state = match used.response {
-            response @ (1 | 3 | 4) => QueueState::Refused(response),
-            2 => QueueState::Resetting,
-            _ => QueueState::InGuest,
-        };
-        // An answer of before says nothing of a queue that was taken away since.
-        let has = known.get(&(guest, apqn)).map(|queue| queue.state);
-        let state = match has {
-            Some(now) if state == QueueState::InGuest && assigned.contains(&guest) => now,
-            None if state == QueueState::InGuest && assigned.contains(&guest) => continue,
-            _ => state,
-        };
-        known.insert((guest, apqn), queue(apqn, state, used.count));
-    }
-    let reset_ns = 1_000_000_000;
-    for hold in model.live.iter().flat_map(|task| &task.holds) {
-        let Some(instance) = model.instances.get(&hold.instance) else {
-            continue;
-        };
-        if hold.series >> 1 != work {
-            continue;
-        }
-        let Some(apqn) = apqn_of(&instance.name) else {
-            continue;
-        };
-        let stuck = model.last.at_ns.saturating_sub(hold.since_ns) >= reset_ns;
-        for (_, queue) in known.iter_mut().filter(|((guest, known), _)| {
-            *known == apqn && (instance.guest == 0 || instance.guest == guest + 1)
-        }) {
-            queue.state = if stuck {
-                QueueState::Stuck
-            } else {
-                QueueState::Resetting
-            };
-        }
-    }
-    let mut by_guest: BTreeMap<u32, Vec<Queue>> = BTreeMap::new();
-    for ((guest, _), queue) in known {
-        by_guest.entry(guest).or_default().push(queue);
-    }
-    by_guest
-}
-
-/// Mdevs whose matrix is known, with the number of the guest that has them or had them last.
-fn of_guests(model: &Model) -> impl Iterator<Item = (u32, &Object)> {
-    let objects = model.objects.values();
-    objects.filter_map(|object| {
-        let guest = object.guest.checked_sub(1)?;
-        object.assigned.is_some().then_some((guest, object))
-    })
-}
-
-/// Mdevs by guest.
-fn mdevs(model: &Model) -> BTreeMap<u32, Vec<Mdev>> {
-    let mut mdevs: BTreeMap<u32, Vec<Mdev>> = BTreeMap::new();
-    for (guest, object) in of_guests(model) {
-        let assigned = object.assigned.as_ref();
-        mdevs.entry(guest).or_default().push(Mdev {
-            name: object.name.clone(),
-            control_domains: assigned.map_or_else(Vec::new, |all| all.control_domains.clone()),
-        });
-    }
-    mdevs
-}
-
-/// The queues of a matrix: each adapter with each usage domain.
-fn apqns(matrix: &Matrix) -> impl Iterator<Item = u16> {
-    matrix.adapters.iter().flat_map(|&adapter| {
-        let domains = matrix.domains.iter();
-        domains.map(move |&domain| ((adapter & 0xff) << 8 | domain & 0xff) as u16)
-    })
-}
-
-/// `05.0004` in the name of a lock instance: adapter and domain, in hexadecimal as the kernel prints them.
-fn apqn_of(name: &str) -> Option<u16> {
-    let (_, queue) = name.strip_suffix(']')?.split_once('[')?;
-    let (adapter, domain) = queue.split_once('.')?;
-    let adapter = u8::from_str_radix(adapter, 16).ok()?;
-    let domain = u8::try_from(u16::from_str_radix(domain, 16).ok()?).ok()?;
-    Some(u16::from(adapter) << 8 | u16::from(domain))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn queues_are_named_as_the_kernel_does() {
-        assert_eq!(apqn_of("reset_work[05.0004]"), Some(0x0504));
-        assert_eq!(apqn_of("reset_work[ff.00fe]"), Some(0xfffe));
-        for name in [
-            "reset_work",
-            "reset_work[05]",
-            "reset_work[5g.0000]",
-            "reset_work[05.0100]",
-        ] {
-            assert_eq!(apqn_of(name), None, "{name}");
-        }
-    }
 }

@@ -4,14 +4,18 @@
 //! Bounded: by a number of spans, of tasks and of bins. Takes frames, knows nothing of the screen.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use apscope_collector::diagnose::look::guest_of;
-use apscope_collector::frame::{Frame, Hist};
+use apscope_collector::diagnose::look::{guest_labels, guest_of};
+use apscope_collector::frame::{Frame, Hist, Spans};
 use apscope_collector::model::{Model, Span};
 use probe_ebpf::abi::{self, PQAP_RESPONDED, SPAN_ENTRY, SPAN_LOCK};
 use probe_ebpf::h2;
 use probe_ebpf::names::{class_id, entry_id};
+
+use super::spread::Spread;
 
 /// Spans kept.
 pub const SPANS: usize = 32_768;
@@ -66,16 +70,48 @@ pub struct Used {
     pub response: u8,
 }
 
+/// The spans of one frame.
+#[derive(Debug, Clone, Copy)]
+struct Batch {
+    /// Number of the first one, counted from the start.
+    first: u64,
+    /// None of them, and none before, ended later.
+    latest_ns: u64,
+}
+
 /// The last spans and bins.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct History {
+    id: u64,
     /// Guests of vCPU threads: whoever has held one of its `vcpu->mutex`.
-    guests: HashMap<u32, u32>,
+    guests: HashMap<u32, u32, Spread>,
+    /// What guests are called, by number.
+    labels: HashMap<u32, String>,
     queues: BTreeMap<(u32, u16), Used>,
     spans: VecDeque<Span>,
-    names: HashMap<u32, String>,
+    /// Spans that were here and have gone.
+    gone: u64,
+    batches: VecDeque<Batch>,
+    names: HashMap<u32, String, Spread>,
     /// Shared by the clones of a history: only the last one changes.
     bins: VecDeque<Arc<Bin>>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            guests: HashMap::default(),
+            labels: HashMap::new(),
+            queues: BTreeMap::new(),
+            spans: VecDeque::new(),
+            gone: 0,
+            batches: VecDeque::new(),
+            names: HashMap::default(),
+            bins: VecDeque::new(),
+        }
+    }
 }
 
 impl History {
@@ -84,13 +120,10 @@ impl History {
         if anew {
             *self = Self::default();
         }
-        let spans = frame.spans.iter().flat_map(|spans| {
-            let skip = spans.len().saturating_sub(SPANS);
-            let all = spans.decode(frame.at_ns).zip(spans.acted_on());
-            all.map(|(raw, on)| Span { raw, on }).skip(skip)
-        });
-        let spans: Vec<Span> = spans.collect();
-        self.learn_guests(frame, model, &spans);
+        if frame.meta.is_some() {
+            self.labels = guest_labels(model);
+        }
+        self.learn_guests(frame, model);
         if let Some(spans) = &frame.spans {
             if self.names.len() + spans.tids.len() > NAMES {
                 // Those that are still about come again with the next frame that has them.
@@ -99,13 +132,7 @@ impl History {
             for (tid, comm) in spans.tids.iter().zip(&spans.comms).take(NAMES) {
                 self.name(*tid, comm);
             }
-        }
-        for span in spans {
-            if self.spans.len() == SPANS {
-                self.spans.pop_front();
-            }
-            self.use_of(&span.raw);
-            self.spans.push_back(span);
+            self.take(spans, frame.at_ns, model);
         }
         for task in frame.live.iter().flat_map(|live| &live.tasks).take(NAMES) {
             self.name(task.tid, &task.comm);
@@ -113,7 +140,7 @@ impl History {
         self.bin(frame);
     }
 
-    fn learn_guests(&mut self, frame: &Frame, model: &Model, spans: &[Span]) {
+    fn learn_guests(&mut self, frame: &Frame, model: &Model) {
         let vcpu = class_id::VCPU_MUTEX;
         if self.guests.len() > NAMES {
             self.guests.clear();
@@ -127,18 +154,51 @@ impl History {
                 self.guests.insert(task.tid, guest);
             }
         }
-        let spans = spans.iter().map(|span| &span.raw);
-        for span in spans
-            .filter(|span| span.kind == SPAN_LOCK && span.what >> 1 == vcpu)
-            .take(NAMES)
+    }
+
+    /// Spans of a frame, which ended at this moment.
+    fn take(&mut self, spans: &Spans, at_ns: u64, model: &Model) {
+        let skip = spans.len().saturating_sub(SPANS);
+        let count = spans.len() - skip;
+        if count == 0 {
+            return;
+        }
+        let leave = (self.spans.len() + count).saturating_sub(SPANS);
+        self.spans.drain(..leave);
+        self.gone = self.gone.saturating_add(leave as u64);
+        let mut latest_ns = self.batches.back().map_or(0, |batch| batch.latest_ns);
+        let first = self.gone.saturating_add(self.spans.len() as u64);
+        let all = spans.decode(at_ns).zip(spans.acted_on());
+        for (raw, on) in all.skip(skip) {
+            let end = raw.start_ns.saturating_add(raw.duration_ns);
+            latest_ns = latest_ns.max(end);
+            self.spans.push_back(Span { raw, on });
+        }
+        let kept = std::mem::take(&mut self.spans);
+        let new = kept.range(kept.len() - count..).map(|span| &span.raw);
+        // A call ends before the vCPU lets go of its mutex.
+        new.clone().for_each(|span| self.learn_guest(span, model));
+        new.for_each(|span| self.use_of(span));
+        self.spans = kept;
+        self.batches.push_back(Batch { first, latest_ns });
+        // The first one is that of the first span.
+        let follows =
+            |batches: &VecDeque<Batch>| batches.get(1).map_or(u64::MAX, |next| next.first);
+        while follows(&self.batches) <= self.gone {
+            self.batches.pop_front();
+        }
+    }
+
+    /// Who has held a vCPU's mutex is that vCPU.
+    fn learn_guest(&mut self, span: &abi::Span, model: &Model) {
+        if span.kind != SPAN_LOCK || span.what >> 1 != class_id::VCPU_MUTEX {
+            return;
+        }
+        let of = model.instances.get(&span.instance);
+        if let Some(guest) = of.and_then(|known| known.guest.checked_sub(1))
+            && (self.guests.len() < 2 * NAMES || self.guests.contains_key(&span.tid))
         {
-            let of = model
-                .instances
-                .get(&span.instance)
-                .map_or(0, |known| known.guest);
-            if let Some(guest) = of.checked_sub(1) {
-                self.guests.insert(span.tid, guest);
-            }
+            self.guests.insert(span.tid, guest);
         }
     }
 
@@ -170,6 +230,13 @@ impl History {
     #[must_use]
     pub fn guest(&self, tid: u32) -> Option<u32> {
         self.guests.get(&tid).copied()
+    }
+
+    /// What a guest is called.
+    #[must_use]
+    pub fn guest_name(&self, guest: u32) -> String {
+        let label = self.labels.get(&guest);
+        label.map_or_else(|| format!("guest-{guest}"), Clone::clone)
     }
 
     /// Queues by guest and APQN, as far as guests have used them.
@@ -221,6 +288,36 @@ impl History {
         (self.spans.len() == SPANS).then_some(end)
     }
 
+    /// Number of the first span that ends after a moment, or of one before it, counted from the start of the run.
+    #[must_use]
+    pub fn first_after(&self, at_ns: u64) -> u64 {
+        let before = self
+            .batches
+            .partition_point(|batch| batch.latest_ns <= at_ns);
+        let first = self.batches.get(before).map(|batch| batch.first);
+        let (kept, all) = self.numbers();
+        first.map_or(all, |first| first.max(kept))
+    }
+
+    /// Numbers of the first span that is kept, and of the next that will come.
+    #[must_use]
+    pub fn numbers(&self) -> (u64, u64) {
+        (self.gone, self.gone.saturating_add(self.spans.len() as u64))
+    }
+
+    /// The spans from one with a number on.
+    pub fn spans_from(&self, number: u64) -> impl Iterator<Item = &Span> {
+        let skip = number.saturating_sub(self.gone) as usize;
+        self.spans.range(skip.min(self.spans.len())..)
+    }
+
+    /// What tells it from others: clones have the same, and what one of them has under a number others do not have
+    /// otherwise.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// The spans, in the order in which they came: by their ends, roughly.
     #[must_use]
     pub fn spans(&self) -> &VecDeque<Span> {
@@ -236,8 +333,19 @@ impl History {
     /// Name and number of a task.
     #[must_use]
     pub fn who(&self, tid: u32) -> String {
-        self.comm(tid)
-            .map_or_else(|| format!("({tid})"), |comm| format!("{comm} ({tid})"))
+        let mut who = String::new();
+        self.write_who(&mut who, tid);
+        who
+    }
+
+    /// The same, behind what is there.
+    pub fn write_who(&self, text: &mut String, tid: u32) {
+        if let Some(comm) = self.comm(tid) {
+            text.push_str(comm);
+            text.push(' ');
+        }
+        // Writing to a String cannot fail.
+        let _ = write!(text, "({tid})");
     }
 
     /// The bins, oldest first. Bins in which nothing happened may be missing.
@@ -261,7 +369,7 @@ fn add(octaves: &mut Octaves, hist: Option<&Hist>) {
 
 #[cfg(test)]
 mod tests {
-    use apscope_collector::frame::{SeriesDelta, Spans};
+    use apscope_collector::frame::SeriesDelta;
 
     use super::*;
 

@@ -123,6 +123,12 @@ impl EntryRow {
         self.facts.longest.as_ref().map(|call| call.for_ns)
     }
 
+    /// Calls that have not returned; with those that began before measuring did, as far as their tasks are on record.
+    #[must_use]
+    pub fn inside(&self) -> u64 {
+        self.facts.in_flight.max(self.facts.inside as u64)
+    }
+
     /// A vCPU that runs is inside for as long as it runs: that says nothing of how slow it is.
     #[must_use]
     pub const fn long_is_normal(&self) -> bool {
@@ -372,7 +378,7 @@ pub fn entries(model: &Model, filter: &Filter, table: &TableState<EntryColumn>) 
         EntryColumn::Name => a.facts.name.cmp(b.facts.name),
         EntryColumn::Rate => a.facts.per_second.total_cmp(&b.facts.per_second),
         EntryColumn::Calls => a.facts.calls.cmp(&b.facts.calls),
-        EntryColumn::InFlight => a.facts.in_flight.cmp(&b.facts.in_flight),
+        EntryColumn::InFlight => a.inside().cmp(&b.inside()),
         EntryColumn::P50 => a.facts.latency.p50_ns.cmp(&b.facts.latency.p50_ns),
         EntryColumn::Now => a.inside_ns().cmp(&b.inside_ns()),
         EntryColumn::P99 => a.slowest_ns().cmp(&b.slowest_ns()),

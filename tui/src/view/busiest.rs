@@ -7,16 +7,26 @@ use ratatui::text::{Line, Span};
 use super::table::{cut, pad};
 use crate::format;
 use crate::state::App;
-use crate::state::rows::LockRow;
+use crate::state::rows::{EntryRow, LockRow};
+
+/// Columns of the names of locks.
+fn lock_names(app: &App) -> usize {
+    let rows = app.rows().locks.iter();
+    let names = rows.map(|row| with_mode(row).chars().count());
+    names.max().unwrap_or(0).max(13)
+}
+
+/// Columns that [`busiest`] needs at least.
+pub fn busiest_width(app: &App) -> usize {
+    lock_names(app) + 14
+}
 
 /// The locks with the longest queues, then those with the longest waits.
 pub fn busiest(app: &App, area: Rect) -> Vec<Line<'static>> {
     let theme = app.theme;
     let width = usize::from(area.width);
     let rows = &app.rows().locks;
-    let names = rows.iter().map(|row| with_mode(row).chars().count());
-    let longest = names.max().unwrap_or(0).max(13);
-    let name = longest.min(width.saturating_sub(14)).max(4);
+    let name = lock_names(app).min(width.saturating_sub(14)).max(4);
     // What goes on says more than what was.
     let with_past = width >= name + 14 + 8;
     let with_holder = with_past && width >= name + 14 + 8 + 12;
@@ -75,23 +85,29 @@ fn with_mode(row: &LockRow) -> String {
     }
 }
 
+/// Entry points that have been called.
+fn called(app: &App) -> impl Iterator<Item = &EntryRow> {
+    let rows = app.rows().entries.iter();
+    rows.filter(|row| row.facts.calls > 0 || row.facts.longest.is_some())
+}
+
+/// Columns of their names.
+fn names(app: &App) -> usize {
+    let names = called(app).map(|row| row.facts.name.len());
+    names.max().unwrap_or(8).max(20)
+}
+
+/// Columns that [`slowest`] needs.
+pub fn slowest_width(app: &App) -> usize {
+    names(app) + 14
+}
+
 /// The entry points that take longest, or have been inside longest.
 pub fn slowest(app: &App, area: Rect) -> Vec<Line<'static>> {
     let theme = app.theme;
     let width = usize::from(area.width);
-    let rows: Vec<_> = app
-        .rows()
-        .entries
-        .iter()
-        .filter(|row| row.facts.calls > 0)
-        .collect();
-    let longest = rows
-        .iter()
-        .map(|row| row.facts.name.len())
-        .max()
-        .unwrap_or(8)
-        .max(20);
-    let name = longest.min(width.saturating_sub(14)).max(4);
+    let rows: Vec<&EntryRow> = called(app).collect();
+    let name = names(app).min(width.saturating_sub(14)).max(4);
     let mut lines = vec![Line::styled(
         cut(
             &format!(
@@ -104,11 +120,14 @@ pub fn slowest(app: &App, area: Rect) -> Vec<Line<'static>> {
         ),
         theme.header(),
     )];
+    if rows.is_empty() {
+        lines.push(Line::styled("no calls so far", theme.dim()));
+    }
     for row in rows
         .into_iter()
         .take(usize::from(area.height).saturating_sub(1))
     {
-        let in_flight = if row.facts.in_flight > 0 {
+        let in_flight = if row.inside() > 0 {
             theme.warning()
         } else {
             theme.dim()
@@ -126,7 +145,7 @@ pub fn slowest(app: &App, area: Rect) -> Vec<Line<'static>> {
                 format!("{:>8}", format!("{}{goes_on}", format::optional(slowest))),
                 style,
             ),
-            Span::styled(format!("{:>6}", row.facts.in_flight), in_flight),
+            Span::styled(format!("{:>6}", row.inside()), in_flight),
         ]));
     }
     lines

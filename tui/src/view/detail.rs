@@ -37,7 +37,7 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     let text = match detail {
         Detail::Finding(row) => Some(findings::lines(app, row, whole)),
         Detail::Edge(edge) => Some(order::lines(edge, theme, whole)),
-        Detail::Guest(row) => Some(guests::lines(row, theme, whole)),
+        Detail::Guest(guest) => Some(guests::lines(&guest.0, &guest.1, theme, whole)),
         Detail::Lock(_) | Detail::Entry(_) => None,
     };
     if let Some(lines) = text {

@@ -64,8 +64,8 @@ fn cell(row: &EntryRow, column: usize, width: usize, app: &App) -> table::Cell {
         1 => (row.module.into(), theme.dim()),
         2 => (format::rate(row.facts.per_second), Style::new()),
         3 => (format::count(row.facts.calls), Style::new()),
-        4 if row.facts.in_flight == 0 => ("0".into(), theme.dim()),
-        4 => (format::count(row.facts.in_flight), theme.warning()),
+        4 if row.inside() == 0 => ("0".into(), theme.dim()),
+        4 => (format::count(row.inside()), theme.warning()),
         5 => {
             let style = if row.inside_ns().is_none() || row.long_is_normal() {
                 theme.dim()

@@ -11,7 +11,8 @@ use super::words;
 use super::writes::printable;
 use crate::format;
 use crate::state::App;
-use crate::state::guests::{GuestColumn, GuestRow, Queue, QueueState, State};
+use crate::state::guests::{GuestColumn, GuestRow, State};
+use crate::state::matrix::{self, GuestMatrix, Queue, QueueState};
 use crate::theme::Theme;
 
 const COLUMNS: [Spec<GuestColumn>; 7] = [
@@ -33,10 +34,18 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     }
     // The list has what the matrix of the selected guest leaves, and half of the area at least.
     let chosen = app.rows().guests.get(app.guests.index());
-    let beside = chosen.map_or(0, |row| {
-        matrix(row, app.theme, usize::from(area.width)).len() + 1
+    let beside = chosen.map_or_else(Vec::new, |row| {
+        let mut lines = vec![Line::default()];
+        let known = matrix::of(app.shown(), row.guest);
+        lines.extend(matrix_lines(
+            row,
+            &known,
+            app.theme,
+            usize::from(area.width),
+        ));
+        lines
     });
-    let left = area.height.saturating_sub(beside as u16);
+    let left = area.height.saturating_sub(beside.len() as u16);
     let wanted = (count as u16 + 2).min(left.max(area.height / 2).max(4));
     let list = if app.expanded {
         area.height
@@ -69,11 +78,8 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
         },
         |row, column, _| cell(&rows[row], column, app.theme),
     );
-    if below.height > 2
-        && let Some(row) = rows.get(app.guests.index())
-    {
-        let mut lines = vec![Line::default()];
-        lines.extend(matrix(row, app.theme, usize::from(below.width)));
+    if below.height > 2 {
+        let mut lines = beside;
         let room = usize::from(below.height);
         if lines.len() > room {
             lines.truncate(room.saturating_sub(1));
@@ -115,7 +121,12 @@ const fn state_style(state: State, theme: Theme) -> Style {
 }
 
 /// Everything about a guest.
-pub fn lines(row: &GuestRow, theme: Theme, width: usize) -> Vec<Line<'static>> {
+pub fn lines(
+    row: &GuestRow,
+    known: &GuestMatrix,
+    theme: Theme,
+    width: usize,
+) -> Vec<Line<'static>> {
     let mut lines = vec![
         Line::from(vec![
             Span::styled(row.name.clone(), theme.title()),
@@ -152,14 +163,19 @@ pub fn lines(row: &GuestRow, theme: Theme, width: usize) -> Vec<Line<'static>> {
         ));
     }
     lines.push(Line::default());
-    lines.extend(matrix(row, theme, width));
+    lines.extend(matrix_lines(row, known, theme, width));
     lines
 }
 
 /// The matrix: a line for each adapter, a column for each domain.
-fn matrix(row: &GuestRow, theme: Theme, width: usize) -> Vec<Line<'static>> {
+fn matrix_lines(
+    row: &GuestRow,
+    known: &GuestMatrix,
+    theme: Theme,
+    width: usize,
+) -> Vec<Line<'static>> {
     let title = format!("matrix of {}", row.name);
-    let (long, short) = if row.mdevs.is_empty() {
+    let (long, short) = if known.mdevs.is_empty() {
         (
             "as seen in PQAPs and resets, in hexadecimal",
             "hex, as seen in PQAPs and resets",
@@ -176,7 +192,7 @@ fn matrix(row: &GuestRow, theme: Theme, width: usize) -> Vec<Line<'static>> {
         Span::styled(title, theme.header()),
         Span::styled(format!("  {}", cut(source, room)), theme.dim()),
     ])];
-    for mdev in &row.mdevs {
+    for mdev in &known.mdevs {
         let control = match mdev.control_domains.as_slice() {
             [] => "no control domain".to_owned(),
             some => {
@@ -189,8 +205,8 @@ fn matrix(row: &GuestRow, theme: Theme, width: usize) -> Vec<Line<'static>> {
             width,
         )));
     }
-    if row.queues.is_empty() {
-        let text = if row.mdevs.is_empty() {
+    if known.queues.is_empty() {
+        let text = if known.mdevs.is_empty() {
             "no queue has been used or reset so far; what is assigned cannot be read"
         } else {
             "no queue is assigned"
@@ -198,10 +214,10 @@ fn matrix(row: &GuestRow, theme: Theme, width: usize) -> Vec<Line<'static>> {
         lines.push(Line::styled(text, theme.dim()));
         return lines;
     }
-    let mut domains: Vec<u8> = row.queues.iter().map(|queue| queue.domain).collect();
+    let mut domains: Vec<u8> = known.queues.iter().map(|queue| queue.domain).collect();
     domains.sort_unstable();
     domains.dedup();
-    let mut adapters: Vec<u8> = row.queues.iter().map(|queue| queue.adapter).collect();
+    let mut adapters: Vec<u8> = known.queues.iter().map(|queue| queue.adapter).collect();
     adapters.sort_unstable();
     adapters.dedup();
     let label = 12;
@@ -223,7 +239,7 @@ fn matrix(row: &GuestRow, theme: Theme, width: usize) -> Vec<Line<'static>> {
             theme.dim(),
         )];
         for domain in domains.iter().take(fits) {
-            let queue = row
+            let queue = known
                 .queues
                 .iter()
                 .find(|q| (q.adapter, q.domain) == (adapter, *domain));
@@ -250,7 +266,7 @@ fn matrix(row: &GuestRow, theme: Theme, width: usize) -> Vec<Line<'static>> {
         legend.push(Span::styled(sign, style));
         legend.push(Span::styled(format!(" {text}  "), theme.dim()));
     }
-    let nothing = if row.mdevs.is_empty() {
+    let nothing = if known.mdevs.is_empty() {
         "· not seen"
     } else {
         "· not assigned"

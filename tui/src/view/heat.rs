@@ -47,7 +47,10 @@ pub fn lines(
     let mut lines = vec![Line::from(vec![
         Span::styled(pad(title, 5, false), theme.header()),
         Span::styled(
-            format!("by time, {} a column", format::duration(BIN_NS)),
+            format!(
+                "by time, {} a column, ░ few █ many",
+                format::duration(BIN_NS)
+            ),
             theme.dim(),
         ),
     ])];

@@ -164,16 +164,29 @@ fn scrolled(
         block = block.title_bottom(Span::styled(text, app.theme.key()));
     }
     frame.render_widget(block, area);
-    lines_at(frame, app, inner, lines);
+    let shown = from_scroll(app, inner, lines);
+    frame.render_widget(Paragraph::new(shown), inner);
 }
 
-/// The lines from [`App::scroll`] on, as many as fit.
+/// The lines from [`App::scroll`] on, as many as fit; the last one says that there are more.
 fn lines_at(frame: &mut Frame, app: &mut App, area: Rect, lines: Vec<Line<'static>>) {
+    let mut shown = from_scroll(app, area, lines);
+    let below = app.lines - app.scroll - shown.len();
+    if below > 0
+        && shown.len() > 2
+        && let Some(last) = shown.last_mut()
+    {
+        *last = Line::styled(format!("↓ {} more lines", below + 1), app.theme.key());
+    }
+    frame.render_widget(Paragraph::new(shown), area);
+}
+
+/// The lines from [`App::scroll`] on, as many as fit; brings it into range.
+fn from_scroll(app: &mut App, area: Rect, lines: Vec<Line<'static>>) -> Vec<Line<'static>> {
     app.page = usize::from(area.height);
     app.lines = lines.len();
     app.scroll = app.scroll.min(app.lines.saturating_sub(app.page));
-    let shown: Vec<Line> = lines.into_iter().skip(app.scroll).take(app.page).collect();
-    frame.render_widget(Paragraph::new(shown), area);
+    lines.into_iter().skip(app.scroll).take(app.page).collect()
 }
 
 /// What stands where a table has no rows.

@@ -11,7 +11,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
-use super::busiest::{busiest, measured, slowest};
+use super::busiest::{busiest, busiest_width, measured, slowest, slowest_width};
 use super::header::seconds;
 use super::table::cut;
 use super::words;
@@ -63,10 +63,14 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
         found(frame, app, top, usize::from(top.height));
         let [_, bottom] =
             Layout::vertical([Constraint::Length(1), Constraint::Fill(1)]).areas(bottom);
+        // Names come first on both sides; who holds a lock gets all that is left.
+        let width = usize::from(bottom.width);
+        let beside = width.saturating_sub(busiest_width(app) + 2);
+        let entries = slowest_width(app).min(beside.max(width / 2)) as u16;
         let [left, _, right] = Layout::horizontal([
-            Constraint::Percentage(50),
-            Constraint::Length(2),
             Constraint::Fill(1),
+            Constraint::Length(2),
+            Constraint::Length(entries),
         ])
         .areas(bottom);
         frame.render_widget(Paragraph::new(busiest(app, left)), left);

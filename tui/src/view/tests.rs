@@ -1,6 +1,7 @@
 //! Every view at several sizes, against stored pictures.
 
 mod behaviour;
+mod timeline;
 
 use std::time::Duration;
 

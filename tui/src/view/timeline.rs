@@ -46,10 +46,12 @@ pub fn draw(frame: &mut Frame, app: &mut App, area: Rect) {
     let cells = usize::from(area.width).saturating_sub(names + 2);
     frame.render_widget(Paragraph::new(axis(app, names, cells)), head);
     if count == 0 {
-        let text = if app.filter().active.is_empty() {
-            "nothing was traced in this part of time"
+        let text = if !app.filter().active.is_empty() {
+            "no task matches the filter: Esc clears it".to_owned()
+        } else if let Some(text) = forgotten(app, to) {
+            text
         } else {
-            "no task matches the filter: Esc clears it"
+            "nothing was traced in this part of time".to_owned()
         };
         frame.render_widget(Paragraph::new(Line::styled(text, theme.dim())), lanes_area);
         return;
@@ -168,7 +170,7 @@ fn lane(row: &LaneRow, from: u64, to: u64, cells: usize) -> Vec<Option<Doing>> {
         (place as usize).min(cells.saturating_sub(1))
     };
     if cells > 0 {
-        for bar in &row.bars {
+        for bar in row.bars() {
             for slot in &mut best[cell(bar.from_ns)..=cell(bar.to_ns)] {
                 *slot = (*slot).max(Some(bar.doing));
             }
@@ -184,6 +186,14 @@ const fn sign(doing: Doing, theme: Theme) -> (&'static str, Style) {
         Doing::Holding => ("█", theme.hold()),
         Doing::Waiting => ("░", theme.wait()),
     }
+}
+
+/// That spans of a moment have been forgotten, if they have.
+fn forgotten(app: &App, at_ns: u64) -> Option<String> {
+    let shown = app.shown();
+    let kept = shown.history.kept_from_ns()?;
+    let ago = format::duration(shown.model.last.at_ns.saturating_sub(kept));
+    (at_ns < kept).then(|| format!("spans of then are kept no more (since -{ago})"))
 }
 
 /// The span under the cursor, and what else the task is at there.
@@ -223,8 +233,7 @@ fn chosen(app: &App, row: &LaneRow, cells: usize, width: usize) -> Vec<Line<'sta
         )];
     let (low, high) = (at.saturating_sub(half), at.saturating_add(half));
     let mut here: Vec<&Bar> = row
-        .bars
-        .iter()
+        .bars()
         .filter(|bar| bar.from_ns <= high && bar.to_ns >= low)
         .collect();
     here.sort_by_key(|bar| {
@@ -235,13 +244,8 @@ fn chosen(app: &App, row: &LaneRow, cells: usize, width: usize) -> Vec<Line<'sta
         )
     });
     let Some(first) = here.first() else {
-        let forgotten = app.shown().history.kept_from_ns();
-        let text = match forgotten.filter(|kept| at < *kept) {
-            Some(kept) => format!(
-                "{}: spans of then are kept no more (since -{})",
-                row.who,
-                format::duration(now.saturating_sub(kept))
-            ),
+        let text = match forgotten(app, at) {
+            Some(text) => format!("{}: {text}", row.who),
             None => format!("{}: nothing traced under the cursor", row.who),
         };
         lines.push(Line::styled(cut(&text, width), theme.dim()));

@@ -137,11 +137,8 @@ fn the_timeline_goes_to_the_begin_of_a_wait_and_back_to_now() {
         let mut app = hang();
         app.show(View::Timeline);
         app.refresh();
-        let begins: Vec<u64> = app.rows().lanes[0]
-            .bars
-            .iter()
-            .map(|bar| bar.from_ns)
-            .collect();
+        let first = app.rows().lanes.get(0).unwrap();
+        let begins: Vec<u64> = first.bars().map(|bar| bar.from_ns).collect();
         press(&mut app, KeyCode::Enter);
         let now = app.shown().model.last.at_ns;
         assert!(begins.contains(&app.window.cursor_ns(now)));

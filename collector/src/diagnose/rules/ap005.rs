@@ -1,7 +1,5 @@
 //! AP005: a release that was not the holder's to make.
 
-use std::collections::BTreeMap;
-
 use super::{Doc, Rule};
 use crate::diagnose::finding::{Id, Severity, Sighting, TaskRef};
 use crate::diagnose::look::Look;
@@ -29,6 +27,9 @@ const READINGS: u32 = 2;
 /// Readings after which a hold that may have begun after the release is taken for that.
 const PATIENCE: u32 = 20;
 
+/// Releases followed.
+const MAX_SUSPECTS: usize = 64;
+
 /// A release without an acquisition, and who held the lock in an excluding mode then.
 #[derive(Clone)]
 struct Suspect {
@@ -47,7 +48,6 @@ struct Suspect {
 
 #[derive(Default, Clone)]
 pub(super) struct ForeignRelease {
-    unmatched: BTreeMap<(u8, u32), u64>,
     suspects: Vec<Suspect>,
     last_ns: u64,
 }
@@ -61,7 +61,6 @@ impl Rule for ForeignRelease {
         self.confirm(look, seen);
         if look.frame.base.is_some() {
             // Totals of a time that is not looked at.
-            self.suspect(look);
             self.suspects.clear();
         } else if look.model.loss.exact() {
             self.suspect(look);
@@ -137,44 +136,50 @@ impl ForeignRelease {
         });
     }
 
+    /// Releases that this frame counts as unmatched.
     fn suspect(&mut self, look: &Look<'_>) {
-        for (&series, of) in &look.model.series {
+        for delta in &look.frame.series {
+            let series = delta.series as u8;
+            let Some(of) = look.model.series.get(&series) else {
+                continue;
+            };
             if !matches!(query::kind(series), LockKind::Mutex | LockKind::Rwsem) {
                 continue;
             }
-            for (&instance, counts) in &of.by_instance {
-                let before = self
-                    .unmatched
-                    .insert((series, instance), counts.unmatched_releases)
-                    .unwrap_or(0);
-                if counts.unmatched_releases <= before || self.suspects.len() >= 64 {
+            let unmatched = delta.by_instance.iter();
+            for by in unmatched.filter(|by| by.unmatched_releases > 0) {
+                if self.suspects.len() >= MAX_SUSPECTS || !of.by_instance.contains_key(&by.id) {
                     continue;
                 }
-                let address = look.model.instances.get(&instance).map_or(0, |i| i.address);
-                for task in look.waits.tasks {
-                    for hold in &task.holds {
-                        let held = hold.series as u8;
-                        let excludes =
-                            query::mode(held) != Mode::Read || query::mode(series) != Mode::Read;
-                        if address != 0
-                            && hold.lock == address
-                            && held >> 1 == series >> 1
-                            && excludes
-                            && !hold.adopted
-                        {
-                            self.suspects.push(Suspect {
-                                tid: task.tid,
-                                serial: hold.serial,
-                                holder: look.task_ref(task),
-                                held,
-                                released: series,
-                                instance,
-                                // It was held before the tick in which the release came.
-                                before: hold.since_ns < self.last_ns,
-                                readings: 0,
-                            });
-                        }
-                    }
+                self.holders(look, series, by.id);
+            }
+        }
+    }
+
+    /// Who holds a lock that was released without having been acquired.
+    fn holders(&mut self, look: &Look<'_>, series: u8, instance: u32) {
+        let address = look.model.instances.get(&instance).map_or(0, |i| i.address);
+        for task in look.waits.tasks {
+            for hold in &task.holds {
+                let held = hold.series as u8;
+                let excludes = query::mode(held) != Mode::Read || query::mode(series) != Mode::Read;
+                if address != 0
+                    && hold.lock == address
+                    && held >> 1 == series >> 1
+                    && excludes
+                    && !hold.adopted
+                {
+                    self.suspects.push(Suspect {
+                        tid: task.tid,
+                        serial: hold.serial,
+                        holder: look.task_ref(task),
+                        held,
+                        released: series,
+                        instance,
+                        // It was held before the tick in which the release came.
+                        before: hold.since_ns < self.last_ns,
+                        readings: 0,
+                    });
                 }
             }
         }

@@ -110,9 +110,11 @@ impl StaleHook {
     /// Follows the hooks through a frame's records. Returns those that were stale at its end, or at some time within it.
     fn follow(&mut self, look: &Look<'_>) -> Vec<u32> {
         let write = series(class_id::PQAP_HOOK_RWSEM, Mode::Write);
-        let spans = look.frame.spans.iter();
-        let spans: Vec<abi::Span> = spans.flat_map(|s| s.decode(look.frame.at_ns)).collect();
-        for span in &spans {
+        let spans = || {
+            let spans = look.frame.spans.iter();
+            spans.flat_map(|s| s.decode(look.frame.at_ns))
+        };
+        for span in spans() {
             if span.kind == SPAN_LOCK && span.what == write {
                 if self.pending.len() >= MAX_PENDING {
                     self.pending.pop_front();
@@ -126,7 +128,10 @@ impl StaleHook {
             }
         }
         let mut stale: Vec<u32> = Vec::new();
-        for span in spans.iter().filter(|span| span.kind == SPAN_ENTRY) {
+        for span in spans().filter(|span| span.kind == SPAN_ENTRY) {
+            if self.pending.is_empty() {
+                break;
+            }
             let end_ns = span.start_ns.saturating_add(span.duration_ns);
             let within = |written: &Written| {
                 written.tid == span.tid
@@ -137,7 +142,8 @@ impl StaleHook {
                 let Some(written) = self.pending.remove(place) else {
                     break;
                 };
-                let refused = is_refusal(span).then(|| (span.tid, comm(look, span.tid), span.what));
+                let refused =
+                    is_refusal(&span).then(|| (span.tid, comm(look, span.tid), span.what));
                 if refused.is_some() {
                     stale.push(written.lock);
                 }

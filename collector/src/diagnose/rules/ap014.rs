@@ -40,6 +40,11 @@ impl Rule for FlagNotExclusive {
         let Some(spans) = &look.frame.spans else {
             return;
         };
+        // The flags are the lowest byte.
+        let second = |packed: &u32| packed & u32::from(HELD_SECOND_HOLDER) != 0;
+        if !spans.packed.iter().any(second) {
+            return;
+        }
         for span in spans.decode(look.frame.at_ns) {
             if span.kind != SPAN_LOCK
                 || span.flags & HELD_SECOND_HOLDER == 0

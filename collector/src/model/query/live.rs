@@ -1,5 +1,8 @@
 //! Who holds, and who waits.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
 use super::lock_name;
 use crate::frame;
 use crate::model::Model;
@@ -141,30 +144,76 @@ pub fn holders(model: &Model) -> Vec<Holder> {
         .live
         .iter()
         .flat_map(|task| task.holds.iter().map(move |hold| (task, hold)))
-        .map(|(task, hold)| Holder {
-            tid: task.tid,
-            pid: task.pid,
-            comm: task.comm.clone(),
-            series: hold.series as u8,
-            instance: hold.instance,
-            lock: lock_name(model, hold.series as u8, hold.instance).to_owned(),
-            address: hold.lock,
-            entry: hold.entry as u8,
-            for_ns: model.last.at_ns.saturating_sub(hold.since_ns),
-            wait_ns: hold.wait_ns,
-            serial: hold.serial,
-            second_holder: hold.second_holder,
-            adopted: hold.adopted,
-            evidence: hold.evidence.clone(),
-            on_behalf_of: on_behalf_of_at(task, hold.since_ns),
-        })
+        .map(|(task, hold)| holder(model, task, hold))
         .collect();
-    holders.sort_by_key(|h| (std::cmp::Reverse(h.for_ns), h.tid, h.serial));
+    holders.sort_by_key(|h| (Reverse(h.for_ns), h.tid, h.serial));
     holders
+}
+
+fn holder(model: &Model, task: &frame::TaskState, hold: &frame::Holding) -> Holder {
+    Holder {
+        tid: task.tid,
+        pid: task.pid,
+        comm: task.comm.clone(),
+        series: hold.series as u8,
+        instance: hold.instance,
+        lock: lock_name(model, hold.series as u8, hold.instance).to_owned(),
+        address: hold.lock,
+        entry: hold.entry as u8,
+        for_ns: model.last.at_ns.saturating_sub(hold.since_ns),
+        wait_ns: hold.wait_ns,
+        serial: hold.serial,
+        second_holder: hold.second_holder,
+        adopted: hold.adopted,
+        evidence: hold.evidence.clone(),
+        on_behalf_of: on_behalf_of_at(task, hold.since_ns),
+    }
+}
+
+/// Who has a series now.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Now {
+    /// Who has held an instance longest.
+    pub holder: Option<Holder>,
+    /// Tasks that hold one.
+    pub holders: usize,
+    /// Tasks that wait for one.
+    pub queue: usize,
+    /// The longest of these waits.
+    pub longest_wait_ns: Option<u64>,
+}
+
+/// Who has each series now, by its id. The same as of [`holders`] and [`waiters`], without all that these say of each.
+pub(super) fn by_series(model: &Model) -> Vec<Now> {
+    let mut all = vec![Now::default(); 1 << u8::BITS];
+    let mut longest: Vec<Option<(&frame::TaskState, &frame::Holding)>> = vec![None; all.len()];
+    let for_ns = |since_ns| model.last.at_ns.saturating_sub(since_ns);
+    let key = |(task, hold): (&frame::TaskState, &frame::Holding)| {
+        (for_ns(hold.since_ns), Reverse((task.tid, hold.serial)))
+    };
+    for task in &model.live {
+        for hold in &task.holds {
+            let series = usize::from(hold.series as u8);
+            all[series].holders += 1;
+            if longest[series].is_none_or(|known| key(known) < key((task, hold))) {
+                longest[series] = Some((task, hold));
+            }
+        }
+        for wait in &task.waits {
+            let now = &mut all[usize::from(wait.series as u8)];
+            now.queue += 1;
+            now.longest_wait_ns = now.longest_wait_ns.max(Some(for_ns(wait.since_ns)));
+        }
+    }
+    for (now, longest) in all.iter_mut().zip(longest) {
+        now.holder = longest.map(|(task, hold)| holder(model, task, hold));
+    }
+    all
 }
 
 /// All waiters, the longest first.
 pub fn waiters(model: &Model) -> Vec<Waiter> {
+    let owners = Owners::of(model);
     let mut waiters: Vec<Waiter> = model
         .live
         .iter()
@@ -188,23 +237,52 @@ pub fn waiters(model: &Model) -> Vec<Waiter> {
             serial: wait.serial,
             rounds: wait.rounds,
             innermost,
-            owner_tid: owner(model, task.tid, wait),
+            owner_tid: owners.owner(task.tid, wait),
             evidence: wait.evidence.clone(),
             on_behalf_of: on_behalf_of_at(task, wait.since_ns),
         })
         .collect();
-    waiters.sort_by_key(|w| (std::cmp::Reverse(w.for_ns), w.tid, w.serial));
+    waiters.sort_by_key(|w| (Reverse(w.for_ns), w.tid, w.serial));
     waiters
 }
 
-/// The task, other than the waiter, that has held the lock longest. Both modes of an rwsem have the same address.
-fn owner(model: &Model, waiter: u32, wait: &frame::Waiting) -> Option<u32> {
-    model
-        .live
-        .iter()
-        .filter(|task| task.tid != waiter)
-        .flat_map(|task| task.holds.iter().map(move |hold| (task, hold)))
-        .filter(|(_, hold)| hold.lock == wait.lock && hold.series >> 1 == wait.series >> 1)
-        .min_by_key(|(_, hold)| hold.since_ns)
-        .map(|(task, _)| task.tid)
+/// Who has held each lock longest that somebody waits for. Both modes of an rwsem have the same address.
+#[derive(Debug, Default)]
+pub struct Owners {
+    /// By address and class: since when and by whom, the longest first, of two tasks.
+    of: HashMap<(u64, u32), Vec<(u64, u32)>>,
+}
+
+impl Owners {
+    /// At the last frame.
+    pub fn of(model: &Model) -> Self {
+        let waits = model.live.iter().flat_map(|task| &task.waits);
+        let mut of: HashMap<_, Vec<(u64, u32)>> = waits
+            .map(|wait| ((wait.lock, wait.series >> 1), Vec::new()))
+            .collect();
+        if of.is_empty() {
+            return Self::default();
+        }
+        for task in &model.live {
+            for hold in &task.holds {
+                let Some(held) = of.get_mut(&(hold.lock, hold.series >> 1)) else {
+                    continue;
+                };
+                match held.iter_mut().find(|(_, tid)| *tid == task.tid) {
+                    Some(own) => own.0 = own.0.min(hold.since_ns),
+                    None => held.push((hold.since_ns, task.tid)),
+                }
+                held.sort_by_key(|(since_ns, _)| *since_ns);
+                held.truncate(2);
+            }
+        }
+        Self { of }
+    }
+
+    /// The task, other than the waiter, that has held the lock longest.
+    pub fn owner(&self, waiter: u32, wait: &frame::Waiting) -> Option<u32> {
+        let held = self.of.get(&(wait.lock, wait.series >> 1))?;
+        let mut tids = held.iter().map(|(_, tid)| *tid);
+        tids.find(|tid| *tid != waiter)
+    }
 }

@@ -1,5 +1,6 @@
 //! Rows of the lock table, and the detail of one lock.
 
+use super::live::{Now, by_series};
 use super::{
     Holder, Summary, Waiter, class_name, contended_only, contended_percent, entry_name, holders,
     kind, kind_name, listed_series, lock_name, long_hold_is_normal, mode_name, open_coded,
@@ -116,8 +117,7 @@ pub struct PerEntry {
 
 /// One row for each series of the run, in the order of the table of names.
 pub fn lock_rows(model: &Model) -> Vec<LockRow> {
-    let holders = holders(model);
-    let waiters = waiters(model);
+    let mut now = by_series(model);
     // Counted once for all: there may be thousands.
     let mut instances = [0_usize; 1 << u8::BITS];
     for instance in model.instances.values() {
@@ -126,14 +126,14 @@ pub fn lock_rows(model: &Model) -> Vec<LockRow> {
         }
     }
     let of = |id: u8| {
-        let count = instances[usize::from(id)];
+        let place = usize::from(id);
+        let now = std::mem::take(&mut now[place]);
         Some(row(
             model,
             id,
             model.series.get(&id)?,
-            count,
-            &holders,
-            &waiters,
+            instances[place],
+            now,
         ))
     };
     listed_series(model).into_iter().filter_map(of).collect()
@@ -169,8 +169,15 @@ pub fn lock_detail(model: &Model, series: u8) -> Option<LockDetail<'_>> {
         })
         .collect();
     by_entry.sort_by_key(|e| std::cmp::Reverse((e.contended, e.acquisitions)));
+    let now = Now {
+        holder: holders.first().cloned(),
+        holders: holders.len(),
+        queue: waiters.len(),
+        // The longest comes first.
+        longest_wait_ns: waiters.first().map(|waiter| waiter.for_ns),
+    };
     Some(LockDetail {
-        row: row(model, series, stats, instances.len(), &holders, &waiters),
+        row: row(model, series, stats, instances.len(), now),
         wait: &stats.wait,
         hold: &stats.hold,
         attempts_failed: stats.attempts_failed,
@@ -190,16 +197,7 @@ fn share_contended(model: &Model, contended: u64, acquisitions: u64) -> Option<f
     contended_percent(contended, acquisitions)
 }
 
-fn row(
-    model: &Model,
-    series: u8,
-    stats: &Series,
-    instances: usize,
-    holders: &[Holder],
-    waiters: &[Waiter],
-) -> LockRow {
-    let own_holders = || holders.iter().filter(|h| h.series == series);
-    let own_waiters = || waiters.iter().filter(|w| w.series == series);
+fn row(model: &Model, series: u8, stats: &Series, instances: usize, now: Now) -> LockRow {
     LockRow {
         series,
         class: class_name(series),
@@ -214,11 +212,10 @@ fn row(
         contended_percent: share_contended(model, stats.contended, stats.acquisitions),
         wait: Summary::from(&stats.wait),
         hold: Summary::from(&stats.hold),
-        holder: own_holders().next().cloned(),
-        holders: own_holders().count(),
-        queue: own_waiters().count(),
-        // The longest comes first.
-        longest_wait_ns: own_waiters().next().map(|w| w.for_ns),
+        holder: now.holder,
+        holders: now.holders,
+        queue: now.queue,
+        longest_wait_ns: now.longest_wait_ns,
         spark: sparkline(&stats.rates),
     }
 }

@@ -17,7 +17,7 @@ use probe_ebpf::names::{self, CLASSES, ENTRY_POINTS};
 pub use kernel::{
     candidates, contended_only, counts_nothing, is_kernel, latest_stack, level_shows, of_kernel,
 };
-pub use live::{Holder, OnBehalfOf, Waiter, holders, on_behalf_of, task_name, waiters};
+pub use live::{Holder, OnBehalfOf, Owners, Waiter, holders, on_behalf_of, task_name, waiters};
 pub use locks::{InstanceRow, LockDetail, LockRow, PerEntry, lock_detail, lock_rows};
 pub use objects::{Names, ObjectRow, object_rows};
 pub use order::{OrderEdge, lockdep_visible, order_edges};

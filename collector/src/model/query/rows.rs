@@ -1,9 +1,11 @@
 //! Rows of the entry point table.
 
+use std::cmp::Reverse;
+
 use probe_ebpf::names;
 
 use super::{Names, OnBehalfOf, entry_name, listed_entries, per_second, sparkline};
-use crate::frame::ActedOn;
+use crate::frame::{self, ActedOn};
 use crate::model::histogram::{Coarse, Histogram};
 use crate::model::{Model, return_name};
 
@@ -57,6 +59,8 @@ pub struct EntryRow {
     pub per_second: f64,
     /// Calls that have not returned.
     pub in_flight: u64,
+    /// Calls that tasks are in, those from before measuring began among them.
+    pub inside: usize,
     /// Latencies.
     pub latency: Summary,
     /// Returns by spelling (`ok`, `-EBUSY`, ...), most frequent first.
@@ -99,17 +103,43 @@ pub fn inside(model: &Model) -> Vec<Inside> {
         .live
         .iter()
         .flat_map(|task| task.inside.iter().map(move |call| (task, call)))
-        .map(|(task, call)| Inside {
-            tid: task.tid,
-            comm: task.comm.clone(),
-            entry: call.entry as u8,
-            for_ns: model.last.at_ns.saturating_sub(call.since_ns),
-            on_behalf_of: super::live::on_behalf_of_at(task, call.since_ns),
-            on: Names::of(model, ActedOn::from_frame(call.mdev, call.guest)),
-        })
+        .map(|(task, call)| inside_of(model, task, call))
         .collect();
-    inside.sort_by_key(|i| (std::cmp::Reverse(i.for_ns), i.tid));
+    inside.sort_by_key(|i| (Reverse(i.for_ns), i.tid));
     inside
+}
+
+fn inside_of(model: &Model, task: &frame::TaskState, call: &frame::Inside) -> Inside {
+    Inside {
+        tid: task.tid,
+        comm: task.comm.clone(),
+        entry: call.entry as u8,
+        for_ns: model.last.at_ns.saturating_sub(call.since_ns),
+        on_behalf_of: super::live::on_behalf_of_at(task, call.since_ns),
+        on: Names::of(model, ActedOn::from_frame(call.mdev, call.guest)),
+    }
+}
+
+/// Calls of an entry point that tasks are in: how many, and which has been inside longest.
+type Calls<'a> = (usize, Option<(&'a frame::TaskState, &'a frame::Inside)>);
+
+/// The same of each entry point, by its id.
+fn calls(model: &Model) -> Vec<Calls<'_>> {
+    let mut calls: Vec<Calls<'_>> = vec![(0, None); 1 << u8::BITS];
+    let key = |task: &frame::TaskState, call: &frame::Inside| {
+        let for_ns = model.last.at_ns.saturating_sub(call.since_ns);
+        (for_ns, Reverse(task.tid))
+    };
+    for task in &model.live {
+        for call in &task.inside {
+            let (count, longest) = &mut calls[usize::from(call.entry as u8)];
+            *count += 1;
+            if longest.is_none_or(|known| key(known.0, known.1) < key(task, call)) {
+                *longest = Some((task, call));
+            }
+        }
+    }
+    calls
 }
 
 /// Name of a PQAP function code: `AQIC` for 3, the number for one without a name.
@@ -121,7 +151,7 @@ pub fn pqap_function(code: u8) -> String {
 
 /// One row for each entry point of the run, in the order of the table of names.
 pub fn entry_rows(model: &Model) -> Vec<EntryRow> {
-    let inside = inside(model);
+    let calls = calls(model);
     listed_entries(model)
         .into_iter()
         .filter_map(|id| Some((id, model.entries.get(&id)?)))
@@ -131,24 +161,27 @@ pub fn entry_rows(model: &Model) -> Vec<EntryRow> {
                 .iter()
                 .map(|(&code, &count)| (return_name(id, code).into_owned(), count))
                 .collect();
-            returns.sort_by_key(|r| std::cmp::Reverse(r.1));
+            returns.sort_by_key(|r| Reverse(r.1));
             let mut pqap: Vec<_> = entry
                 .pqap
                 .iter()
                 .map(|(&(function, response), &n)| (pqap_function(function), response, n))
                 .collect();
-            pqap.sort_by_key(|p| std::cmp::Reverse(p.2));
+            pqap.sort_by_key(|p| Reverse(p.2));
             EntryRow {
                 entry: id,
                 name: entry_name(id),
                 calls: entry.calls,
                 per_second: per_second(model, &entry.rates),
                 in_flight: entry.in_flight(),
+                inside: calls[usize::from(id)].0,
                 latency: Summary::from(&entry.latency),
                 returns,
                 pqap,
                 spark: sparkline(&entry.rates),
-                longest: inside.iter().find(|i| i.entry == id).cloned(),
+                longest: calls[usize::from(id)]
+                    .1
+                    .map(|(task, call)| inside_of(model, task, call)),
             }
         })
         .collect()
