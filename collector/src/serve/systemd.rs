@@ -50,10 +50,7 @@ impl Manager {
 
     /// The last frame is being waited for.
     pub fn stopping() {
-        tell(&[
-            NotifyState::Stopping,
-            NotifyState::Status("stopped"),
-        ]);
+        tell(&[NotifyState::Stopping, NotifyState::Status("stopped")]);
     }
 }
 
