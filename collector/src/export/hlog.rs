@@ -94,9 +94,36 @@ pub(super) fn copied(histogram: &Histogram) -> io::Result<hdrhistogram::Histogra
     let highest = histogram.max_ns.max(2);
     let mut copy =
         hdrhistogram::Histogram::new_with_bounds(1, highest, DIGITS).map_err(io::Error::other)?;
+    // The format has counts of 63 bits; more come from senseless frames alone.
+    let mut room = i64::MAX as u64;
     for (_, upper, count) in histogram.buckets() {
         let value = upper.min(histogram.max_ns);
+        let count = count.min(room);
+        room -= count;
         copy.record_n(value, count).map_err(io::Error::other)?;
     }
     Ok(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use hdrhistogram::serialization::Serializer;
+
+    use super::*;
+
+    #[test]
+    fn more_than_the_format_can_count_is_as_much_as_it_can() {
+        let mut histogram = Histogram {
+            count: u64::MAX,
+            max_ns: 5,
+            ..Histogram::default()
+        };
+        histogram.counts[..3].fill(u64::MAX);
+        let copy = copied(&histogram).unwrap();
+        assert_eq!(copy.len(), i64::MAX as u64);
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(&copy, &mut bytes)
+            .unwrap();
+    }
 }

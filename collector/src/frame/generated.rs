@@ -43,9 +43,80 @@ pub struct Frame {
     /// state of the frame it stands behind, no increments, and goes before frames whose predecessors are elsewhere.
     #[prost(message, optional, tag = "15")]
     pub base: ::core::option::Option<Base>,
-    /// What was counted of details that no frame of this stretch carries: in the first frame of somebody who comes late.
+    /// What was counted of details that no frame carries to this reader: the frame has the increments of all frames between the one
+    /// before and this one. Not in `base`, which is absolute, so that a file can repeat it and a reader skip it or put it in the
+    /// place of whatever it has; this is a tick, once, for a reader whose state the sender knows, and counts details as well.
     #[prost(message, optional, tag = "16")]
     pub uncarried: ::core::option::Option<Uncarried>,
+    /// In recordings: parts of the frame in fewer bytes. They are absent in their own place.
+    #[prost(message, optional, tag = "17")]
+    pub packed: ::core::option::Option<Packed>,
+}
+/// Parts of a frame as recordings have them: a number as its difference to what it is likely to be, zigzag-coded, and
+/// nothing for what is the same as before. Where that is not said here, it is in docs/recording.md.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Packed {
+    /// Of Meta.
+    #[prost(message, repeated, tag = "1")]
+    pub instances: ::prost::alloc::vec::Vec<Instance>,
+    #[prost(message, repeated, tag = "2")]
+    pub objects: ::prost::alloc::vec::Vec<Object>,
+    /// Of Frame.
+    #[prost(message, optional, tag = "3")]
+    pub live: ::core::option::Option<Live>,
+    #[prost(message, optional, tag = "4")]
+    pub spans: ::core::option::Option<Spans>,
+    /// Of all series, one after the other: those of `base` where there is one, otherwise those of the frame.
+    #[prost(message, optional, tag = "5")]
+    pub by_instance: ::core::option::Option<Counts>,
+    #[prost(message, optional, tag = "6")]
+    pub by_entry: ::core::option::Option<Counts>,
+}
+/// CoarseDeltas as columns. Those marked * are empty where all are 0.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Counts {
+    /// Rows of each series.
+    #[prost(uint32, repeated, tag = "1")]
+    pub rows: ::prost::alloc::vec::Vec<u32>,
+    /// Id, as the difference to the id before plus 1 (the first of a series to 0), zigzag-coded.
+    #[prost(uint32, repeated, tag = "2")]
+    pub id_step: ::prost::alloc::vec::Vec<u32>,
+    #[prost(uint64, repeated, tag = "3")]
+    pub acquisitions: ::prost::alloc::vec::Vec<u64>,
+    /// *
+    #[prost(uint64, repeated, tag = "4")]
+    pub contended: ::prost::alloc::vec::Vec<u64>,
+    /// *
+    #[prost(uint64, repeated, tag = "5")]
+    pub attempts_failed: ::prost::alloc::vec::Vec<u64>,
+    /// *
+    #[prost(uint64, repeated, tag = "6")]
+    pub unmatched_releases: ::prost::alloc::vec::Vec<u64>,
+    #[prost(uint64, repeated, tag = "7")]
+    pub releases: ::prost::alloc::vec::Vec<u64>,
+    /// *
+    #[prost(uint64, repeated, tag = "8")]
+    pub wakes: ::prost::alloc::vec::Vec<u64>,
+    #[prost(message, optional, tag = "9")]
+    pub wait: ::core::option::Option<Hists>,
+    #[prost(message, optional, tag = "10")]
+    pub hold: ::core::option::Option<Hists>,
+}
+/// Histograms of powers of two, one after the other.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hists {
+    /// 0 none; 1 an empty one; 2 as many values of 0 as there were acquisitions (waits) or releases (holds); 3 one value,
+    /// which is the sum; n + 4 with n buckets.
+    #[prost(uint32, repeated, tag = "1")]
+    pub kind: ::prost::alloc::vec::Vec<u32>,
+    /// Buckets, as in Hist, of those of kind 4 and above.
+    #[prost(uint32, repeated, tag = "2")]
+    pub step: ::prost::alloc::vec::Vec<u32>,
+    #[prost(uint64, repeated, tag = "3")]
+    pub count: ::prost::alloc::vec::Vec<u64>,
+    /// Sums, of those of kind 3 and above.
+    #[prost(uint64, repeated, tag = "4")]
+    pub sum_ns: ::prost::alloc::vec::Vec<u64>,
 }
 /// Totals since the start of the run, in the messages of increments.
 #[derive(Clone, PartialEq, ::prost::Message)]

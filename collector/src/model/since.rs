@@ -50,6 +50,7 @@ impl Model {
                 clear_flags: self.clear_flags.clone(),
             }),
             base: None,
+            packed: None,
             spans: None,
             loss: Some(loss(&self.loss, &earlier.loss)),
             overhead: Some(overhead(&self.overhead, &earlier.overhead)),

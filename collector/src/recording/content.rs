@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use prost::Message;
 use zstd::stream::read::Decoder;
 
-use super::{MAX_FLUSH, MAX_FRAME};
+use super::{MAX_FLUSH, MAX_FRAME, packed};
 use crate::frame::Frame;
 
 /// log2 of the largest window a flush may ask the decompressor for: 32 MiB.
@@ -93,8 +93,9 @@ impl Content {
         let Some(encoded) = rest.get(..length) else {
             return Err("a frame is longer than the flush it is in".to_owned());
         };
-        let frame = Frame::decode(encoded)
+        let mut frame = Frame::decode(encoded)
             .map_err(|error| format!("a frame cannot be decoded: {error}"))?;
+        packed::unpack(&mut frame).map_err(|why| format!("a frame with {why}"))?;
         if self.used == 0 && frame.meta.is_none() {
             return Err("a flush does not start with a description of the run".to_owned());
         }

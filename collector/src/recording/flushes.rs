@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, Seek, SeekFrom};
 
-use super::{HEADER_MAGIC, NAME, ZSTD_MAGIC, header};
+use super::{HEADER_MAGIC, NAME, VERSION, ZSTD_MAGIC, header, header_of};
 
 /// Bytes of a compressed flush that are looked at: zstd never makes more of [`super::MAX_FLUSH`].
 const MAX_PACKED: usize = super::MAX_FLUSH + (2 << 20);
@@ -97,7 +97,7 @@ impl<R: BufRead> Flushes<R> {
             _ => return Ok(Part::Unknown("the file ends inside a flush")),
         };
         match magic {
-            HEADER_MAGIC if self.peek(header().len())? == header() => Ok(Part::Header),
+            HEADER_MAGIC if is_header(self.peek(header().len())?) => Ok(Part::Header),
             HEADER_MAGIC => Ok(Part::Unknown("a header of something else")),
             ZSTD_MAGIC => self.extent(most),
             _ => Ok(Part::Unknown("neither a flush nor the end of the file")),
@@ -176,6 +176,11 @@ impl<R: BufRead> Flushes<R> {
         }
         Ok(Part::Flush(length))
     }
+}
+
+/// The header of a version that is read.
+fn is_header(bytes: &[u8]) -> bool {
+    (1..=VERSION).any(|version| bytes == header_of(version))
 }
 
 impl<R: BufRead + Seek> Flushes<R> {

@@ -2,7 +2,7 @@
 //!
 //! A file is a header (a zstd skippable frame with a magic) and then one standard zstd frame, with a checksum, for
 //! each *flush*: half a second. A flush is self-contained: its first message has the description of the run, and the
-//! dictionary of tasks is complete in every message. So a crash loses at most the flush being collected, damage the
+//! dictionary of tasks is complete in every message. Frames are packed there (`packed/`), each for itself. So a crash loses at most the flush being collected, damage the
 //! flushes that it touches, and `zstd -d` reads the file.
 //!
 //! Frames are increments. A file whose first frames are elsewhere, because it is the second of several or what was left in
@@ -16,6 +16,7 @@ mod content;
 mod flushes;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod packed;
 mod packer;
 mod reader;
 mod ring;
@@ -28,8 +29,8 @@ pub use ring::{Ring, Taken};
 pub use totals::Totals;
 pub use writer::Writer;
 
-/// Version of the format.
-pub const VERSION: u32 = 1;
+/// Version of the format. Those before are read too: in version 1, no frame is packed.
+pub const VERSION: u32 = 2;
 /// A recorded frame is not larger than this.
 pub const MAX_FRAME: usize = 64 << 20;
 /// A flush is not larger than this before compression.
@@ -46,10 +47,15 @@ const ZSTD_MAGIC: u32 = 0xFD2F_B528;
 
 /// The header, whole.
 pub fn header() -> [u8; 20] {
+    header_of(VERSION)
+}
+
+/// The header of files of a version.
+fn header_of(version: u32) -> [u8; 20] {
     let mut header = [0; 20];
     header[..4].copy_from_slice(&HEADER_MAGIC.to_le_bytes());
     header[4..8].copy_from_slice(&HEADER_CONTENT.to_le_bytes());
     header[8..16].copy_from_slice(&NAME);
-    header[16..].copy_from_slice(&VERSION.to_le_bytes());
+    header[16..].copy_from_slice(&version.to_le_bytes());
     header
 }

@@ -5,6 +5,7 @@ use std::io;
 use prost::Message;
 use zstd::bulk::Compressor;
 
+use super::packed::pack;
 use super::{MAX_FLUSH, MAX_FRAME, Totals};
 use crate::frame::{Frame, Meta};
 
@@ -129,14 +130,16 @@ impl Packer {
             None
         } else if self.pending.is_empty() {
             let meta = self.meta.clone().ok_or(WriteError::NoMeta)?;
-            Some(Frame {
-                meta: Some(meta),
+            let meta = Some(meta);
+            Some(pack(&Frame {
+                meta,
                 ..Frame::default()
-            })
+            }))
         } else {
             None
         };
-        let bytes = description.as_ref().map_or(0, Message::encoded_len) + frame.encoded_len();
+        let packed = pack(frame);
+        let bytes = description.as_ref().map_or(0, Message::encoded_len) + packed.encoded_len();
         if bytes > MAX_FRAME {
             let number = frame.number;
             return Err(WriteError::TooLarge { number, bytes });
@@ -144,7 +147,7 @@ impl Packer {
         if self.frames == 0 {
             self.from_ns = frame.at_ns;
         }
-        self.encode(bytes, description.iter().chain([frame]))?;
+        self.encode(bytes, description.iter().chain([&packed]))?;
         let tick = frame.at_ns.saturating_sub(self.to_ns.max(self.from_ns));
         self.to_ns = frame.at_ns;
         self.frames += 1;
@@ -214,12 +217,13 @@ impl Packer {
     ///
     /// It is too large, or there is no memory.
     pub fn pack(&mut self, frame: &Frame) -> Result<Flush, WriteError> {
-        let bytes = frame.encoded_len();
+        let packed = pack(frame);
+        let bytes = packed.encoded_len();
         if bytes > MAX_FRAME {
             let number = frame.number;
             return Err(WriteError::TooLarge { number, bytes });
         }
-        let encoded = frame.encode_length_delimited_to_vec();
+        let encoded = packed.encode_length_delimited_to_vec();
         Ok(Flush {
             bytes: self.compressor.compress(&encoded)?,
             from_ns: frame.at_ns,
@@ -239,6 +243,7 @@ impl Packer {
         let Some(frame) = self.totals.frame() else {
             return Ok(());
         };
+        let frame = pack(&frame);
         self.totals_size = frame.encoded_len();
         if bytes >= self.totals_size.saturating_mul(TOTALS_SHARE) && self.totals_size <= MAX_FRAME {
             self.since_totals = (0, 0);

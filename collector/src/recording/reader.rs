@@ -7,7 +7,7 @@ use std::path::Path;
 use super::content::Content;
 use super::flushes::{Flushes, Part};
 use super::totals::run;
-use super::{VERSION, header};
+use super::{VERSION, header, header_of};
 use crate::frame::Frame;
 
 /// Bytes that are decompressed in vain before a damaged file is given up.
@@ -35,7 +35,7 @@ pub enum ReadError {
         why: &'static str,
     },
     /// Written by another version.
-    #[error("format version {found}, this apscope reads version {VERSION}")]
+    #[error("format version {found}, this apscope reads versions up to {VERSION}")]
     Version {
         /// Version in the header.
         found: u32,
@@ -149,10 +149,11 @@ impl<R: BufRead> Reader<R> {
             let version: [u8; 4] = std::array::from_fn(|n| found[VERSION_AT + n]);
             let version = u32::from_le_bytes(version);
             // There will never be so many versions.
-            if version != VERSION && u8::try_from(version).is_ok() {
+            let known = (1..=VERSION).contains(&version);
+            if !known && u8::try_from(version).is_ok() {
                 return Err(ReadError::Version { found: version });
             }
-            let damaged = differ(0..expected.len()) > 0;
+            let damaged = !known || found != header_of(version);
             flushes.advance(expected.len());
             damaged.then_some((expected.len() as u64, "the header"))
         };
@@ -339,7 +340,7 @@ impl<R: BufRead> Reader<R> {
 
 /// Looks for the first flush of a file that does not begin with a header; gives the bytes before it, and why they are
 /// skipped. Only what can be nothing else is taken for one: a checksum that holds, frames and nothing besides, and a run
-/// that they are of. Everything in them is as in version 1, which is the only one there is.
+/// that they are of. Frames say themselves whether they are packed, so that no version is needed.
 fn first_flush(flushes: &mut Flushes<impl BufRead>) -> Result<(u64, &'static str), ReadError> {
     let mut effort = 0_usize;
     let mut content = Content::default();

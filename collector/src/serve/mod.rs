@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cli::live::{Asked, Finished, Signals, Warnings, given_up, note, tell};
 use crate::cli::{Failure, Globals};
+use crate::frame::Meta;
 use crate::options::RunOptions;
 use crate::source::{Session, confine};
 use access::Access;
@@ -282,7 +283,7 @@ impl Daemon<'_> {
                         let kernel = meta.source == "kernel";
                         confine::ask(kernel);
                         self.say(&kept(kernel));
-                        Manager::ready();
+                        Manager::measuring(&measured(meta));
                         // A duration that no clock can reach is no limit.
                         let limit = |length| Instant::now().checked_add(length);
                         deadline = self.globals.duration.and_then(limit);
@@ -344,6 +345,18 @@ impl Daemon<'_> {
         }
         Manager::ready();
     }
+}
+
+/// What is measured, and how, for who looks at the service.
+fn measured(meta: &Meta) -> String {
+    let driver = match meta.source.as_str() {
+        "kernel" => "the driver of the kernel",
+        _ => "the EMULATED driver",
+    };
+    format!(
+        "measuring {driver}, {}, by {} probes",
+        meta.generation, meta.probe
+    )
 }
 
 fn kept(kernel: bool) -> String {

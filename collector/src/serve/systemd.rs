@@ -20,7 +20,12 @@ impl Manager {
         }
     }
 
-    /// Everything is attached, or the configuration was read.
+    /// Everything is attached, and this is measured, as `systemctl status` shows it.
+    pub fn measuring(what: &str) {
+        tell(&[NotifyState::Ready, NotifyState::Status(what)]);
+    }
+
+    /// The configuration was read.
     pub fn ready() {
         tell(&[NotifyState::Ready]);
     }
@@ -45,7 +50,7 @@ impl Manager {
 
     /// The last frame is being waited for.
     pub fn stopping() {
-        tell(&[NotifyState::Stopping]);
+        tell(&[NotifyState::Stopping, NotifyState::Status("stopped")]);
     }
 }
 

@@ -800,6 +800,7 @@ impl<'a> Wild<'a> {
                 entries: w.list(Self::entry),
                 ..Base::default()
             }),
+            packed: None,
         }
     }
 }
