@@ -90,6 +90,30 @@ fn recordings_one_after_the_other_are_one() {
 }
 
 #[test]
+fn a_version_before_is_read_too_and_one_after_is_refused() {
+    let frames = run(5);
+    let of_version = |version: u8| {
+        let mut bytes = record(&frames);
+        bytes[16] = version;
+        bytes
+    };
+    // Frames that are not packed, as version 1 has them, and behind them a recording of this version.
+    let mut old = of_version(1)[..20].to_vec();
+    let content: Vec<u8> = frames
+        .iter()
+        .flat_map(Message::encode_length_delimited_to_vec)
+        .collect();
+    old.extend(zstd::bulk::compress(&content, 1).unwrap());
+    old.extend(record(&frames));
+    let (back, error) = read(&old);
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(back[..5], frames);
+    assert_eq!(without_meta(&back[5..]), without_meta(&frames));
+    let (_, error) = read(&of_version(3));
+    assert!(matches!(error, Some(ReadError::Version { found: 3 })));
+}
+
+#[test]
 fn from_any_place_the_same_frames_follow_again() {
     // Two runs and damage in the first; places in the middle of flushes and between them.
     let mut bytes = record(&run(12));
