@@ -48,6 +48,27 @@ fn read(bytes: &[u8]) -> (Vec<Frame>, Vec<ReadError>, u64) {
     (frames, errors, reader.skipped())
 }
 
+/// What follows a header of a later version is left out and told, up to the next that is known.
+#[test]
+fn a_later_version_in_the_middle_is_skipped() {
+    let first = record(&run(2));
+    let mut later = record(&run(3));
+    later[16] = 200;
+    let all = [first.clone(), later.clone(), first.clone()].concat();
+    let (frames, errors, skipped) = read(&all);
+    assert_eq!(frames.len(), 2 * read(&first).0.len());
+    assert_eq!(skipped, later.len() as u64);
+    let [ReadError::Damaged { offset, why, .. }] = &errors[..] else {
+        panic!("{errors:?}");
+    };
+    assert_eq!(*offset, first.len() as u64);
+    assert!(why.contains("version 200 of the format"), "{why}");
+
+    let (frames, errors, skipped) = read(&[first.clone(), later.clone()].concat());
+    assert_eq!(frames.len(), read(&first).0.len());
+    assert_eq!((errors.len(), skipped), (1, later.len() as u64));
+}
+
 /// What was read is what was written, in order, however much is missing.
 fn assert_sound(back: &[Frame], frames: &[Frame], what: &str) {
     let mut before = None;

@@ -27,6 +27,8 @@ pub(super) enum Part {
     End,
     /// A header of ours, again: recordings written one after the other.
     Header,
+    /// A header of a version that is not known here: what follows may mean something else.
+    Later(u32),
     /// A flush of so many bytes.
     Flush(usize),
     /// Something else.
@@ -97,8 +99,7 @@ impl<R: BufRead> Flushes<R> {
             _ => return Ok(Part::Unknown("the file ends inside a flush")),
         };
         match magic {
-            HEADER_MAGIC if is_header(self.peek(header().len())?) => Ok(Part::Header),
-            HEADER_MAGIC => Ok(Part::Unknown("a header of something else")),
+            HEADER_MAGIC => Ok(header_part(self.peek(header().len())?)),
             ZSTD_MAGIC => self.extent(most),
             _ => Ok(Part::Unknown("neither a flush nor the end of the file")),
         }
@@ -132,6 +133,17 @@ impl<R: BufRead> Flushes<R> {
             }
         }
         Ok(())
+    }
+
+    /// Goes on to the next header of a version that is known, or to the end.
+    pub fn search_header(&mut self) -> io::Result<()> {
+        loop {
+            self.search(u64::MAX)?;
+            let bytes = self.peek(header().len())?;
+            if bytes.is_empty() || header_part(bytes) == Part::Header {
+                return Ok(());
+            }
+        }
     }
 
     /// How long the zstd frame is that begins here, by its headers.
@@ -178,9 +190,16 @@ impl<R: BufRead> Flushes<R> {
     }
 }
 
-/// The header of a version that is read.
-fn is_header(bytes: &[u8]) -> bool {
-    (1..=VERSION).any(|version| bytes == header_of(version))
+/// What bytes with the magic of a header are.
+fn header_part(bytes: &[u8]) -> Part {
+    let version = bytes.last_chunk().copied().map_or(0, u32::from_le_bytes);
+    match version {
+        _ if bytes != header_of(version) => Part::Unknown("a header of something else"),
+        1..=VERSION => Part::Header,
+        // There will never be more versions: that is damage, as version 0 is.
+        ..=255 if version > VERSION => Part::Later(version),
+        _ => Part::Unknown("a header of no version"),
+    }
 }
 
 impl<R: BufRead + Seek> Flushes<R> {

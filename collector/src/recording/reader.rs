@@ -278,6 +278,12 @@ impl<R: BufRead> Reader<R> {
                     self.unpack(bytes, lost.is_some())?
                 }
                 Part::Unknown(why) => Some(why.to_owned()),
+                Part::Later(version) => {
+                    let why = format!("version {version} of the format, of a later apscope");
+                    lost.get_or_insert((position, why));
+                    self.flushes.search_header()?;
+                    continue;
+                }
             };
             match (why, &lost) {
                 (None, None) => {
@@ -356,6 +362,7 @@ fn first_flush(flushes: &mut Flushes<impl BufRead>) -> Result<(u64, &'static str
                     return Ok((flushes.position(), "the header is not there"));
                 }
             }
+            Part::Later(found) => return Err(ReadError::Version { found }),
             Part::Unknown(_) => {}
         }
         effort = effort.saturating_add((flushes.blocks() - blocks).saturating_mul(64));

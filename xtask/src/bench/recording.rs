@@ -36,7 +36,7 @@ const SPANS_A_SECOND: f64 = 5e6;
 /// These are a few. With many, a frame has more besides spans, and fewer spans for each guest.
 const FEW: &str = "8";
 /// What is recorded: scenario, guests, generation.
-const RUNS: [(&str, &str, &str); 7] = [
+const RUNS: [(&str, &str, &str); 8] = [
     ("steady", FEW, "v5.13"),
     ("boot-storm", FEW, "v5.13"),
     ("pqap-storm", FEW, "v5.13"),
@@ -44,7 +44,10 @@ const RUNS: [(&str, &str, &str); 7] = [
     ("steady", "200", "v5.15"),
     ("steady", "200", "v6.0"),
     ("boot-storm", "200", "v6.0"),
+    (QUEUES, FEW, "v6.0"),
 ];
+/// Everybody waits, so that there is more to say of live state than of spans: measured, and held against no limit.
+const QUEUES: &str = "slow-reset";
 
 /// Records, runs the example, writes the table.
 pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
@@ -55,7 +58,8 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
          Recordings of the emulated driver (EMULATED), in process, {} each, at the scenarios' own rates. A span is to take {BYTES}\n\
          bytes on disk at most, with all that is in the file besides, and with {FEW} guests {} million spans are to be replayed in a\n\
          second on one core: read, decompressed, decoded and folded into the model. With 200 guests, a frame has more besides\n\
-         its spans: who holds and waits, counts of each lock, names. Times are CPU time of that thread, the fastest of ten rounds.\n\
+         its spans: who holds and waits, counts of each lock, names. In `{QUEUES}` everybody waits: it has few spans, and more of\n\
+         the former, and no limit applies. Times are CPU time of that thread, the fastest of ten rounds.\n\
          Written by `cargo xtask bench recording`.\n\n{}\
          \n| scenario | guests | generation | frames | spans | bytes | bytes a span | read alone, M spans/s | replay, M spans/s |\n\
          |---|--:|---|--:|--:|--:|--:|--:|--:|\n",
@@ -98,7 +102,7 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
             replay / 1e6
         );
         let slow = guests == FEW && replay < SPANS_A_SECOND;
-        if spans == 0 || a_span > BYTES || slow {
+        if spans == 0 || scenario != QUEUES && (a_span > BYTES || slow) {
             missed = Some(format!(
                 "{scenario}, {guests} guests, {generation}: {spans} spans, {a_span:.1} bytes a span, {:.1} M spans/s",
                 replay / 1e6

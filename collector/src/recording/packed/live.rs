@@ -1,4 +1,7 @@
-//! Who holds and who waits: a hold and a wait begin soon after the call that they belong to.
+//! Who holds and who waits: a hold and a wait begin soon after the call that they belong to. What a task is in for long
+//! has the same bytes in every frame, which zstd sees: so the outermost call's beginning is no difference to the frame's time.
+
+use std::collections::HashMap;
 
 use super::Way;
 use crate::frame::Live;
@@ -9,15 +12,16 @@ const PROBE: &str = "probe";
 const SERIES: usize = 64;
 
 /// Packs all of it, or puts it back.
-pub(super) fn live(live: &mut Live, at_ns: u64, way: Way) {
+pub(super) fn live(live: &mut Live, way: Way) {
     let (mut tid, mut pid, mut serial) = (0, 0, 0_u64);
     let mut locks = [0; SERIES];
-    let mut calls: Vec<(u32, u64)> = Vec::new();
+    // When the innermost call of each function began.
+    let mut calls: HashMap<u32, u64> = HashMap::new();
     for task in &mut live.tasks {
         tid = way.u32(&mut task.tid, tid);
         pid = way.u32(&mut task.pid, pid);
         calls.clear();
-        let mut since_ns = at_ns;
+        let mut since_ns = 0;
         let (mut object, mut arg) = (0, 0);
         let (mut mdev, mut guest) = (0, 0);
         for inside in &mut task.inside {
@@ -26,13 +30,9 @@ pub(super) fn live(live: &mut Live, at_ns: u64, way: Way) {
             arg = way.u64(&mut inside.arg, arg);
             mdev = way.u32(&mut inside.mdev, mdev);
             guest = way.u32(&mut inside.guest, guest);
-            calls.push((inside.entry, since_ns));
+            calls.insert(inside.entry, since_ns);
         }
-        // The innermost call of this function.
-        let began = |entry: u32| {
-            let call = calls.iter().rev().find(|call| call.0 == entry);
-            call.map_or(at_ns, |call| call.1)
-        };
+        let began = |entry: u32| calls.get(&entry).copied().unwrap_or(0);
         for hold in &mut task.holds {
             way.u64(&mut hold.since_ns, began(hold.entry));
             serial = way.u64(&mut hold.serial, serial.wrapping_add(1));

@@ -31,7 +31,7 @@ pub(super) fn pack(frame: &Frame) -> Frame {
         }
     }
     if let Some(mut all) = frame.live.take() {
-        live::live(&mut all, frame.at_ns, Way::There);
+        live::live(&mut all, Way::There);
         packed.live = Some(all);
     }
     packed.spans = frame.spans.take_if(|all| spans::pack(all, frame.at_ns));
@@ -80,7 +80,7 @@ pub(super) fn unpack(frame: &mut Frame) -> Result<(), &'static str> {
         }
     }
     if let Some(mut all) = live {
-        live::live(&mut all, frame.at_ns, Way::Back);
+        live::live(&mut all, Way::Back);
         frame.live = Some(all);
     }
     if let Some(mut all) = spans {

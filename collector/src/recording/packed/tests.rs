@@ -215,3 +215,68 @@ fn locks_of_many_guests_are_nearly_nothing() {
     assert!(packed.encoded_len() < 2_100, "{}", packed.encoded_len());
     assert_eq!(there_and_back(&frame), frame);
 }
+
+/// Who has very many calls and locks costs as many steps, not their square: this takes minutes otherwise.
+#[test]
+fn a_task_with_very_many_calls_is_read_at_once() {
+    let calls = (0..400_000).map(|entry| Inside {
+        entry,
+        ..Inside::default()
+    });
+    let holds = (0..400_000).map(|_| Holding {
+        entry: 500_000,
+        ..Holding::default()
+    });
+    let mut frame = Frame {
+        packed: Some(Packed {
+            live: Some(Live {
+                tasks: vec![TaskState {
+                    inside: calls.collect(),
+                    holds: holds.collect(),
+                    ..TaskState::default()
+                }],
+            }),
+            ..Packed::default()
+        }),
+        ..Frame::default()
+    };
+    unpack(&mut frame).unwrap();
+    let tasks = frame.live.unwrap().tasks;
+    assert_eq!(tasks[0].inside.len(), 400_000);
+    assert_eq!(tasks[0].holds[399_999].evidence, "probe");
+}
+
+/// A recording of version 2, and what a reader that was written after docs/recording.md in another language has made of
+/// it: the same frames, as version 1 has them.
+#[test]
+fn the_bytes_of_version_2_stay_what_they_are() {
+    let frames = |bytes: &'static [u8]| -> Vec<Frame> {
+        let reader = crate::recording::Reader::new(bytes).unwrap();
+        reader.collect::<Result<_, _>>().unwrap()
+    };
+    let packed = include_bytes!("fixtures/v2.apscope");
+    let plain = include_bytes!("fixtures/v1.apscope");
+    assert_eq!((packed[16], plain[16]), (2, 1));
+    let (packed, plain) = (frames(packed), frames(plain));
+    assert!(packed.len() > 5);
+    assert_eq!(packed, plain);
+    let tasks = packed.iter().filter_map(|frame| frame.live.as_ref());
+    assert!(
+        tasks
+            .flat_map(|live| &live.tasks)
+            .any(|task| !task.holds.is_empty())
+    );
+    assert!(packed.iter().any(|frame| frame.spans.is_some()));
+
+    // Packed anew, every part that can be is.
+    for frame in &plain {
+        let again = pack(frame).packed.unwrap_or_default();
+        assert_eq!(again.spans.is_some(), frame.spans.is_some());
+        assert_eq!(again.live.is_some(), frame.live.is_some());
+        let meta = frame.meta.clone().unwrap_or_default();
+        assert_eq!(again.instances.len(), meta.instances.len());
+        assert_eq!(again.objects.len(), meta.objects.len());
+        let counts = frame.series.iter().any(|s| !s.by_instance.is_empty());
+        assert_eq!(again.by_instance.is_some(), counts);
+    }
+}
