@@ -235,6 +235,7 @@ fn a_task_with_very_many_calls_is_read_at_once() {
                     holds: holds.collect(),
                     ..TaskState::default()
                 }],
+                ..Live::default()
             }),
             ..Packed::default()
         }),
