@@ -30,7 +30,7 @@ pub struct Options {
     /// How often counts are compared with the truth, each time with another seed
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Only these, of trace, life, snapshots, reset, hang, lockdep, pile and cost
+    /// Only these, of trace, programs, life, snapshots, reset, hang, lockdep, pile and cost
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
     /// This apscope for s390x instead of building one
