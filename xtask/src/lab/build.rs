@@ -300,6 +300,7 @@ impl Job<'_> {
             &[format!("M={}", modules.display()), "modules".into()],
         )?;
         let out = tree::Kernel::begin(&self.lab, &name)?;
+        out.driver(&source)?;
         out.strip(&modules)?;
         for module in STOCK_MODULES {
             let folder = self.unpacked().join("usr/lib/modules").join(&release);
@@ -334,6 +335,7 @@ impl Job<'_> {
             &[format!("M={}", modules.display()), "modules".into()],
         )?;
         let out = tree::Kernel::begin(&self.lab, &name)?;
+        out.driver(&source)?;
         out.strip(&build)?;
         out.strip(&modules)?;
         // The kernel has no types for modules before Linux 5.11: apscope is told by a file.

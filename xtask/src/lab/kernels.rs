@@ -26,7 +26,12 @@ pub struct Kernel {
     pub busybox: PathBuf,
     /// Types of the driver's modules for `apscope --btf`, where the kernel has none of its own.
     pub btf: Vec<PathBuf>,
+    /// The driver's generation by its source, as the emulated driver names it, where the series does not say it.
+    pub generation: Option<String>,
 }
+
+/// The file beside a kernel that names the generation of its driver.
+pub const GENERATION: &str = "generation";
 
 impl Kernel {
     /// The kernel of a name in a folder of kernels.
@@ -53,12 +58,14 @@ impl Kernel {
         } else {
             Vec::new()
         };
+        let generation = fs::read_to_string(folder.join(GENERATION)).ok();
         Ok(Self {
             name: name.into(),
             image,
             modules,
             busybox,
             btf,
+            generation: generation.map(|text| text.trim().to_owned()),
         })
     }
 

@@ -173,6 +173,23 @@ impl Kernel {
         Ok(())
     }
 
+    /// Notes that the driver's source has the order of locks of v7.3, which stable releases have taken over: the hook's
+    /// rwsem is taken with the other locks of an update, and not where a guest is set.
+    pub fn driver(&self, source: &Path) -> Result<(), Failure> {
+        let file = source.join("drivers/s390/crypto/vfio_ap_ops.c");
+        let text = fs::read_to_string(&file).map_err(|e| Failure::file("reading", &file, &e))?;
+        let rwsem = text.find("down_write(&kvm->arch.crypto.pqap_hook_rwsem)");
+        let set_kvm = text.find("int vfio_ap_mdev_set_kvm(");
+        if let (Some(rwsem), Some(set_kvm)) = (rwsem, set_kvm)
+            && rwsem < set_kvm
+            && text.contains("void get_update_locks_for_kvm(")
+        {
+            let to = self.part.join(super::kernels::GENERATION);
+            fs::write(&to, "v7.3\n").map_err(|e| Failure::file("writing", &to, &e))?;
+        }
+        Ok(())
+    }
+
     /// Takes a compressed module of Debian's image; one that is not there is built in.
     pub fn unpack(&self, file: &Path) -> Result<(), Failure> {
         if !file.exists() {

@@ -25,7 +25,10 @@ pub struct Evidence<'a> {
 
 impl Evidence<'_> {
     /// The generation of the kernel's driver, as the emulated driver names it.
-    pub fn generation(&self) -> &'static str {
+    pub fn generation(&self) -> &str {
+        if let Some(generation) = &self.kernel.generation {
+            return generation;
+        }
         match self.kernel.series() {
             "5.10" => "v5.10",
             "6.1" => "v6.0",
