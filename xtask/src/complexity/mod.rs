@@ -55,12 +55,13 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
             match kept.of_machine(now.machine()) {
                 Some(kernel) => {
                     differing.extend(kernel.differences(now));
-                    compared = match kernel.name == now.name {
-                        true => format!("{compared}, and all that {} says", now.name),
-                        false => format!(
+                    compared = if kernel.name == now.name {
+                        format!("{compared}, and all that {} says", now.name)
+                    } else {
+                        format!(
                             "{compared}, and stack (the rest is of another kernel, {})",
                             kernel.name
-                        ),
+                        )
                     };
                 }
                 None => differing.push(format!("{}: no kernel of this machine", now.name)),
@@ -91,13 +92,14 @@ pub fn against_the_table(root: &Path, report: &Value) -> Result<(String, Vec<Str
     let Some(kernel) = kept.of_machine(now.machine()) else {
         return Err(failed("the table has no kernel of its machine"));
     };
-    let compared = match kernel.name == now.name {
-        true => format!("{} programs, everything", now.verdicts.len()),
-        false => format!(
+    let compared = if kernel.name == now.name {
+        format!("{} programs, everything", now.verdicts.len())
+    } else {
+        format!(
             "{} programs, stacks with those of {}",
             now.verdicts.len(),
             kernel.name
-        ),
+        )
     };
     Ok((compared, kernel.differences(&now)))
 }
@@ -136,17 +138,16 @@ fn kernel(root: &Path, options: &Options) -> Result<Option<Kernel>, Failure> {
     if options.check && process::output_of("id", &["-u"]).as_deref() != Some("0") {
         return Ok(None);
     }
-    let binary = match &options.binary {
-        Some(binary) => binary.clone(),
-        None => {
-            process::run(
-                Command::new("cargo")
-                    .current_dir(root)
-                    .args(["build", "--package", "apscope-tui"]),
-                "building apscope",
-            )?;
-            root.join("target/debug/apscope")
-        }
+    let binary = if let Some(binary) = &options.binary {
+        binary.clone()
+    } else {
+        process::run(
+            Command::new("cargo")
+                .current_dir(root)
+                .args(["build", "--package", "apscope-tui"]),
+            "building apscope",
+        )?;
+        root.join("target/debug/apscope")
     };
     Kernel::here(&binary).map(Some)
 }

@@ -136,7 +136,7 @@ mod tests {
                 loop {
                     std::thread::park();
                 }
-            })
+            });
         });
         let error: Result<(), _> = result.map_err(|e| e.to_string());
         assert_eq!(error, Err("loading stuck did not end within 0.05 s".into()));
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_thread_that_dies_is_told() {
         let result: Result<(), _> = supervised("first", Duration::from_secs(60), |under_way| {
-            under_way.during("dies", || std::panic::panic_any(()))
+            under_way.during("dies", || std::panic::panic_any(()));
         });
         let error = result.map_err(|e| e.to_string());
         assert_eq!(error, Err("loading dies its thread has died".into()));
