@@ -39,15 +39,22 @@ pub fn bytes_of<T: Copy, const N: usize>(value: &T) -> [u8; N] {
     unsafe { std::mem::transmute_copy(value) }
 }
 
-/// Loads the object: maps are made, programs are not loaded yet.
-pub fn load(config: &Config, sizes: &Sizes) -> Result<Ebpf, ProbeError> {
+/// Whether there is an object, and the right to load it.
+pub(super) fn loadable() -> Result<(), ProbeError> {
     if !has_object() {
         return Err(ProbeError::NoObject);
     }
     let missing = missing_capabilities();
-    if !missing.is_empty() {
-        return Err(ProbeError::NotPermitted { missing });
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(ProbeError::NotPermitted { missing })
     }
+}
+
+/// Loads the object: maps are made, programs are not loaded yet.
+pub fn load(config: &Config, sizes: &Sizes) -> Result<Ebpf, ProbeError> {
+    loadable()?;
     check_version()?;
     let config: [u8; size_of::<Config>()] = bytes_of(config);
     let mut ebpf = EbpfLoader::new()

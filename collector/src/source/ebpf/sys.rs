@@ -10,7 +10,7 @@ use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info};
 
 use crate::source::reader::ProgramRuns;
 
-pub(super) fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
     // SAFETY: `attr` is plain data of the size given; the pointers in it are the callers' to vouch for.
     let result = unsafe {
         libc::syscall(
@@ -25,6 +25,13 @@ pub(super) fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
     } else {
         Ok(result)
     }
+}
+
+/// A command that opens a descriptor.
+pub(super) fn open(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    let fd = i32::try_from(bpf(command, attr)?).map_err(io::Error::other)?;
+    // SAFETY: a descriptor that was just opened, and is nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// What each of these programs has cost, and how many of its invocations the kernel skipped, since it was loaded.
@@ -90,18 +97,12 @@ pub fn open_raw_tracepoint(fd: BorrowedFd<'_>, name: Option<&CStr>) -> io::Resul
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     attr.raw_tracepoint.name = name.map_or(0, |name| name.as_ptr() as u64);
     attr.raw_tracepoint.prog_fd = fd.as_raw_fd() as u32;
-    let link = bpf(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)?;
-    let link = i32::try_from(link).map_err(io::Error::other)?;
-    // SAFETY: a descriptor that was just opened, and is nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+    open(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr)
 }
 
 /// Makes the kernel measure programs' run times as long as the descriptor is open (`BPF_ENABLE_STATS`, since Linux 5.8).
 pub fn enable_run_time_stats() -> io::Result<OwnedFd> {
     // SAFETY: plain data for which all zeroes is valid; type 0 is BPF_STATS_RUN_TIME.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
-    let fd = bpf(bpf_cmd::BPF_ENABLE_STATS, &mut attr)?;
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: a descriptor that was just opened, and is nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    open(bpf_cmd::BPF_ENABLE_STATS, &mut attr)
 }

@@ -2,12 +2,12 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use aya_obj::Function;
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_type};
 
-use crate::source::ebpf::sys::bpf;
+use crate::source::ebpf::sys;
 
 /// Only the summary: `BPF_LOG_STATS` (include/linux/bpf_verifier.h, since Linux 5.2).
 const LOG_STATS: u32 = 4;
@@ -30,7 +30,7 @@ pub fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {
     attr.__bindgen_anon_7.btf = bytes.as_ptr() as u64;
     attr.__bindgen_anon_7.btf_size = bytes.len() as u32;
     // `bytes` outlives the call.
-    new_fd(bpf_cmd::BPF_BTF_LOAD, &mut attr)
+    sys::open(bpf_cmd::BPF_BTF_LOAD, &mut attr)
 }
 
 /// Loads a program, whose maps and calls are relocated. Also returns the verifier's log: its summary, after the
@@ -74,14 +74,7 @@ pub fn load(
     }
     // Instructions, licence, BTF information and log are owned above or borrowed, and outlive the call; the kernel
     // writes at most `log_size` bytes to the log.
-    let program = new_fd(bpf_cmd::BPF_PROG_LOAD, &mut attr);
+    let program = sys::open(bpf_cmd::BPF_PROG_LOAD, &mut attr);
     let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
     (program, String::from_utf8_lossy(&log[..end]).into_owned())
-}
-
-/// A command that returns a new file descriptor.
-fn new_fd(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
-    let fd = i32::try_from(bpf(command, attr)?).map_err(io::Error::other)?;
-    // SAFETY: a descriptor that was just opened, and is nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

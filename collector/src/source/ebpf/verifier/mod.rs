@@ -18,8 +18,8 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use serde::Serialize;
 
 use super::loading::spread;
-use super::object::{OBJECT, page_size};
-use super::{ProbeError, chain, missing_capabilities, sys};
+use super::object::{OBJECT, loadable, page_size};
+use super::{chain, sys};
 use bpf::Kind;
 
 mod bpf;
@@ -66,13 +66,7 @@ pub struct Accepted {
 ///
 /// Why not even its maps can be made, in words.
 pub fn try_all() -> Result<Vec<Tried>, String> {
-    if OBJECT.is_empty() {
-        return Err(ProbeError::NoObject.to_string());
-    }
-    let missing = missing_capabilities();
-    if !missing.is_empty() {
-        return Err(ProbeError::NotPermitted { missing }.to_string());
-    }
+    loadable().map_err(|e| e.to_string())?;
     let mut object = Object::parse(OBJECT).map_err(|e| e.to_string())?;
     let mut btf = None;
     if let Some(features) = aya::features().btf()
