@@ -50,26 +50,18 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
     if options.check {
         let kept = kept?;
         let mut differing = kept.sizes_that_differ(&rows);
-        let mut compared = "instruction counts".to_owned();
-        if let Some(now) = &kernel {
-            match kept.of_machine(now.machine()) {
-                Some(kernel) => {
-                    differing.extend(kernel.differences(now));
-                    compared = if kernel.name == now.name {
-                        format!("{compared}, and all that {} says", now.name)
-                    } else {
-                        format!(
-                            "{compared}, and stack (the rest is of another kernel, {})",
-                            kernel.name
-                        )
-                    };
-                }
-                None => differing.push(format!("{}: no kernel of this machine", now.name)),
+        let verdicts = match &kernel {
+            Some(now) => {
+                let (compared, found) = compared(&kept, now);
+                differing.extend(found);
+                compared
             }
-        } else {
-            compared.push_str(" (the rest needs root)");
-        }
-        println!("{} programs, compared: {compared}", rows.len());
+            None => "the rest needs root".into(),
+        };
+        println!(
+            "{} programs, compared: instruction counts; {verdicts}",
+            rows.len()
+        );
         return judged(&differing);
     }
     let mut table = Table {
@@ -88,20 +80,22 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
 pub fn against_the_table(root: &Path, report: &Value) -> Result<(String, Vec<String>), Failure> {
     let failed = |e: &str| Failure::new("reading a doctor's document").cause(e.to_owned());
     let now = Kernel::of(report).map_err(failed)?;
-    let kept = read(root)?;
+    Ok(compared(&read(root)?, &now))
+}
+
+/// What was compared of a kernel's verdicts, and what the table says otherwise, one sentence each.
+fn compared(kept: &Table, now: &Kernel) -> (String, Vec<String>) {
     let Some(kernel) = kept.of_machine(now.machine()) else {
-        return Err(failed("the table has no kernel of its machine"));
+        let missing = format!("{}: the table has no kernel of its machine", now.name);
+        return ("no verdicts".into(), vec![missing]);
     };
-    let compared = if kernel.name == now.name {
-        format!("{} programs, everything", now.verdicts.len())
+    let tried = now.verdicts.len();
+    let what = if kernel.name == now.name {
+        format!("all verdicts of {} on {tried} programs", now.name)
     } else {
-        format!(
-            "{} programs, stacks with those of {}",
-            now.verdicts.len(),
-            kernel.name
-        )
+        format!("stacks of {tried} programs with those of {}", kernel.name)
     };
-    Ok((compared, kernel.differences(&now)))
+    (what, kernel.differences(now))
 }
 
 fn judged(differing: &[String]) -> Result<(), Failure> {
