@@ -5,10 +5,10 @@ work() {
 	echo "$1 $begin $(awk '{ print $1 }' /proc/uptime)" >>$O/times
 }
 work warm
-for round in 1 2; do
-	work bare
-	measure cost record -o $O/cost.apscope
-	work traced
-	finish cost INT
-	gone 60 >$O/cost.left
-done
+work bare
+measure cost record -o $O/cost.apscope
+work traced
+work traced
+finish cost INT
+gone 60 >$O/cost.left
+work bare

@@ -4,6 +4,8 @@ measure hang diagnose --json --duration 20s
 workload deadlock --truth $O/truth.json >$O/workload.out 2>&1
 echo $? >$O/workload.code
 dmesg >$O/dmesg.hung
+sleep 2
+echo "lab: it hangs, and who finds that has found it"
 finish hang
 gone 60 >$O/hang.left
 

@@ -6,14 +6,15 @@ trap 'dmesg >$O/dmesg; cp -r $O/. /share/out/' EXIT
 btf=
 for f in /share/btf/*.btf; do [ -f "$f" ] && btf="$btf --btf $f"; done
 
-# until_true SECONDS COMMAND...: waits until the command succeeds; fails when it does not in that time.
+# until_true SECONDS COMMAND...: waits until the command succeeds; fails when it does not in that time. To look costs the
+# emulated processors tens of milliseconds.
 until_true() {
-	left=$(($1 * 10))
+	left=$(($1 * 4))
 	shift
 	until "$@" >/dev/null 2>&1; do
 		[ $left -gt 0 ] || return 1
 		left=$((left - 1))
-		usleep 100000
+		usleep 250000
 	done
 }
 

@@ -13,12 +13,16 @@ for m in /sys/devices/vfio_ap/matrix/*-*-*; do
 	[ -f $m/guest_matrix ] || sed 's/^/in_guest /' $m/matrix
 	[ ! -f $m/guest_matrix ] || sed 's/^/in_guest /' $m/guest_matrix
 done >$O/matrix.sysfs
+# The verifier has the processors for itself.
+kill -STOP $(pidof workload)
 gone 60 >$O/kill.left
 
 no_workload() { ! pidof workload; }
 
 # Guests end in the middle of PQAP, their mdev is removed after them, and then the driver.
 measure unload record -o $O/unload.apscope
+kill -CONT $(pidof workload)
+sleep 1
 # The workload's guest is a child of the process that was started here.
 kill -9 $(pidof workload)
 wait $busy

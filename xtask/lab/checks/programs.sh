@@ -1,5 +1,4 @@
 # Every eBPF program of the s390x object before this kernel's verifier, attached to nothing.
 apscope doctor --programs --json $btf >$O/programs.json
 echo $? >$O/programs.code
-apscope doctor --programs $btf >$O/programs.txt
 gone 60 >$O/programs.left

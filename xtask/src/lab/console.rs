@@ -1,6 +1,7 @@
 //! What the guest says on its serial console: bytes made into lines, and where those go. Bounded: a line that does not
 //! end is cut.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
@@ -49,18 +50,37 @@ impl Lines {
 }
 
 /// Where lines go.
-#[derive(Debug)]
 pub struct Sink {
     log: File,
     /// Also to the standard output.
     shown: bool,
+    /// And here.
+    watch: Option<Box<dyn Fn(&str) + Send>>,
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { log, shown, watch } = self;
+        f.debug_struct("Sink")
+            .field("log", log)
+            .field("shown", shown)
+            .field("watched", &watch.is_some())
+            .finish()
+    }
 }
 
 impl Sink {
     /// A new log, and the standard output too where `shown`.
     pub fn new(log: &Path, shown: bool) -> Result<Self, Failure> {
         let log = File::create(log).map_err(|e| Failure::file("creating", log, &e))?;
-        Ok(Self { log, shown })
+        let watch = None;
+        Ok(Self { log, shown, watch })
+    }
+
+    /// The same, and each line is also given to `watch`.
+    pub fn watched(mut self, watch: impl Fn(&str) + Send + 'static) -> Self {
+        self.watch = Some(Box::new(watch));
+        self
     }
 
     /// Takes one line.
@@ -69,6 +89,9 @@ impl Sink {
         let _ = writeln!(self.log, "{line}");
         if self.shown {
             println!("{line}");
+        }
+        if let Some(watch) = &self.watch {
+            watch(line);
         }
     }
 }

@@ -98,6 +98,17 @@ impl Guest {
         shown: bool,
     ) -> Result<Ended, Failure> {
         let sink = Sink::new(&self.log(), shown)?;
+        self.run_with(script, hardware, deadline, sink)
+    }
+
+    /// The same, with what it says in a sink.
+    pub fn run_with(
+        &self,
+        script: &str,
+        hardware: &Hardware,
+        deadline: Duration,
+        sink: Sink,
+    ) -> Result<Ended, Failure> {
         self.start(script, hardware, deadline, 4, Console::Lines(sink))
     }
 
@@ -126,6 +137,8 @@ impl Guest {
         let _ = fs::remove_file(&exit);
         let mut words = vec![
             format!("loglevel={loglevel}"),
+            // Whoever attaches or detaches waits for grace periods, one for each probe, and asleep: minutes in all tests.
+            "rcupdate.rcu_expedited=1".to_owned(),
             format!("lab.kernel={}", self.kernel.name),
         ];
         if !hardware.shim.is_empty() {

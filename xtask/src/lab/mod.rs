@@ -12,6 +12,7 @@ mod kernels;
 mod packages;
 mod programs;
 mod qemu;
+mod room;
 mod terminal;
 mod test;
 mod tree;

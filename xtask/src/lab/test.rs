@@ -1,15 +1,20 @@
-//! `cargo xtask lab test`: for each kernel, starts guests with the scripts of the checks, judges what they leave, and prints
-//! each fact with what was measured. A table comes last.
+//! `cargo xtask lab test`: for each kernel, starts guests with the scripts of the checks, some at the same time, judges what
+//! they leave, and prints each fact with what was measured. A table comes last.
 
 use std::fmt::Write as _;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use super::checks::{BOOTS, Boot, Evidence, Findings, LIBRARY, Line, processes};
+use super::checks::{Alone, BOOTS, Boot, Evidence, Findings, LIBRARY, Line, processes};
+use super::console::Sink;
 use super::guest::{Guest, Hardware};
 use super::kernels::{self, Kernel};
 use super::programs::Programs;
+use super::room::Room;
 use super::{doctor, find, runs};
 use crate::apscope;
 use crate::failure::Failure;
@@ -30,6 +35,9 @@ pub struct Options {
     /// How often counts are compared with the truth, each time with another seed
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// Machines that run at the same time; each has two CPUs, and waits a good deal. [default: the CPUs here]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    jobs: Option<u32>,
     /// Only these, of trace, programs, life, snapshots, reset, hang, lockdep, pile and cost
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
@@ -76,28 +84,17 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
         Some(Programs::build(root, options.apscope.as_deref())?)
     };
     let start = Instant::now();
-    let mut rows = Vec::new();
-    for kernel in kernels {
-        for boot in &BOOTS {
-            let wanted = options.only.is_empty() || options.only.iter().any(|n| n == boot.name);
-            if !wanted || !(boot.is_for)(&kernel) {
-                continue;
-            }
-            let repeats = if boot.repeated { options.runs } else { 1 };
-            for run in 1..=repeats {
-                println!("\n{} {}, run {run} of {repeats}", kernel.name, boot.name);
-                let row = one(root, &kernel, boot, run, programs.as_ref(), &host)?;
-                for (subject, line) in &row.lines {
-                    let mark = if line.passed { "ok" } else { "FAIL" };
-                    println!("  {mark:<4} {subject}: {}: {}", line.what, line.measured);
-                }
-                rows.push(row);
-            }
-        }
-    }
-    if rows.is_empty() {
+    let jobs = jobs(&kernels, options);
+    if jobs.is_empty() {
         return Err(Failure::new("nothing to test").cause("no check is for these kernels"));
     }
+    let tester = Tester {
+        root,
+        programs: programs.as_ref(),
+        host: &host,
+        room: Room::default(),
+    };
+    let rows = tester.all(jobs, workers(options.jobs))?;
     let table = table(&rows);
     println!("\n{table}");
     println!("{} s in all", start.elapsed().as_secs());
@@ -117,70 +114,195 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
     }
 }
 
-/// One start of a guest, and what is to say of it.
-fn one(
-    root: &Path,
-    kernel: &Kernel,
+/// A start that is to be made.
+#[derive(Debug, Clone, Copy)]
+struct Job<'a> {
+    kernel: &'a Kernel,
     boot: &'static Boot,
     run: u32,
-    programs: Option<&Programs>,
-    host: &Path,
-) -> Result<Row, Failure> {
-    let folder = runs(root).join(format!("{}-{}-{run}", kernel.name, boot.name));
-    let mut row = Row {
-        kernel: kernel.name.clone(),
-        boot: boot.name,
-        run,
-        took: Duration::ZERO,
-        lines: Vec::new(),
-    };
-    if let Some(programs) = programs {
-        let guest = Guest::new(&folder, kernel.clone(), programs)?;
-        let mut findings = Findings::default();
-        start(&guest, boot, run, &mut row.took, &mut findings);
-        let is_over = !findings.lines.is_empty() && row.took == Duration::ZERO;
-        row.lines
-            .extend(findings.lines.into_iter().map(|line| ("guest", line)));
-        if is_over {
-            return Ok(row);
+    repeats: u32,
+}
+
+impl Job<'_> {
+    fn name(&self) -> String {
+        let Self {
+            kernel,
+            boot,
+            run,
+            repeats,
+        } = self;
+        format!("{} {}, run {run} of {repeats}", kernel.name, boot.name)
+    }
+
+    /// Greater for what is to begin earlier: what must be alone, so that nobody has to be waited for, and then what lasts.
+    fn precedence(&self) -> (Alone, bool) {
+        (self.boot.alone, self.kernel.has_lockdep())
+    }
+}
+
+/// Everything that is to be started, kernel after kernel.
+fn jobs<'a>(kernels: &'a [Kernel], options: &Options) -> Vec<Job<'a>> {
+    let wanted =
+        |boot: &Boot| options.only.is_empty() || options.only.iter().any(|name| name == boot.name);
+    kernels
+        .iter()
+        .flat_map(|kernel| BOOTS.iter().map(move |boot| (kernel, boot)))
+        .filter(|(kernel, boot)| wanted(boot) && (boot.is_for)(kernel))
+        .flat_map(|(kernel, boot)| {
+            let repeats = if boot.repeated { options.runs } else { 1 };
+            (1..=repeats).map(move |run| Job {
+                kernel,
+                boot,
+                run,
+                repeats,
+            })
+        })
+        .collect()
+}
+
+fn workers(wanted: Option<u32>) -> usize {
+    wanted.map_or_else(
+        || thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        |jobs| jobs as usize,
+    )
+}
+
+/// What all starts have in common.
+#[derive(Debug)]
+struct Tester<'a> {
+    root: &'a Path,
+    programs: Option<&'a Programs>,
+    host: &'a Path,
+    room: Room,
+}
+
+impl Tester<'_> {
+    /// Results in the order of the jobs, however they were done.
+    fn all(&self, jobs: Vec<Job<'_>>, workers: usize) -> Result<Vec<Row>, Failure> {
+        let mut queue: Vec<_> = jobs.into_iter().enumerate().collect();
+        // The last is taken first; of equals, who was first.
+        queue.reverse();
+        queue.sort_by_key(|(_, job)| job.precedence());
+        let queue = Mutex::new(queue);
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let work = || {
+            let mut done = Vec::new();
+            while let Some((number, job)) = next() {
+                done.push((number, self.one(&job)?));
+            }
+            Ok::<_, Failure>(done)
+        };
+        let mut done = Vec::new();
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            for thread in threads {
+                match thread.join() {
+                    Ok(rows) => done.extend(rows?),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            Ok(())
+        })?;
+        done.sort_by_key(|(number, _)| *number);
+        Ok(done.into_iter().map(|(_, row)| row).collect())
+    }
+
+    /// One start of a guest, and what is to say of it.
+    fn one(&self, job: &Job<'_>) -> Result<Row, Failure> {
+        let folder =
+            runs(self.root).join(format!("{}-{}-{}", job.kernel.name, job.boot.name, job.run));
+        let mut row = Row {
+            kernel: job.kernel.name.clone(),
+            boot: job.boot.name,
+            run: job.run,
+            took: Duration::ZERO,
+            lines: Vec::new(),
+        };
+        let mut is_over = false;
+        if let Some(programs) = self.programs {
+            let guest = Guest::new(&folder, job.kernel.clone(), programs)?;
+            let mut findings = Findings::default();
+            self.start(&guest, job, &mut row.took, &mut findings);
+            is_over = !findings.lines.is_empty() && row.took == Duration::ZERO;
+            row.lines
+                .extend(findings.lines.into_iter().map(|line| ("guest", line)));
+        }
+        if !is_over {
+            let evidence = Evidence {
+                kernel: job.kernel,
+                folder: folder.join("share/out"),
+                apscope: self.host.into(),
+                root: self.root.into(),
+            };
+            judge(&evidence, job.boot, &mut row);
+        }
+        println!("{}", spell(job, &row));
+        Ok(row)
+    }
+
+    /// Runs the script; how long the machine lived, if it ended by itself, and what went wrong.
+    fn start(&self, guest: &Guest, job: &Job<'_>, took: &mut Duration, findings: &mut Findings) {
+        let boot = job.boot;
+        let hardware = Hardware {
+            shim: boot.shim.iter().map(|&option| option.into()).collect(),
+            ..Hardware::default()
+        };
+        let script = format!("SEED={}\n{LIBRARY}\n{}", job.run, boot.script);
+        let place = self.room.enter(boot.alone != Alone::Never);
+        let share = {
+            let place = place.clone();
+            move |line: &str| {
+                if let Alone::Until(mark) = boot.alone
+                    && line.contains(mark)
+                {
+                    place.share();
+                }
+            }
+        };
+        println!("{}: started", job.name());
+        let ended = Sink::new(&guest.log(), false).and_then(|sink| {
+            guest.run_with(&script, &hardware, boot.deadline, sink.watched(share))
+        });
+        match ended {
+            Ok(ended) => {
+                *took = ended.took;
+                if ended.code != 0 {
+                    let log = guest.log();
+                    let measured = format!("exit code {}, see {}", ended.code, log.display());
+                    findings.add("the script", false, measured);
+                }
+            }
+            Err(failure) => findings.add("the machine", false, one_line(&failure)),
         }
     }
-    let evidence = Evidence {
-        kernel,
-        folder: folder.join("share/out"),
-        apscope: host.into(),
-        root: root.into(),
-    };
+}
+
+/// Looks at what a start has left.
+fn judge(evidence: &Evidence, boot: &Boot, row: &mut Row) {
     let everywhere = [("processes", processes::judge as _)];
     for &(subject, judge) in everywhere.iter().chain(boot.judges) {
         let mut findings = Findings::default();
-        if let Err(failure) = judge(&evidence, &mut findings) {
+        if let Err(failure) = judge(evidence, &mut findings) {
             findings.add("results", false, one_line(&failure));
         }
         row.lines
             .extend(findings.lines.into_iter().map(|line| (subject, line)));
     }
-    Ok(row)
 }
 
-/// Runs the script; how long the machine lived, if it ended by itself, and what went wrong.
-fn start(guest: &Guest, boot: &Boot, run: u32, took: &mut Duration, findings: &mut Findings) {
-    let hardware = Hardware {
-        shim: boot.shim.iter().map(|&option| option.into()).collect(),
-        ..Hardware::default()
-    };
-    let script = format!("SEED={run}\n{LIBRARY}\n{}", boot.script);
-    match guest.run(&script, &hardware, boot.deadline, false) {
-        Ok(ended) => {
-            *took = ended.took;
-            if ended.code != 0 {
-                let log = guest.log();
-                let measured = format!("exit code {}, see {}", ended.code, log.display());
-                findings.add("the script", false, measured);
-            }
-        }
-        Err(failure) => findings.add("the machine", false, one_line(&failure)),
+/// The facts of one start.
+fn spell(job: &Job<'_>, row: &Row) -> String {
+    let mut text = format!("\n{}: {:.0} s\n", job.name(), row.took.as_secs_f64());
+    for (subject, line) in &row.lines {
+        let mark = if line.passed { "ok" } else { "FAIL" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "  {mark:<4} {subject}: {}: {}",
+            line.what, line.measured
+        );
     }
+    text
 }
 
 fn one_line(failure: &Failure) -> String {

@@ -166,11 +166,17 @@ impl Places {
         }
     }
 
-    /// Thread id of a task; `None` where there is none.
+    /// Thread id of a task; `None` where there is none: where this is no thread's id, or that of its process is none.
     pub fn tid(&self, memory: &impl Memory, task: u64) -> Option<u32> {
-        memory
-            .u32(task.wrapping_add(u64::from(self.pid)))
-            .filter(|tid| (1..=MOST_PIDS).contains(tid))
+        let id = |offset: u32| {
+            memory
+                .u32(task.wrapping_add(u64::from(offset)))
+                .filter(|id| (1..=MOST_PIDS).contains(id))
+        };
+        let tid = id(self.pid)?;
+        self.tgid
+            .is_none_or(|tgid| id(tgid).is_some())
+            .then_some(tid)
     }
 
     /// A record of a task, empty but for its names.
@@ -487,6 +493,23 @@ mod tests {
             9,
         );
         assert_eq!(live.tasks[1].tid, 44);
+    }
+
+    #[test]
+    fn what_is_no_thread_has_no_id() {
+        let places = Places::for_tests(8, 16, 24);
+        let tid = |words: &[(u64, u64)]| {
+            let memory = Words(words.iter().copied().collect());
+            places.tid(&memory, TASK)
+        };
+        assert_eq!(tid(&[(TASK + 8, 895), (TASK + 16, 894)]), Some(895));
+        assert_eq!(tid(&[(TASK + 8, 895), (TASK + 16, 3_761_749_032)]), None);
+        assert_eq!(tid(&[(TASK + 8, 895), (TASK + 16, 0)]), None);
+        assert_eq!(
+            tid(&[(TASK + 8, u64::from(MOST_PIDS) + 1), (TASK + 16, 1)]),
+            None
+        );
+        assert_eq!(tid(&[(TASK + 8, 895)]), None);
     }
 
     #[test]

@@ -18,14 +18,16 @@ pub struct Walk {
 }
 
 impl Walk {
-    const fn empty() -> Self {
+    /// Of a list that has no links.
+    pub const fn empty() -> Self {
         Self {
             links: Vec::new(),
             whole: true,
         }
     }
 
-    const fn nothing() -> Self {
+    /// Of a list that cannot be read.
+    pub const fn nothing() -> Self {
         Self {
             links: Vec::new(),
             whole: false,

@@ -218,19 +218,10 @@ fn waiters(
     if !queued {
         return (Vec::new(), true);
     }
-    let queue = lock.wrapping_add(u64::from(shape.queue));
     let link = u64::from(shape.link);
-    let Walk { links, mut whole } = if shape.headless {
-        match memory.u64(queue) {
-            None => return (Vec::new(), false),
-            Some(0) => return (Vec::new(), true),
-            Some(first) => lists::ring(memory, first.wrapping_add(link), MOST),
-        }
-    } else {
-        lists::headed(memory, queue, MOST)
-    };
+    let Walk { links, mut whole } = links(memory, lock, shape);
     let mut waiters = Vec::with_capacity(links.len());
-    for at in links {
+    for &at in &links {
         let waiter = at.wrapping_sub(link);
         let task = memory.u64(waiter.wrapping_add(u64::from(shape.task)));
         match (task, mode(waiter)) {
@@ -239,11 +230,29 @@ fn waiters(
             _ => whole = false,
         }
     }
+    // A waiter lies on the stack of its task, and what is there when it has left is anything. A queue that is still the
+    // same had them all the time.
+    whole &= self::links(memory, lock, shape).links == links;
     (waiters, whole)
+}
+
+/// Addresses of the links in the waiters of a queue.
+fn links(memory: &impl Memory, lock: u64, shape: &Shape) -> Walk {
+    let queue = lock.wrapping_add(u64::from(shape.queue));
+    if !shape.headless {
+        return lists::headed(memory, queue, MOST);
+    }
+    match memory.u64(queue) {
+        None => Walk::nothing(),
+        Some(0) => Walk::empty(),
+        Some(first) => lists::ring(memory, first.wrapping_add(u64::from(shape.link)), MOST),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::super::fake::Words;
     use super::*;
 
@@ -337,5 +346,58 @@ mod tests {
         assert_eq!((read.waiters.len(), read.whole), (1, false));
         assert_eq!(shapes(false).read(&words, LockKind::Mutex, 0x4000), None);
         assert!(!Shapes::default().knows(LockKind::Mutex));
+    }
+
+    /// Memory that becomes another at the moment at which a word of it is read.
+    struct Changing {
+        at: u64,
+        then: Words,
+        now: RefCell<Words>,
+    }
+
+    impl Memory for Changing {
+        fn read(&self, address: u64, into: &mut [u8]) -> bool {
+            let known = self.now.borrow().read(address, into);
+            if address == self.at {
+                self.now.replace(self.then.clone());
+                return self.then.read(address, into);
+            }
+            known
+        }
+    }
+
+    #[test]
+    fn who_leaves_between_the_queue_and_its_task_makes_it_incomplete() {
+        for headless in [false, true] {
+            let head = (!headless).then_some(LOCK + 16);
+            let of = |waiters: &[(u64, u64)]| {
+                let mut words = Words::default();
+                words.put(LOCK, 0x7000 | MUTEX_WAITERS);
+                if headless {
+                    words.put(LOCK + 16, waiters[0].0);
+                }
+                queue(&mut words, head, waiters);
+                words
+            };
+            // The first has left, and its stack has something else where its task was.
+            let mut then = of(&[(0x9000, 0xb0)]);
+            then.put(0x8000, 1);
+            then.put(0x8008, 2);
+            then.put(0x8010, 0xdead);
+            let memory = Changing {
+                at: 0x8000 + 16,
+                then,
+                now: RefCell::new(of(&[(0x8000, 0xa0), (0x9000, 0xb0)])),
+            };
+            let read = shapes(headless)
+                .read(&memory, LockKind::Mutex, LOCK)
+                .unwrap();
+            assert!(read.waiters.iter().any(|waiter| waiter.task == 0xdead));
+            assert!(!read.whole);
+            let again = shapes(headless)
+                .read(&memory, LockKind::Mutex, LOCK)
+                .unwrap();
+            assert_eq!((again.waiters.len(), again.whole), (1, true));
+        }
     }
 }

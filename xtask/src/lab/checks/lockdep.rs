@@ -10,27 +10,30 @@ use super::order::edges;
 use super::{Evidence, Findings};
 use crate::failure::Failure;
 
-/// Judges the two recordings and the kernel's messages.
+/// The recording as it was before any conversion.
+const BEFORE: &str = "before.part";
+
+/// Judges the recording, its beginning, and the kernel's messages.
 pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
     let before = evidence.text("dmesg.before")?;
     findings.equal("lockdep, before any conversion", &cycle(&before).len(), &0);
-    let diagnosis = evidence.diagnosis("before.apscope")?;
+    let diagnosis = evidence.diagnosis(BEFORE)?;
     findings.add(
         "apscope, before any conversion",
         finding(&diagnosis, "AP002").is_none(),
         format!(
             "{} edges, {}",
-            edges(&evidence.export("before.apscope")?).len(),
+            edges(&evidence.export(BEFORE)?).len(),
             text(&diagnosis, "verdict")
         ),
     );
     let truth = evidence.json("truth.json")?;
-    let trace = evidence.export("before.apscope")?;
+    let trace = evidence.export(BEFORE)?;
     super::counts::entry_points(&trace, &truth, evidence.has_one_lock(), findings);
 
     let lockdep = cycle(&evidence.text("dmesg.after")?);
     findings.add("lockdep, after it", lockdep.len() == 3, spell(&lockdep));
-    let Some(found) = finding(&evidence.diagnosis("after.apscope")?, "AP002").cloned() else {
+    let Some(found) = finding(&evidence.diagnosis("lockdep.apscope")?, "AP002").cloned() else {
         findings.add("apscope, after it: AP002", false, "not found");
         return Ok(());
     };

@@ -84,6 +84,17 @@ impl Findings {
 /// Looks at what a script has left.
 pub type Judge = fn(&Evidence, &mut Findings) -> Result<(), Failure>;
 
+/// Whether other machines may run beside one. In ascending order of what is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Alone {
+    /// They may.
+    Never,
+    /// Not before the console has a line with this: times before it are judged.
+    Until(&'static str),
+    /// Not at all: times are what is measured.
+    Always,
+}
+
 /// One start of a guest.
 #[derive(Debug)]
 pub struct Boot {
@@ -97,6 +108,8 @@ pub struct Boot {
     pub shim: &'static [&'static str],
     /// Longest life of the machine.
     pub deadline: Duration,
+    /// Whether it has the processors for itself.
+    pub alone: Alone,
     /// Subjects, and who looks at them.
     pub judges: &'static [(&'static str, Judge)],
     /// Whether `--runs` repeats it.
@@ -117,6 +130,7 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| !kernel.has_lockdep(),
         shim: &[],
         deadline: DEADLINE,
+        alone: Alone::Never,
         judges: &[
             ("plan", plan::judge),
             ("counts", counts::judge),
@@ -133,6 +147,7 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| ["6.12", "7.2"].contains(&kernel.name.as_str()),
         shim: &[],
         deadline: DEADLINE,
+        alone: Alone::Never,
         judges: &[("programs", programs::judge)],
         repeated: false,
     },
@@ -142,6 +157,7 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| !kernel.has_lockdep(),
         shim: &[],
         deadline: DEADLINE,
+        alone: Alone::Never,
         judges: &[("life", life::judge)],
         repeated: false,
     },
@@ -152,8 +168,9 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| ["5.10", "7.2"].contains(&kernel.name.as_str()),
         shim: &[],
         deadline: DEADLINE,
+        alone: Alone::Never,
         judges: &[("snapshots", snapshots::judge)],
-        repeated: false,
+        repeated: true,
     },
     Boot {
         name: "reset",
@@ -162,6 +179,7 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| ["6.12", "7.2"].contains(&kernel.series()),
         shim: &[],
         deadline: DEADLINE,
+        alone: Alone::Never,
         judges: &[("reset", reset::judge)],
         repeated: false,
     },
@@ -172,6 +190,7 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| ["5.10", "5.10-lockdep"].contains(&kernel.name.as_str()),
         shim: &["uv=1"],
         deadline: DEADLINE,
+        alone: Alone::Until("lab: it hangs"),
         judges: &[
             ("deadlock", hang::judge),
             ("the kernel's word", sysrq::judge),
@@ -185,6 +204,7 @@ pub const BOOTS: [Boot; 9] = [
         is_for: Kernel::has_lockdep,
         shim: &["uv=1"],
         deadline: DEADLINE,
+        alone: Alone::Never,
         judges: &[("plan", plan::judge_lockdep), ("lockdep", lockdep::judge)],
         repeated: false,
     },
@@ -194,6 +214,7 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| kernel.name == "7.2",
         shim: &[],
         deadline: DEADLINE,
+        alone: Alone::Never,
         judges: &[("misses", pile::judge)],
         repeated: false,
     },
@@ -203,6 +224,7 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| kernel.series() == "6.12",
         shim: &[],
         deadline: DEADLINE,
+        alone: Alone::Always,
         judges: &[("cost", cost::judge)],
         repeated: false,
     },

@@ -46,7 +46,7 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
 /// Judges the attach plan of a kernel whose mutexes are taken by other functions.
 pub fn judge_lockdep(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
     doctor(evidence, findings)?;
-    let mutexes = mutexes(&evidence.export("before.apscope")?);
+    let mutexes = mutexes(&evidence.export("lockdep.apscope")?);
     let has = |symbol: &str| {
         mutexes
             .iter()
