@@ -49,13 +49,16 @@ impl Lines {
     }
 }
 
+/// Somebody else who is told each line.
+type Watch = Box<dyn Fn(&str) + Send>;
+
 /// Where lines go.
 pub struct Sink {
     log: File,
     /// Also to the standard output.
     shown: bool,
     /// And here.
-    watch: Option<Box<dyn Fn(&str) + Send>>,
+    watch: Option<Watch>,
 }
 
 impl fmt::Debug for Sink {

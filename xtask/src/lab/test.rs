@@ -83,11 +83,15 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
     } else {
         Some(Programs::build(root, options.apscope.as_deref())?)
     };
-    let start = Instant::now();
     let jobs = jobs(&kernels, options);
     if jobs.is_empty() {
         return Err(Failure::new("nothing to test").cause("no check is for these kernels"));
     }
+    let wanted = |boot: &&Boot| jobs.iter().any(|job| job.boot.name == boot.name);
+    for build in BOOTS.iter().filter(wanted).filter_map(|boot| boot.build) {
+        build(root)?;
+    }
+    let start = Instant::now();
     let tester = Tester {
         root,
         programs: programs.as_ref(),
@@ -134,9 +138,13 @@ impl Job<'_> {
         format!("{} {}, run {run} of {repeats}", kernel.name, boot.name)
     }
 
+    fn alone(&self) -> Alone {
+        (self.boot.alone)(self.kernel)
+    }
+
     /// Greater for what is to begin earlier: what must be alone, so that nobody has to be waited for, and then what lasts.
     fn precedence(&self) -> (Alone, bool) {
-        (self.boot.alone, self.kernel.has_lockdep())
+        (self.alone(), self.kernel.has_lockdep())
     }
 }
 
@@ -180,8 +188,7 @@ impl Tester<'_> {
     /// Results in the order of the jobs, however they were done.
     fn all(&self, jobs: Vec<Job<'_>>, workers: usize) -> Result<Vec<Row>, Failure> {
         let mut queue: Vec<_> = jobs.into_iter().enumerate().collect();
-        // The last is taken first; of equals, who was first.
-        queue.reverse();
+        // The last is taken first; of equals, those of the newest kernel, which take longest.
         queue.sort_by_key(|(_, job)| job.precedence());
         let queue = Mutex::new(queue);
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -242,17 +249,17 @@ impl Tester<'_> {
 
     /// Runs the script; how long the machine lived, if it ended by itself, and what went wrong.
     fn start(&self, guest: &Guest, job: &Job<'_>, took: &mut Duration, findings: &mut Findings) {
-        let boot = job.boot;
+        let (boot, alone) = (job.boot, job.alone());
         let hardware = Hardware {
             shim: boot.shim.iter().map(|&option| option.into()).collect(),
             ..Hardware::default()
         };
         let script = format!("SEED={}\n{LIBRARY}\n{}", job.run, boot.script);
-        let place = self.room.enter(boot.alone != Alone::Never);
+        let place = self.room.enter(alone != Alone::Never);
         let share = {
             let place = place.clone();
             move |line: &str| {
-                if let Alone::Until(mark) = boot.alone
+                if let Alone::Until(mark) = alone
                     && line.contains(mark)
                 {
                     place.share();

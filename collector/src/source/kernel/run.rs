@@ -39,14 +39,21 @@ const SILENCE_NS: u64 = 10_000_000_000;
 /// How long detaching may take before it is left to the end of the process.
 const DETACH_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Readings of the kernel's memory before anything is attached. A finding needs two; after the third, who reads frames has
-/// had time to say that it is enough.
-const READINGS_BEFORE: u32 = 3;
+/// Readings of the kernel's memory before anything is attached. A finding needs two, and three where stacks are read; who
+/// has taken the fourth has had the time to say that what the third found is enough.
+const READINGS_BEFORE: u32 = 4;
+/// How long it is waited for that all of them are taken: whoever reads frames has a slow machine, or does not read any more.
+const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 /// Time between them, at most.
 const BETWEEN_READINGS: Duration = Duration::from_millis(100);
 
 /// How long the last frame waits for the misses to be read once more.
 const LAST_READING: Duration = Duration::from_secs(1);
+/// Whether whoever reads frames has taken all that were sent.
+fn all_taken<T>(frames: &mpsc::Sender<T>) -> bool {
+    frames.capacity() == frames.max_capacity()
+}
+
 /// Instances that a task holds or waits for.
 fn instances_of(task: &TaskState) -> impl Iterator<Item = u32> {
     let holds = task.holds.iter().map(|holding| holding.instance);
@@ -131,6 +138,7 @@ impl KernelSource {
         let mut ticks = ticker(interval.min(BETWEEN_READINGS));
         let mut losses = Losses::default();
         let mut readings: u32 = 0;
+        let mut read_before = None;
         loop {
             tokio::select! {
                 // Who has seen enough by now wants nothing to be attached.
@@ -156,6 +164,10 @@ impl KernelSource {
             }
             // What is stuck was stuck before anything was attached, and is known by now.
             if readings == READINGS_BEFORE {
+                let since: &mut Instant = read_before.get_or_insert_with(Instant::now);
+                if !all_taken(frames) && since.elapsed() < TAKEN_WITHIN {
+                    continue;
+                }
                 self.try_out()?;
                 if self.weigh()?
                     && frames
@@ -531,5 +543,22 @@ impl KernelSource {
             // A time-out leaves the thread to the end of the process, which closes everything.
             let _ = detached.recv_timeout(DETACH_DEADLINE);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_taken_when_none_is_left() {
+        let (sender, mut receiver) = mpsc::channel(3);
+        assert!(all_taken(&sender));
+        sender.try_send(1).unwrap();
+        sender.try_send(2).unwrap();
+        assert_eq!(receiver.try_recv(), Ok(1));
+        assert!(!all_taken(&sender));
+        assert_eq!(receiver.try_recv(), Ok(2));
+        assert!(all_taken(&sender));
     }
 }

@@ -20,6 +20,7 @@ mod snapshots;
 mod sysrq;
 
 use std::fmt::Display;
+use std::path::Path;
 use std::time::Duration;
 
 pub use evidence::Evidence;
@@ -84,6 +85,9 @@ impl Findings {
 /// Looks at what a script has left.
 pub type Judge = fn(&Evidence, &mut Findings) -> Result<(), Failure>;
 
+/// Builds, in the checkout, what a judge needs.
+pub type Build = fn(&Path) -> Result<(), Failure>;
+
 /// Whether other machines may run beside one. In ascending order of what is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Alone {
@@ -109,9 +113,11 @@ pub struct Boot {
     /// Longest life of the machine.
     pub deadline: Duration,
     /// Whether it has the processors for itself.
-    pub alone: Alone,
+    pub alone: fn(&Kernel) -> Alone,
     /// Subjects, and who looks at them.
     pub judges: &'static [(&'static str, Judge)],
+    /// What must be built before any machine starts, for the judges.
+    pub build: Option<Build>,
     /// Whether `--runs` repeats it.
     pub repeated: bool,
 }
@@ -130,7 +136,7 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| !kernel.has_lockdep(),
         shim: &[],
         deadline: DEADLINE,
-        alone: Alone::Never,
+        alone: |_| Alone::Never,
         judges: &[
             ("plan", plan::judge),
             ("counts", counts::judge),
@@ -138,6 +144,7 @@ pub const BOOTS: [Boot; 9] = [
             ("order", order::judge),
             ("emulator", sequences::judge),
         ],
+        build: None,
         repeated: true,
     },
     Boot {
@@ -147,8 +154,9 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| ["6.12", "7.2"].contains(&kernel.name.as_str()),
         shim: &[],
         deadline: DEADLINE,
-        alone: Alone::Never,
+        alone: |_| Alone::Never,
         judges: &[("programs", programs::judge)],
+        build: None,
         repeated: false,
     },
     Boot {
@@ -157,8 +165,9 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| !kernel.has_lockdep(),
         shim: &[],
         deadline: DEADLINE,
-        alone: Alone::Never,
+        alone: |_| Alone::Never,
         judges: &[("life", life::judge)],
+        build: None,
         repeated: false,
     },
     Boot {
@@ -168,8 +177,9 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| ["5.10", "7.2"].contains(&kernel.name.as_str()),
         shim: &[],
         deadline: DEADLINE,
-        alone: Alone::Never,
+        alone: |_| Alone::Never,
         judges: &[("snapshots", snapshots::judge)],
+        build: Some(snapshots::build),
         repeated: true,
     },
     Boot {
@@ -179,8 +189,9 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| ["6.12", "7.2"].contains(&kernel.series()),
         shim: &[],
         deadline: DEADLINE,
-        alone: Alone::Never,
+        alone: |_| Alone::Never,
         judges: &[("reset", reset::judge)],
+        build: None,
         repeated: false,
     },
     Boot {
@@ -190,12 +201,20 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| ["5.10", "5.10-lockdep"].contains(&kernel.name.as_str()),
         shim: &["uv=1"],
         deadline: DEADLINE,
-        alone: Alone::Until("lab: it hangs"),
+        // Where nobody waits for the place: the kernel with lockdep takes its time.
+        alone: |kernel| {
+            if kernel.has_lockdep() {
+                Alone::Never
+            } else {
+                Alone::Until("lab: it hangs")
+            }
+        },
         judges: &[
             ("deadlock", hang::judge),
             ("the kernel's word", sysrq::judge),
             ("system calls", paths::judge),
         ],
+        build: None,
         repeated: true,
     },
     Boot {
@@ -204,8 +223,9 @@ pub const BOOTS: [Boot; 9] = [
         is_for: Kernel::has_lockdep,
         shim: &["uv=1"],
         deadline: DEADLINE,
-        alone: Alone::Never,
+        alone: |_| Alone::Never,
         judges: &[("plan", plan::judge_lockdep), ("lockdep", lockdep::judge)],
+        build: None,
         repeated: false,
     },
     Boot {
@@ -214,8 +234,9 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| kernel.name == "7.2",
         shim: &[],
         deadline: DEADLINE,
-        alone: Alone::Never,
+        alone: |_| Alone::Never,
         judges: &[("misses", pile::judge)],
+        build: None,
         repeated: false,
     },
     Boot {
@@ -224,8 +245,9 @@ pub const BOOTS: [Boot; 9] = [
         is_for: |kernel| kernel.series() == "6.12",
         shim: &[],
         deadline: DEADLINE,
-        alone: Alone::Always,
+        alone: |_| Alone::Always,
         judges: &[("cost", cost::judge)],
+        build: None,
         repeated: false,
     },
 ];

@@ -1,6 +1,7 @@
 //! A busy guest, read from the kernel's memory a thousand times, against what probes saw at the same time.
 
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -68,14 +69,33 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
     Ok(())
 }
 
+/// Builds the comparison, so that no machine runs beside a compiler.
+pub fn build(root: &Path) -> Result<(), Failure> {
+    let mut command = example(root, "build");
+    let status = command
+        .status()
+        .map_err(|e| Failure::new("cargo").cause(e.to_string()))?;
+    if !status.success() {
+        return Err(Failure::new("building the comparison of snapshots").cause(status.to_string()));
+    }
+    Ok(())
+}
+
 /// What the collector's example says of the two recordings.
 fn compare(evidence: &Evidence) -> Result<Value, Failure> {
-    let mut command = process::cargo_here();
+    let mut command = example(&evidence.root, "run");
     command
-        .current_dir(&evidence.root)
-        .args(["run", "--quiet", "--package", "apscope-collector"])
-        .args(["--example", "snapshots_agree", "--"])
+        .arg("--")
         .args(["snapshots.apscope", "traced.apscope"].map(|name| evidence.folder.join(name)))
         .stdin(Stdio::null());
     parse("the comparison", &run(&mut command, &[0])?)
+}
+
+fn example(root: &Path, what: &str) -> Command {
+    let mut command = process::cargo_here();
+    command
+        .current_dir(root)
+        .args([what, "--quiet", "--package", "apscope-collector"])
+        .args(["--example", "snapshots_agree"]);
+    command
 }
