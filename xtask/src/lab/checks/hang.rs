@@ -150,8 +150,29 @@ fn afterwards(
     tasks: &BTreeSet<u64>,
     findings: &mut Findings,
 ) -> Result<(), Failure> {
+    nothing_left(
+        evidence,
+        "hang.left",
+        "left behind after the hang",
+        findings,
+    )?;
+    first_look(evidence, tasks, findings)?;
+    if !evidence.kernel.has_lockdep() {
+        attached_late(evidence, findings)?;
+    }
+    let stuck = evidence.text("stuck")?;
+    let names: Vec<&str> = stuck.lines().collect();
+    findings.add(
+        "asleep for good at the end: the three tasks and nobody else",
+        names.len() == tasks.len() && !stuck.contains("apscope"),
+        names.join(", "),
+    );
+    Ok(())
+}
+
+/// Who comes when it hangs already, and attaches everything.
+fn attached_late(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
     for (file, what) in [
-        ("hang.left", "left behind after the hang"),
         (
             "late.left",
             "left behind by attaching to and detaching from a guest that hangs",
@@ -161,10 +182,8 @@ fn afterwards(
             "left behind after SIGKILL on a guest that hangs",
         ),
     ] {
-        let left = evidence.text(file)?;
-        findings.equal(format!("events and processes {what}"), &left.trim(), &"0 0");
+        nothing_left(evidence, file, what, findings)?;
     }
-    first_look(evidence, tasks, findings)?;
     let verdict = evidence.json("late.out")?;
     let verdict = text(&verdict, "verdict");
     findings.add(
@@ -172,13 +191,17 @@ fn afterwards(
         evidence.code("late.code")? == 1 && verdict.starts_with("DEADLOCK"),
         verdict,
     );
-    let stuck = evidence.text("stuck")?;
-    let names: Vec<&str> = stuck.lines().collect();
-    findings.add(
-        "asleep for good at the end: the three tasks and nobody else",
-        names.len() == tasks.len() && !stuck.contains("apscope"),
-        names.join(", "),
-    );
+    Ok(())
+}
+
+fn nothing_left(
+    evidence: &Evidence,
+    file: &str,
+    what: &str,
+    findings: &mut Findings,
+) -> Result<(), Failure> {
+    let left = evidence.text(file)?;
+    findings.equal(format!("events and processes {what}"), &left.trim(), &"0 0");
     Ok(())
 }
 
@@ -205,12 +228,7 @@ fn first_look(
         Some(deadlock) => named(deadlock, tasks, findings),
         None => findings.add("AP001 without a probe", false, "not found"),
     }
-    findings.equal(
-        "events and processes left behind by it",
-        &evidence.text("first.left")?.trim(),
-        &"0 0",
-    );
-    Ok(())
+    nothing_left(evidence, "first.left", "left behind by it", findings)
 }
 
 /// `hung: monotonic_ns=N tasks=A,B,C` of the workload.
