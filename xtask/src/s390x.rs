@@ -2,9 +2,9 @@
 //! that depend on byte order (ABI, histograms, names, frames, model, recordings) under qemu's user emulation.
 //!
 //! The standard library is built from rust-src, so no s390x toolchain of Rust is needed, only Debian's cross C
-//! compiler as linker (and for libzstd). `cargo xtask lab` runs the same build of apscope.
+//! compiler as linker (and for libzstd).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::failure::Failure;
@@ -65,18 +65,6 @@ pub fn run(root: &Path, test: bool, toolchain: &str) -> Result<(), Failure> {
         process::run(&mut command, "testing on s390x")?;
     }
     Ok(())
-}
-
-/// Builds apscope for the guest of `cargo xtask lab`: what [`run`] has built is used, since packages and flags are the same.
-pub fn apscope(root: &Path) -> Result<PathBuf, Failure> {
-    let toolchain = "nightly";
-    check_tools(false, toolchain)?;
-    println!("building apscope for {TARGET}");
-    process::run(
-        cargo(root, toolchain, "build").args(["--workspace", "--bin", "apscope"]),
-        "building apscope for s390x",
-    )?;
-    Ok(root.join("target/s390x").join(TARGET).join("debug/apscope"))
 }
 
 fn cargo(root: &Path, toolchain: &str, verb: &str) -> Command {

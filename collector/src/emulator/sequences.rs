@@ -1,12 +1,17 @@
 //! The lock sequences of each generation, driven call by call on one thread and compared with the written record in
 //! `sequences/*.txt`, which was made from the kernel's sources and not from this emulator.
 //!
+//! What the entry points have returned in all cases together is in `sequences/returns/*.txt`: a line is `function: values`, and of
+//! PQAP `function, function code: response codes`.
+//!
 //! A line there is `case: operations`. `L`/`U` lock and unlock a mutex, `R`/`UR` and `W`/`UW` an rwsem, `Z` is msleep, `F`
 //! is flush_work, whether it waits or not. What each case does is in [`drive`].
 
 mod drive;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use probe_ebpf::names::ENTRY_POINTS;
 
 use super::hardware::Script;
 use super::machine::{self, Guest, Machine};
@@ -29,6 +34,8 @@ struct Bench {
     machine: &'static Machine,
     names: BTreeMap<u64, String>,
     written: BTreeMap<&'static str, &'static str>,
+    /// What each entry point has returned.
+    returned: BTreeMap<String, BTreeSet<String>>,
     failed: Vec<String>,
 }
 
@@ -38,6 +45,7 @@ impl Bench {
             machine: machine::tests::machine(generation, 2, 2),
             names: BTreeMap::new(),
             written: written(text),
+            returned: BTreeMap::new(),
             failed: Vec::new(),
         };
         bench.enter();
@@ -46,6 +54,7 @@ impl Bench {
 
     /// Goes on with a machine whose queues follow `script`.
     fn change_machine(&mut self, script: fn(u16) -> Script) {
+        self.take_returned();
         let name = self.machine.generation.name;
         self.machine = machine::tests::machine_with(name, 2, 2, script);
         self.enter();
@@ -109,9 +118,42 @@ impl Bench {
         }
     }
 
-    fn finish(mut self) {
+    /// What was returned on this machine, by its own truth.
+    fn take_returned(&mut self) {
+        let all: Vec<u8> = (1..ENTRY_POINTS.len() as u8).collect();
+        for entry in self.machine.entries.read(&all) {
+            if entry.calls == 0 {
+                continue;
+            }
+            let values = self.returned.entry(entry.name.clone()).or_default();
+            values.extend(entry.returns.into_keys());
+            for (function, responses) in entry.pqap {
+                let name = format!("{}, {function}", entry.name);
+                let values = self.returned.entry(name).or_default();
+                values.extend(responses.into_keys());
+            }
+        }
+    }
+
+    fn finish(mut self, returns: &'static str) {
+        self.take_returned();
         for case in self.written.keys() {
             self.failed.push(format!("{case}: written, but not driven"));
+        }
+        let done: Vec<String> = self
+            .returned
+            .iter()
+            .map(|(name, values)| {
+                let values: Vec<&str> = values.iter().map(String::as_str).collect();
+                format!("{name}: {}", values.join(" "))
+            })
+            .collect();
+        let expected: Vec<&str> = returns
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+            .collect();
+        if done != expected {
+            self.failed.push(format!("returned:\n{}", done.join("\n")));
         }
         assert!(self.failed.is_empty(), "{}", self.failed.join("\n"));
     }
@@ -123,9 +165,10 @@ macro_rules! generations {
             #[test]
             fn $test() {
                 let text = include_str!(concat!("sequences/", $name, ".txt"));
+                let returns = include_str!(concat!("sequences/returns/", $name, ".txt"));
                 let mut bench = Bench::new($name, text);
                 drive::all(&mut bench);
-                bench.finish();
+                bench.finish(returns);
             }
         )*
 

@@ -13,14 +13,24 @@ for m in /sys/devices/vfio_ap/matrix/*-*-*; do
 	[ -f $m/guest_matrix ] || sed 's/^/in_guest /' $m/matrix
 	[ ! -f $m/guest_matrix ] || sed 's/^/in_guest /' $m/guest_matrix
 done >$O/matrix.sysfs
-# The verifier has the processors for itself.
-kill -STOP $(pidof workload)
+# The driver is used for a tenth of the time, so that the verifier has the processors for the rest.
+pace() {
+	while :; do
+		kill -STOP $(pidof workload)
+		usleep 900000
+		kill -CONT $(pidof workload)
+		usleep 100000
+	done
+}
+pace &
+pacer=$!
 gone 60 >$O/kill.left
 
 no_workload() { ! pidof workload; }
 
 # Guests end in the middle of PQAP, their mdev is removed after them, and then the driver.
 measure unload record -o $O/unload.apscope
+kill $pacer
 kill -CONT $(pidof workload)
 sleep 1
 # The workload's guest is a child of the process that was started here.

@@ -8,4 +8,5 @@ sleep 4
 apscope --level 0 --duration 2s diagnose --json --threshold reset=1s >$O/late.out 2>$O/late.err
 echo $? >$O/late.code
 finish reset INT
+gone 60 >$O/reset.left
 echo >/tmp/stop

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
+
 use super::console::Sink;
 use super::initramfs;
 use super::kernels::Kernel;
@@ -24,6 +26,9 @@ pub struct Hardware {
     /// Options of the shim that stands for AP hardware, for example reset_ms=200
     #[arg(long = "shim", value_name = "NAME=VALUE")]
     pub shim: Vec<String>,
+    /// Grace periods of RCU are expedited. Who attaches or detaches waits, asleep, for some with each probe.
+    #[arg(skip)]
+    pub expedited: bool,
 }
 
 impl Default for Hardware {
@@ -32,6 +37,7 @@ impl Default for Hardware {
             cpus: 2,
             memory: 1024,
             shim: Vec::new(),
+            expedited: false,
         }
     }
 }
@@ -44,6 +50,8 @@ pub struct Guest {
     /// `/share` inside.
     pub share: PathBuf,
     folder: PathBuf,
+    /// One machine at a time has the folder.
+    _lock: Flock<fs::File>,
 }
 
 /// How a guest ended.
@@ -58,6 +66,14 @@ pub struct Ended {
 impl Guest {
     /// Prepares a guest in a folder of its own. Files that people put into the share stay; results of the run before go.
     pub fn new(folder: &Path, kernel: Kernel, programs: &Programs) -> Result<Self, Failure> {
+        fs::create_dir_all(folder).map_err(|e| Failure::file("creating", folder, &e))?;
+        let lock = folder.join("lock");
+        let lock = fs::File::create(&lock).map_err(|e| Failure::file("creating", &lock, &e))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| {
+            Failure::new(format!("a machine runs in {}", folder.display()))
+                .cause(e.to_string())
+                .hint("end it, or wait until it has ended")
+        })?;
         let share = folder.join("share");
         let fresh = |path: &Path| {
             // What is not there need not go.
@@ -81,6 +97,7 @@ impl Guest {
             kernel,
             share,
             folder: folder.into(),
+            _lock: lock,
         })
     }
 
@@ -118,8 +135,18 @@ impl Guest {
         script: &str,
         hardware: &Hardware,
         deadline: Duration,
-    ) -> Result<Ended, Failure> {
-        self.start(script, hardware, deadline, 1, Console::Terminal)
+    ) -> Result<(), Failure> {
+        let ended = self.start(script, hardware, deadline, 1, Console::Terminal);
+        match ended {
+            // Ended from outside, with ctrl-a x.
+            Err(_) if !self.share.join("exit").exists() && self.has_begun() => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Whether the script was begun by the last machine.
+    fn has_begun(&self) -> bool {
+        self.share.join("begun").exists()
     }
 
     fn start(
@@ -135,12 +162,14 @@ impl Guest {
         let exit = self.share.join("exit");
         // Of the run before, if there was one.
         let _ = fs::remove_file(&exit);
+        let _ = fs::remove_file(self.share.join("begun"));
         let mut words = vec![
             format!("loglevel={loglevel}"),
-            // Whoever attaches or detaches waits for grace periods, one for each probe, and asleep: minutes in all tests.
-            "rcupdate.rcu_expedited=1".to_owned(),
             format!("lab.kernel={}", self.kernel.name),
         ];
+        if hardware.expedited {
+            words.push("rcupdate.rcu_expedited=1".into());
+        }
         if !hardware.shim.is_empty() {
             words.push(format!("lab.shim={}", hardware.shim.join(",")));
         }

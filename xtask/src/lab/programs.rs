@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use super::packages::Archive;
+use crate::dist;
 use crate::failure::Failure;
 use crate::process;
 use crate::s390x;
@@ -29,19 +30,17 @@ impl Programs {
             Some(path) => path
                 .canonicalize()
                 .map_err(|e| Failure::file("finding", path, &e))?,
-            None => s390x::apscope(root)?,
+            None => dist::for_the_lab(root)?,
         };
         let stripped = folder.join("apscope");
-        if is_older(&stripped, [&built]) {
-            // A guest that runs may have the old one.
-            let _ = fs::remove_file(&stripped);
-            // A tenth of the size, which the guest reads through an emulated device.
-            let mut strip = Command::new("s390x-linux-gnu-strip");
-            process::run(
-                strip.arg("-o").arg(&stripped).arg(&built),
-                "stripping apscope",
-            )?;
-        }
+        // A guest that runs may have the old one.
+        let _ = fs::remove_file(&stripped);
+        // The guest reads it through an emulated device.
+        let mut strip = Command::new("s390x-linux-gnu-strip");
+        process::run(
+            strip.arg("-o").arg(&stripped).arg(&built),
+            "stripping apscope",
+        )?;
         Ok(Self {
             apscope: stripped,
             workload: workload(root, &folder)?,

@@ -17,6 +17,8 @@ struct Inside {
     machines: usize,
     /// One of them, the only one, is to stay so.
     alone: bool,
+    /// Who waits until there are none. Nobody comes in before them.
+    waiting: usize,
 }
 
 /// A machine's place, until the last copy goes.
@@ -29,13 +31,22 @@ struct Held(Room);
 impl Room {
     /// Waits until there is a place, or until nobody else has one.
     pub fn enter(&self, alone: bool) -> Place {
-        let fits = |inside: &Inside| !inside.alone && (!alone || inside.machines == 0);
-        let inside = self.lock();
-        let mut inside = self
+        let fits = |inside: &Inside| {
+            let others = if alone {
+                inside.machines
+            } else {
+                inside.waiting
+            };
+            !inside.alone && others == 0
+        };
+        let mut inside = self.lock();
+        inside.waiting += usize::from(alone);
+        inside = self
             .0
             .changed
             .wait_while(inside, |inside| !fits(inside))
             .unwrap_or_else(PoisonError::into_inner);
+        inside.waiting -= usize::from(alone);
         inside.machines += 1;
         inside.alone = alone;
         Place(Arc::new(Held(self.clone())))
@@ -117,5 +128,26 @@ mod tests {
         }
         assert_eq!(waiting.join().unwrap().0, 1);
         drop(room.enter(true));
+    }
+
+    #[test]
+    fn who_is_to_be_alone_is_not_passed_over() {
+        let room = Room::default();
+        let first = room.enter(false);
+        let enter = |alone| {
+            let room = room.clone();
+            thread::spawn(move || room.enter(alone))
+        };
+        let alone = enter(true);
+        while room.lock().waiting == 0 {
+            thread::yield_now();
+        }
+        let late = enter(false);
+        drop(first);
+        let alone = alone.join().unwrap();
+        assert_eq!(room.lock().machines, 1);
+        assert!(room.lock().alone && !late.is_finished());
+        drop(alone);
+        drop(late.join().unwrap());
     }
 }

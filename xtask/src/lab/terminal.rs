@@ -18,7 +18,7 @@ const DEMO: &str = include_str!("../../lab/demo.sh");
 /// A shell of the guest, until it is left.
 pub fn shell(guest: &Guest, hardware: &Hardware) -> Result<(), Failure> {
     let script = format!("{}setsid -c sh -i\n", prologue());
-    guest.interact(&script, hardware, DEADLINE).map(drop)
+    guest.interact(&script, hardware, DEADLINE)
 }
 
 /// The dashboard, until it is left. On 5.10 a host that can convert guests is emulated as well.
@@ -29,7 +29,7 @@ pub fn demo(guest: &Guest, hardware: &Hardware) -> Result<(), Failure> {
     }
     println!("starting; q leaves the dashboard, ctrl-a x ends the machine");
     let script = format!("{}{DEMO}", prologue());
-    guest.interact(&script, &hardware, DEADLINE).map(drop)
+    guest.interact(&script, &hardware, DEADLINE)
 }
 
 /// Terminal type and size.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,14 +33,14 @@ pub struct Options {
     /// Folder of ready kernels, instead of those that `lab build` made
     #[arg(long, value_name = "DIR")]
     kernels: Option<PathBuf>,
-    /// How often counts are compared with the truth, each time with another seed
+    /// How often counts are compared with the truth, each time with another seed, and whatever --only names
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// Machines that run at the same time; each has two CPUs, and waits a good deal. [default: the CPUs here]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     jobs: Option<u32>,
-    /// Only these, of trace, programs, life, snapshots, reset, hang, lockdep, pile and cost
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    /// Only these
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(BOOTS.map(|boot| boot.name)))]
     only: Vec<String>,
     /// This apscope for s390x instead of building one
     #[arg(long, value_name = "FILE")]
@@ -63,6 +64,13 @@ struct Row {
     run: u32,
     took: Duration,
     lines: Vec<(&'static str, Line)>,
+}
+
+impl Row {
+    /// Where the start has left what it has left.
+    fn folder(&self, root: &Path) -> PathBuf {
+        runs(root).join(format!("{}-{}-{}", self.kernel, self.boot, self.run))
+    }
 }
 
 /// Runs the tests; a fact that is not as it must be is a finding.
@@ -98,7 +106,7 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
         host: &host,
         room: Room::default(),
     };
-    let rows = tester.all(jobs, workers(options.jobs))?;
+    let rows = tester.all(jobs, workers(options.jobs));
     let table = table(&rows);
     println!("\n{table}");
     println!("{} s in all", start.elapsed().as_secs());
@@ -111,6 +119,15 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
         .flat_map(|row| &row.lines)
         .filter(|(_, line)| !line.passed)
         .count();
+    for row in &rows {
+        for (subject, line) in row.lines.iter().filter(|(_, line)| !line.passed) {
+            println!(
+                "FAIL {} {}, run {}: {subject}: {}: {}",
+                row.kernel, row.boot, row.run, line.what, line.measured
+            );
+            println!("     in {}", row.folder(root).display());
+        }
+    }
     if failed == 0 {
         Ok(())
     } else {
@@ -157,7 +174,8 @@ fn jobs<'a>(kernels: &'a [Kernel], options: &Options) -> Vec<Job<'a>> {
         .flat_map(|kernel| BOOTS.iter().map(move |boot| (kernel, boot)))
         .filter(|(kernel, boot)| wanted(boot) && (boot.is_for)(kernel))
         .flat_map(|(kernel, boot)| {
-            let repeats = if boot.repeated { options.runs } else { 1 };
+            let repeated = boot.repeated || !options.only.is_empty();
+            let repeats = if repeated { options.runs } else { 1 };
             (1..=repeats).map(move |run| Job {
                 kernel,
                 boot,
@@ -186,38 +204,38 @@ struct Tester<'a> {
 
 impl Tester<'_> {
     /// Results in the order of the jobs, however they were done.
-    fn all(&self, jobs: Vec<Job<'_>>, workers: usize) -> Result<Vec<Row>, Failure> {
+    fn all(&self, jobs: Vec<Job<'_>>, workers: usize) -> Vec<Row> {
         let mut queue: Vec<_> = jobs.into_iter().enumerate().collect();
         // The last is taken first; of equals, those of the newest kernel, which take longest.
         queue.sort_by_key(|(_, job)| job.precedence());
+        let (all, ended) = (queue.len(), AtomicUsize::new(0));
         let queue = Mutex::new(queue);
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let work = || {
             let mut done = Vec::new();
             while let Some((number, job)) = next() {
-                done.push((number, self.one(&job)?));
+                done.push((number, self.one(&job)));
+                let ended = ended.fetch_add(1, Ordering::Relaxed) + 1;
+                println!("{}[{ended}/{all}]", spell(&job, &done[done.len() - 1].1));
             }
-            Ok::<_, Failure>(done)
+            done
         };
         let mut done = Vec::new();
         thread::scope(|scope| {
             let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
             for thread in threads {
                 match thread.join() {
-                    Ok(rows) => done.extend(rows?),
+                    Ok(rows) => done.extend(rows),
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
             }
-            Ok(())
-        })?;
+        });
         done.sort_by_key(|(number, _)| *number);
-        Ok(done.into_iter().map(|(_, row)| row).collect())
+        done.into_iter().map(|(_, row)| row).collect()
     }
 
     /// One start of a guest, and what is to say of it.
-    fn one(&self, job: &Job<'_>) -> Result<Row, Failure> {
-        let folder =
-            runs(self.root).join(format!("{}-{}-{}", job.kernel.name, job.boot.name, job.run));
+    fn one(&self, job: &Job<'_>) -> Row {
         let mut row = Row {
             kernel: job.kernel.name.clone(),
             boot: job.boot.name,
@@ -225,11 +243,14 @@ impl Tester<'_> {
             took: Duration::ZERO,
             lines: Vec::new(),
         };
+        let folder = row.folder(self.root);
         let mut is_over = false;
         if let Some(programs) = self.programs {
-            let guest = Guest::new(&folder, job.kernel.clone(), programs)?;
             let mut findings = Findings::default();
-            self.start(&guest, job, &mut row.took, &mut findings);
+            match Guest::new(&folder, job.kernel.clone(), programs) {
+                Ok(guest) => self.start(&guest, job, &mut row.took, &mut findings),
+                Err(failure) => findings.add("the guest", false, one_line(&failure)),
+            }
             is_over = !findings.lines.is_empty() && row.took == Duration::ZERO;
             row.lines
                 .extend(findings.lines.into_iter().map(|line| ("guest", line)));
@@ -243,8 +264,7 @@ impl Tester<'_> {
             };
             judge(&evidence, job.boot, &mut row);
         }
-        println!("{}", spell(job, &row));
-        Ok(row)
+        row
     }
 
     /// Runs the script; how long the machine lived, if it ended by itself, and what went wrong.
@@ -252,6 +272,7 @@ impl Tester<'_> {
         let (boot, alone) = (job.boot, job.alone());
         let hardware = Hardware {
             shim: boot.shim.iter().map(|&option| option.into()).collect(),
+            expedited: boot.expedited,
             ..Hardware::default()
         };
         let script = format!("SEED={}\n{LIBRARY}\n{}", job.run, boot.script);

@@ -153,13 +153,29 @@ fn attributes_without_guest(bench: &mut Bench) {
     }
     // Others, whose sequence is not written down apart.
     let guest = bench.guest();
-    for (name, text, errno) in [
-        ("assign_adapter", "0x10000000000000000", libc::ERANGE),
-        ("assign_control_domain", "256", libc::ENODEV),
-        ("unassign_domain", "-1", libc::EINVAL),
+    for name in STORES {
+        for (text, errno) in [
+            ("0x10000000000000000", libc::ERANGE),
+            ("256", libc::ENODEV),
+            ("-1", libc::EINVAL),
+        ] {
+            let ret = write(machine, guest, name, text);
+            assert_eq!(ret, -i64::from(errno), "{name} {text}");
+        }
+    }
+    // Two mdevs may have the same adapter while they share no domain.
+    let other = &machine.guests[1];
+    for (name, text, expected) in [
+        ("unassign_domain", "0", 1),
+        ("unassign_domain", "1", 1),
+        ("assign_adapter", "0", 1),
+        ("assign_domain", "0", -i64::from(libc::EADDRINUSE)),
+        ("unassign_adapter", "0", 1),
+        ("assign_domain", "0", 1),
+        ("assign_domain", "1", 1),
     ] {
-        let ret = write(machine, guest, name, text);
-        assert_eq!(ret, -i64::from(errno), "{name} {text}");
+        let ret = write(machine, other, name, text);
+        assert_eq!(ret, expected, "{name} {text}");
     }
     assert!(!guest.mdev.matrix.apm.test(16), "undone after the conflict");
     let matrix = "00.0000\n00.0001\n01.0000\n01.0001\n";

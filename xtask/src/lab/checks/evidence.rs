@@ -2,13 +2,17 @@
 //! guest and read by that of this machine. What is missing or malformed is a failure of the check that wants it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::lab::kernels::Kernel;
+use crate::process;
+
+/// Programs that read recordings for the checks, examples of the collector.
+const EXAMPLES: [&str; 2] = ["pqap_spans", "snapshots_agree"];
 
 /// Results of one run of a guest.
 #[derive(Debug)]
@@ -85,6 +89,15 @@ impl Evidence<'_> {
         self.diagnose(&["--json", "--from"], name)
     }
 
+    /// What an example of the collector says of recordings.
+    pub fn example(&self, name: &str, recordings: &[&str]) -> Result<Value, Failure> {
+        let mut command = cargo(&self.root, "run");
+        command
+            .args(["--example", name, "--"])
+            .args(recordings.iter().map(|name| self.folder.join(name)));
+        parse(name, &run(&mut command, &[0])?)
+    }
+
     fn diagnose(&self, options: &[&str], file: &str) -> Result<Value, Failure> {
         let mut command = Command::new(&self.apscope);
         command
@@ -93,6 +106,24 @@ impl Evidence<'_> {
             .arg(self.folder.join(file));
         parse(file, &run(&mut command, &[0, 1])?)
     }
+}
+
+/// Builds what [`Evidence::example`] runs, so that no machine runs beside a compiler.
+pub fn build_examples(root: &Path) -> Result<(), Failure> {
+    println!("building programs that read recordings");
+    let mut command = cargo(root, "build");
+    for name in EXAMPLES {
+        command.args(["--example", name]);
+    }
+    process::run(&mut command, "building programs that read recordings")
+}
+
+fn cargo(root: &Path, what: &str) -> Command {
+    let mut command = process::cargo_here();
+    command
+        .current_dir(root)
+        .args([what, "--quiet", "--package", "apscope-collector"]);
+    command
 }
 
 /// What a program of this machine prints, if it ends with one of these codes.

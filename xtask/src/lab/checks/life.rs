@@ -57,6 +57,28 @@ fn queues(matrix: &Value) -> Vec<String> {
     pairs.collect()
 }
 
+/// The driver is used while probes are attached. What had begun before ends once for the one vCPU that there is, and is
+/// counted apart.
+fn since(trace: &Value, findings: &mut Findings) {
+    let entries = items(trace, "entry_points").map(|entry| ("name", "unmatched_returns", entry));
+    let locks = items(trace, "locks").map(|lock| ("class", "unmatched_releases", lock));
+    let unmatched: Vec<(&str, u64)> = entries
+        .chain(locks)
+        .map(|(name, what, value)| (text(value, name), number(value, what)))
+        .filter(|(_, count)| *count != 0)
+        .collect();
+    findings.add(
+        "calls and holds that had begun before it attached: one of each at most",
+        unmatched.iter().all(|(_, count)| *count == 1),
+        if unmatched.is_empty() {
+            "none".to_owned()
+        } else {
+            let names: Vec<_> = unmatched.iter().map(|(name, _)| *name).collect();
+            names.join(", ")
+        },
+    );
+}
+
 /// Judges the recordings.
 pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
     for (file, what) in [
@@ -97,6 +119,7 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
             number(&unload, "missed")
         ),
     );
+    since(&unload, findings);
     let dmesg = evidence.text("dmesg")?.to_lowercase();
     let wrong: Vec<String> = dmesg
         .lines()

@@ -5,6 +5,7 @@ mod cost;
 mod counts;
 mod events;
 mod evidence;
+mod exports;
 mod hang;
 mod life;
 mod lockdep;
@@ -14,6 +15,7 @@ mod pile;
 mod plan;
 pub mod processes;
 mod programs;
+mod queues;
 mod reset;
 mod sequences;
 mod snapshots;
@@ -110,6 +112,8 @@ pub struct Boot {
     pub is_for: fn(&Kernel) -> bool,
     /// Options of the shim.
     pub shim: &'static [&'static str],
+    /// Whether grace periods are expedited; without that, attaching and detaching take up to ten times as long.
+    pub expedited: bool,
     /// Longest life of the machine.
     pub deadline: Duration,
     /// Whether it has the processors for itself.
@@ -125,26 +129,29 @@ pub struct Boot {
 /// What all scripts begin with.
 pub const LIBRARY: &str = include_str!("../../../lab/checks/lib.sh");
 
-/// Longest life of a machine. Each takes well under a minute, when nothing else runs here.
+/// Longest life of a machine. The longest takes two minutes, beside another on two processors.
 const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
-/// All starts, in the order in which they are made.
+/// All starts, in the order of the results.
 pub const BOOTS: [Boot; 9] = [
     Boot {
         name: "trace",
         script: include_str!("../../../lab/checks/trace.sh"),
         is_for: |kernel| !kernel.has_lockdep(),
         shim: &[],
+        expedited: true,
         deadline: DEADLINE,
         alone: |_| Alone::Never,
         judges: &[
             ("plan", plan::judge),
             ("counts", counts::judge),
+            ("queues", queues::judge),
             ("events", events::judge),
             ("order", order::judge),
             ("emulator", sequences::judge),
+            ("exports", exports::judge),
         ],
-        build: None,
+        build: Some(evidence::build_examples),
         repeated: true,
     },
     Boot {
@@ -153,6 +160,7 @@ pub const BOOTS: [Boot; 9] = [
         // Those with types, a JIT and the processor's trampolines: everything can be loaded.
         is_for: |kernel| ["6.12", "7.2"].contains(&kernel.name.as_str()),
         shim: &[],
+        expedited: true,
         deadline: DEADLINE,
         alone: |_| Alone::Never,
         judges: &[("programs", programs::judge)],
@@ -164,6 +172,7 @@ pub const BOOTS: [Boot; 9] = [
         script: include_str!("../../../lab/checks/life.sh"),
         is_for: |kernel| !kernel.has_lockdep(),
         shim: &[],
+        expedited: true,
         deadline: DEADLINE,
         alone: |_| Alone::Never,
         judges: &[("life", life::judge)],
@@ -176,11 +185,12 @@ pub const BOOTS: [Boot; 9] = [
         // The oldest driver, and the newest, whose lists of waiters differ.
         is_for: |kernel| ["5.10", "7.2"].contains(&kernel.name.as_str()),
         shim: &[],
+        expedited: true,
         deadline: DEADLINE,
         alone: |_| Alone::Never,
         judges: &[("snapshots", snapshots::judge)],
-        build: Some(snapshots::build),
-        repeated: true,
+        build: Some(evidence::build_examples),
+        repeated: false,
     },
     Boot {
         name: "reset",
@@ -188,6 +198,7 @@ pub const BOOTS: [Boot; 9] = [
         // Before Linux 6.6 a reset is given up after a few polls.
         is_for: |kernel| ["6.12", "7.2"].contains(&kernel.series()),
         shim: &[],
+        expedited: true,
         deadline: DEADLINE,
         alone: |_| Alone::Never,
         judges: &[("reset", reset::judge)],
@@ -200,8 +211,9 @@ pub const BOOTS: [Boot; 9] = [
         // The kernel with lockdep has no types: stacks say who waits.
         is_for: |kernel| ["5.10", "5.10-lockdep"].contains(&kernel.name.as_str()),
         shim: &["uv=1"],
+        expedited: false,
         deadline: DEADLINE,
-        // Where nobody waits for the place: the kernel with lockdep takes its time.
+        // With lockdep it takes a minute until it hangs, and no other machine could run meanwhile.
         alone: |kernel| {
             if kernel.has_lockdep() {
                 Alone::Never
@@ -215,24 +227,26 @@ pub const BOOTS: [Boot; 9] = [
             ("system calls", paths::judge),
         ],
         build: None,
-        repeated: true,
+        repeated: false,
     },
     Boot {
         name: "lockdep",
         script: include_str!("../../../lab/checks/lockdep.sh"),
         is_for: Kernel::has_lockdep,
         shim: &["uv=1"],
+        expedited: true,
         deadline: DEADLINE,
         alone: |_| Alone::Never,
         judges: &[("plan", plan::judge_lockdep), ("lockdep", lockdep::judge)],
         build: None,
-        repeated: false,
+        repeated: true,
     },
     Boot {
         name: "pile",
         script: include_str!("../../../lab/checks/pile.sh"),
         is_for: |kernel| kernel.name == "7.2",
         shim: &[],
+        expedited: true,
         deadline: DEADLINE,
         alone: |_| Alone::Never,
         judges: &[("misses", pile::judge)],
@@ -244,6 +258,7 @@ pub const BOOTS: [Boot; 9] = [
         script: include_str!("../../../lab/checks/cost.sh"),
         is_for: |kernel| kernel.series() == "6.12",
         shim: &[],
+        expedited: true,
         deadline: DEADLINE,
         alone: |_| Alone::Always,
         judges: &[("cost", cost::judge)],

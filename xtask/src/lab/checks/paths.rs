@@ -34,7 +34,20 @@ const OF_PROCESSES: [&str; 12] = [
 /// Judges the log of a diagnosis, where there is a strace for the guest.
 pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
     if !evidence.folder.join("strace").exists() {
-        println!("  no strace for the guest: opened paths are not looked at");
+        let given = evidence
+            .folder
+            .with_file_name("bin")
+            .join("strace")
+            .exists();
+        findings.add(
+            "paths that are opened",
+            !given,
+            if given {
+                "strace has left no log"
+            } else {
+                "not looked at: there is no strace for the guest"
+            },
+        );
         return Ok(());
     }
     let log = evidence.text("strace")?;

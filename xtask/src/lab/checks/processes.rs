@@ -41,9 +41,11 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         &wrong,
     );
     let log = evidence.text("dmesg")?;
+    // A report of lockdep is a warning too.
+    let warning = (!evidence.kernel.has_lockdep()).then_some("WARNING: ");
     let harm: Vec<String> = log
         .lines()
-        .filter(|line| HARM.iter().any(|word| line.contains(word)))
+        .filter(|line| HARM.iter().chain(&warning).any(|word| line.contains(word)))
         .map(str::to_owned)
         .collect();
     findings.none("the kernel came to no harm", "its log", &harm);

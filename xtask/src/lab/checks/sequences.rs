@@ -1,7 +1,7 @@
 //! The emulated driver against the genuine one. Its lock sequences are written down, one file for each generation
 //! (`collector/src/emulator/sequences`); here they are compared with what was traced on the kernel that has this
-//! generation: which locks each entry point takes, and in which order. What is traced and not written, and what is
-//! written, was exercised, and is not traced, are both wrong.
+//! generation: which locks each entry point takes, in which order, and what it returns. What is traced and not written, and
+//! what is written, was exercised, and is not traced, are both wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -137,7 +137,93 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         of,
         &wrong,
     );
+    let path = evidence
+        .root
+        .join("collector/src/emulator/sequences/returns")
+        .join(format!("{}.txt", evidence.generation()));
+    let text = fs::read_to_string(&path).map_err(|e| Failure::file("reading", &path, &e))?;
+    let returned = returned(&evidence.export("trace.apscope")?, evidence.has_one_lock());
+    let refused = if evidence.has_one_lock() {
+        "-EBUSY"
+    } else {
+        "ok"
+    };
+    let (compared, wrong) = compare_returns(&parse_returns(&text), &returned, refused);
+    findings.none(
+        "and returns what the genuine one returns",
+        format!("{} functions, {compared} values", returned.len()),
+        &wrong,
+    );
     Ok(())
+}
+
+/// Values, by function, and for PQAP response codes by `function, function code`.
+type Returns = BTreeMap<String, BTreeSet<String>>;
+
+/// Values that are written: `function: value value`.
+fn parse_returns(text: &str) -> Returns {
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, values)| {
+            let values = values.split(' ').map(str::to_owned);
+            (name.to_owned(), values.collect())
+        })
+        .collect()
+}
+
+/// Values that an export has. The response codes of 5.10 are no response codes (docs/kernel.md).
+fn returned(export: &Value, status_unusable: bool) -> Returns {
+    let keys = |value: &Value| -> BTreeSet<String> {
+        let members = value.as_object().into_iter().flatten();
+        members.map(|(key, _)| key.clone()).collect()
+    };
+    let mut returns = Returns::new();
+    for entry in items(export, "entry_points").filter(|entry| number(entry, "calls") != 0) {
+        let name = text(entry, "name");
+        returns.insert(name.to_owned(), keys(&entry["returns"]));
+        if !status_unusable {
+            for function in keys(&entry["pqap"]) {
+                let codes = keys(&entry["pqap"][&function]);
+                returns.insert(format!("{name}, {function}"), codes);
+            }
+        }
+    }
+    returns
+}
+
+/// How many values were compared, and what differs. `running`: what writes to a matrix return while a guest has it.
+fn compare_returns(written: &Returns, traced: &Returns, running: &str) -> (usize, Vec<String>) {
+    let mut compared = 0;
+    let mut wrong = Vec::new();
+    for (function, values) in traced {
+        compared += values.len();
+        let Some(known) = written.get(function) else {
+            wrong.push(format!("{function} is not written"));
+            continue;
+        };
+        for value in values.difference(known) {
+            wrong.push(format!("{function} returns {value}: not written"));
+        }
+    }
+    for attribute in ATTRIBUTES {
+        let has = |returns: &Returns| {
+            returns
+                .get(attribute)
+                .is_some_and(|values| values.contains(running))
+        };
+        if !has(written) || !has(traced) {
+            wrong.push(format!(
+                "{attribute}, guest running: {running} is {}",
+                if has(written) {
+                    "not traced"
+                } else {
+                    "not written"
+                }
+            ));
+        }
+    }
+    (compared, wrong)
 }
 
 /// What each case takes, by its name.
@@ -371,6 +457,40 @@ mod tests {
         );
         let (_, wrong) = compare(&written, &BTreeMap::new());
         assert!(!wrong.is_empty(), "nothing traced is no agreement");
+    }
+
+    #[test]
+    fn values_that_differ_are_wrong() {
+        let all = |values: &str| {
+            let lines = ATTRIBUTES.map(|name| format!("{name}: {values}\n"));
+            parse_returns(&format!(
+                "# comment\n{}handle_pqap, AQIC: 00 07\n",
+                lines.concat()
+            ))
+        };
+        let written = all("-EBUSY ok");
+        assert_eq!(
+            compare_returns(&written, &all("-EBUSY"), "-EBUSY"),
+            (8, vec![])
+        );
+        let (_, wrong) = compare_returns(&written, &all("ok"), "-EBUSY");
+        assert_eq!(wrong.len(), ATTRIBUTES.len(), "{wrong:?}");
+        let (_, wrong) = compare_returns(&written, &all("-EBUSY -EINVAL"), "-EBUSY");
+        assert_eq!(
+            wrong[0],
+            "assign_adapter_store returns -EINVAL: not written"
+        );
+        let export = serde_json::json!({ "entry_points": [
+            { "name": "handle_pqap", "calls": 2, "returns": { "ok": 2 }, "pqap": { "AQIC": { "01": 2 } } },
+            { "name": "matrix_show", "calls": 0, "returns": {} },
+        ] });
+        let traced = returned(&export, false);
+        assert_eq!(traced.len(), 2);
+        let (compared, wrong) = compare_returns(&written, &traced, "ok");
+        assert_eq!(compared, 2);
+        assert!(wrong.contains(&"handle_pqap is not written".to_owned()));
+        assert!(wrong.contains(&"handle_pqap, AQIC returns 01: not written".to_owned()));
+        assert_eq!(returned(&export, true).len(), 1);
     }
 
     #[test]

@@ -1,14 +1,8 @@
 //! A busy guest, read from the kernel's memory a thousand times, against what probes saw at the same time.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-
-use serde_json::Value;
-
-use super::evidence::{number, parse, run};
+use super::evidence::number;
 use super::{Evidence, Findings};
 use crate::failure::Failure;
-use crate::process;
 
 /// Fewest snapshots of a run, beside another machine on two processors: a third of what is usual.
 const SNAPSHOTS: u64 = 100;
@@ -34,7 +28,7 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
             format!("exact {}, {missed} missed", traced["exact"]),
         );
     }
-    let compared = compare(evidence)?;
+    let compared = evidence.example("snapshots_agree", &["snapshots.apscope", "traced.apscope"])?;
     let snapshots = number(&compared, "compared");
     findings.add(
         format!("{SNAPSHOTS} snapshots and more while probes were there"),
@@ -67,35 +61,4 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
     let left = evidence.text("traced.left")?;
     findings.equal("events and processes left behind", &left.trim(), &"0 0");
     Ok(())
-}
-
-/// Builds the comparison, so that no machine runs beside a compiler.
-pub fn build(root: &Path) -> Result<(), Failure> {
-    let mut command = example(root, "build");
-    let status = command
-        .status()
-        .map_err(|e| Failure::new("cargo").cause(e.to_string()))?;
-    if !status.success() {
-        return Err(Failure::new("building the comparison of snapshots").cause(status.to_string()));
-    }
-    Ok(())
-}
-
-/// What the collector's example says of the two recordings.
-fn compare(evidence: &Evidence) -> Result<Value, Failure> {
-    let mut command = example(&evidence.root, "run");
-    command
-        .arg("--")
-        .args(["snapshots.apscope", "traced.apscope"].map(|name| evidence.folder.join(name)))
-        .stdin(Stdio::null());
-    parse("the comparison", &run(&mut command, &[0])?)
-}
-
-fn example(root: &Path, what: &str) -> Command {
-    let mut command = process::cargo_here();
-    command
-        .current_dir(root)
-        .args([what, "--quiet", "--package", "apscope-collector"])
-        .args(["--example", "snapshots_agree"]);
-    command
 }
