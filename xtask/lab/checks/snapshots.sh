@@ -1,6 +1,6 @@
 # A busy guest, read from memory again and again, while probes see the same.
 measure traced record -o $O/traced.apscope
-workload run --vcpus 1 --writers 1 --readers 1 --duration 900000 --until /tmp/stop >$O/workload.out 2>&1 &
+workload run --vcpus 2 --writers 2 --readers 2 --duration 900000 --until /tmp/stop >$O/workload.out 2>&1 &
 busy=$!
 sleep 1
 # A reading of Linux 7.2 takes longer.

@@ -7,6 +7,9 @@ use crate::failure::Failure;
 /// Fewest snapshots of a run, beside another machine on two processors: a third of what is usual.
 const SNAPSHOTS: u64 = 100;
 
+/// Fewest owners, and waiters, that they have named.
+const FACTS: u64 = 20;
+
 /// Judges the two recordings.
 pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
     for (what, code) in [
@@ -42,10 +45,13 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         let facts = &compared[kind];
         let [seen, between, by_chance, contradicted] =
             ["seen", "between", "by_chance", "contradicted"].map(|name| number(facts, name));
-        // A comparison that would also succeed at another time says nothing, and so does one that is always late.
+        // A comparison that would also succeed at another time says nothing, and so does one of a few, or one that is late.
         findings.add(
             what,
-            contradicted == 0 && seen > 0 && by_chance < seen && between <= seen / 50,
+            contradicted == 0
+                && seen >= FACTS
+                && by_chance < seen
+                && between <= (seen / 50).max(1),
             format!(
                 "{seen} were, {between} just before or after, {contradicted} were not {}; at another time {by_chance} would \
                  have been",
