@@ -10,7 +10,9 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::checks::{Alone, BOOTS, Boot, Evidence, Findings, LIBRARY, Line, processes};
+use super::checks::{
+    Alone, BOOTS, Boot, Evidence, Findings, LIBRARY, Line, build_examples, processes,
+};
 use super::console::Sink;
 use super::guest::{Guest, Hardware};
 use super::kernels::{self, Kernel};
@@ -95,9 +97,8 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
     if jobs.is_empty() {
         return Err(Failure::new("nothing to test").cause("no check is for these kernels"));
     }
-    let wanted = |boot: &&Boot| jobs.iter().any(|job| job.boot.name == boot.name);
-    for build in BOOTS.iter().filter(wanted).filter_map(|boot| boot.build) {
-        build(root)?;
+    if jobs.iter().any(|job| job.boot.examples) {
+        build_examples(root)?;
     }
     let start = Instant::now();
     let tester = Tester {

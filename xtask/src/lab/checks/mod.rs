@@ -22,10 +22,9 @@ mod snapshots;
 mod sysrq;
 
 use std::fmt::Display;
-use std::path::Path;
 use std::time::Duration;
 
-pub use evidence::Evidence;
+pub use evidence::{Evidence, build_examples};
 
 use super::kernels::Kernel;
 use crate::failure::Failure;
@@ -87,9 +86,6 @@ impl Findings {
 /// Looks at what a script has left.
 pub type Judge = fn(&Evidence, &mut Findings) -> Result<(), Failure>;
 
-/// Builds, in the checkout, what a judge needs.
-pub type Build = fn(&Path) -> Result<(), Failure>;
-
 /// Whether other machines may run beside one. In ascending order of what is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Alone {
@@ -120,8 +116,8 @@ pub struct Boot {
     pub alone: fn(&Kernel) -> Alone,
     /// Subjects, and who looks at them.
     pub judges: &'static [(&'static str, Judge)],
-    /// What must be built before any machine starts, for the judges.
-    pub build: Option<Build>,
+    /// Judges run examples of the collector.
+    pub examples: bool,
     /// Whether `--runs` repeats it.
     pub repeated: bool,
 }
@@ -151,7 +147,7 @@ pub const BOOTS: [Boot; 9] = [
             ("emulator", sequences::judge),
             ("exports", exports::judge),
         ],
-        build: Some(evidence::build_examples),
+        examples: true,
         repeated: true,
     },
     Boot {
@@ -164,7 +160,7 @@ pub const BOOTS: [Boot; 9] = [
         deadline: DEADLINE,
         alone: |_| Alone::Never,
         judges: &[("programs", programs::judge)],
-        build: None,
+        examples: false,
         repeated: false,
     },
     Boot {
@@ -176,7 +172,7 @@ pub const BOOTS: [Boot; 9] = [
         deadline: DEADLINE,
         alone: |_| Alone::Never,
         judges: &[("life", life::judge)],
-        build: None,
+        examples: false,
         repeated: false,
     },
     Boot {
@@ -189,7 +185,7 @@ pub const BOOTS: [Boot; 9] = [
         deadline: DEADLINE,
         alone: |_| Alone::Never,
         judges: &[("snapshots", snapshots::judge)],
-        build: Some(evidence::build_examples),
+        examples: true,
         repeated: false,
     },
     Boot {
@@ -202,7 +198,7 @@ pub const BOOTS: [Boot; 9] = [
         deadline: DEADLINE,
         alone: |_| Alone::Never,
         judges: &[("reset", reset::judge)],
-        build: None,
+        examples: false,
         repeated: false,
     },
     Boot {
@@ -226,7 +222,7 @@ pub const BOOTS: [Boot; 9] = [
             ("the kernel's word", sysrq::judge),
             ("system calls", paths::judge),
         ],
-        build: None,
+        examples: false,
         repeated: false,
     },
     Boot {
@@ -238,7 +234,7 @@ pub const BOOTS: [Boot; 9] = [
         deadline: DEADLINE,
         alone: |_| Alone::Never,
         judges: &[("plan", plan::judge_lockdep), ("lockdep", lockdep::judge)],
-        build: None,
+        examples: false,
         repeated: true,
     },
     Boot {
@@ -250,7 +246,7 @@ pub const BOOTS: [Boot; 9] = [
         deadline: DEADLINE,
         alone: |_| Alone::Never,
         judges: &[("misses", pile::judge)],
-        build: None,
+        examples: false,
         repeated: false,
     },
     Boot {
@@ -262,7 +258,7 @@ pub const BOOTS: [Boot; 9] = [
         deadline: DEADLINE,
         alone: |_| Alone::Always,
         judges: &[("cost", cost::judge)],
-        build: None,
+        examples: false,
         repeated: false,
     },
 ];

@@ -1,4 +1,4 @@
-//! A busy guest, read from the kernel's memory a thousand times, against what probes saw at the same time.
+//! A busy guest, read from the kernel's memory a hundred times and more, against what probes saw at the same time.
 
 use super::evidence::number;
 use super::{Evidence, Findings};
