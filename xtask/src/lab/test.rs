@@ -245,6 +245,7 @@ impl Tester<'_> {
             lines: Vec::new(),
         };
         let folder = row.folder(self.root);
+        let seconds = folder.join("seconds");
         let mut is_over = false;
         if let Some(programs) = self.programs {
             let mut findings = Findings::default();
@@ -253,8 +254,15 @@ impl Tester<'_> {
                 Err(failure) => findings.add("the guest", false, one_line(&failure)),
             }
             is_over = !findings.lines.is_empty() && row.took == Duration::ZERO;
+            // For who judges again; without it, it is not known.
+            let _ = fs::write(&seconds, row.took.as_secs_f64().to_string());
             row.lines
                 .extend(findings.lines.into_iter().map(|line| ("guest", line)));
+        }
+        if self.programs.is_none() {
+            let known = fs::read_to_string(&seconds).ok();
+            let known = known.and_then(|text| text.trim().parse().ok());
+            row.took = Duration::try_from_secs_f64(known.unwrap_or(0.0)).unwrap_or_default();
         }
         if !is_over {
             let evidence = Evidence {

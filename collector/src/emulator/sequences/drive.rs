@@ -119,13 +119,21 @@ const STORES: [&str; 6] = [
 
 /// The masks of guest 0 with or without adapter 2, as `ap_config` takes them.
 fn config(with_adapter_2: bool) -> String {
-    let (apm, aqm) = (Bitmap::default(), Bitmap::default());
-    for bit in 0..2 {
-        apm.set(bit);
-        aqm.set(bit);
-    }
     if with_adapter_2 {
-        apm.set(2);
+        config_of(&[0, 1, 2])
+    } else {
+        config_of(&[0, 1])
+    }
+}
+
+/// Masks of these adapters, and of the domains of guest 0.
+fn config_of(adapters: &[u16]) -> String {
+    let (apm, aqm) = (Bitmap::default(), Bitmap::default());
+    for adapter in adapters {
+        apm.set(*adapter);
+    }
+    for domain in 0..2 {
+        aqm.set(domain);
     }
     format!("{},{},{}\n", apm.hex(), aqm.hex(), aqm.hex())
 }
@@ -207,6 +215,11 @@ fn attributes_without_guest(bench: &mut Bench) {
         store("ap_config_store, removing", &config(false), length);
         let einval = -i64::from(libc::EINVAL);
         store("ap_config_store, malformed", "0x01,0x02\n", einval);
+        // Others, whose sequence is not written down apart.
+        for (adapters, errno) in [([0, 4], libc::EADDRNOTAVAIL), ([0, 16], libc::EADDRINUSE)] {
+            let ret = write(machine, bench.guest(), "ap_config", &config_of(&adapters));
+            assert_eq!(ret, -i64::from(errno), "ap_config {adapters:?}");
+        }
         bench.case("ap_config_show", &config(false), |g| {
             read(machine, g, "ap_config")
         });
