@@ -18,7 +18,7 @@ use super::guest::{Guest, Hardware};
 use super::kernels::{self, Kernel};
 use super::programs::Programs;
 use super::room::Room;
-use super::{doctor, find, runs};
+use super::{doctor, find, qemu, runs};
 use crate::apscope;
 use crate::failure::Failure;
 use crate::process;
@@ -112,7 +112,8 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
     println!("\n{table}");
     println!("{} s in all", start.elapsed().as_secs());
     if let Some(output) = &options.output {
-        fs::write(output, document(&rows, &table, start.elapsed()))
+        let took = (!options.judge).then(|| start.elapsed());
+        fs::write(output, document(&rows, &table, took))
             .map_err(|e| Failure::file("writing", output, &e))?;
     }
     let failed = rows
@@ -367,14 +368,19 @@ fn table(rows: &[Row]) -> String {
     text
 }
 
-fn document(rows: &[Row], table: &str, took: Duration) -> String {
+fn document(rows: &[Row], table: &str, took: Option<Duration>) -> String {
+    let emulator = process::output_of(qemu::PROGRAM, &["--version"]).unwrap_or_default();
+    let emulator = emulator.lines().next().unwrap_or_default();
+    let took = took.map_or_else(
+        || "judged again".to_owned(),
+        |took| format!("{} s", took.as_secs()),
+    );
     let mut text = format!(
         "# The lab\n\n\
          What `cargo xtask lab test` has measured on the genuine driver, which it starts in an emulated machine with emulated\n\
          AP hardware; [lab.md](../lab.md) says what is genuine and what is not. Written by it with `--output`.\n\n\
-         {}| in all | {} s |\n\n{table}",
+         {}| emulator | {emulator} |\n| in all | {took} |\n\n{table}",
         process::provenance(),
-        took.as_secs(),
     );
     for row in rows.iter().filter(|row| row.run == 1) {
         let _ = write!(
@@ -423,7 +429,7 @@ mod tests {
             table.ends_with("| 6.12 | trace | 1 | 2 | 1 | 7 |\n"),
             "{table}"
         );
-        let document = document(&rows, &table, Duration::from_secs(9));
+        let document = document(&rows, &table, Some(Duration::from_secs(9)));
         assert!(
             document.contains("| y | a\\|b | **fails** | 1 |"),
             "{document}"
