@@ -13,7 +13,7 @@ use crate::process;
 const TARGET: &str = "s390x-unknown-linux-gnu";
 /// The C compiler for s390x, which also links.
 pub const LINKER: &str = "s390x-linux-gnu-gcc";
-/// Static, so that a guest without libraries runs it as well, for the oldest processor of releases, and without debug
+/// Static and for the oldest processor, as releases are, and without debug
 /// information, of which there would be gigabytes.
 const FLAGS: [&str; 6] = [
     "-C",

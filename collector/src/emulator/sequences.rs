@@ -1,11 +1,11 @@
 //! The lock sequences of each generation, driven call by call on one thread and compared with the written record in
 //! `sequences/*.txt`, which was made from the kernel's sources and not from this emulator.
 //!
-//! What the entry points have returned in all cases together is in `sequences/returns/*.txt`: a line is `function: values`, and of
-//! PQAP `function, function code: response codes`.
-//!
 //! A line there is `case: operations`. `L`/`U` lock and unlock a mutex, `R`/`UR` and `W`/`UW` an rwsem, `Z` is msleep, `F`
 //! is flush_work, whether it waits or not. What each case does is in [`drive`].
+//!
+//! What the entry points return in all cases together is in `sequences/returns/*.txt`, which `cargo xtask lab test` reads too: a
+//! line is `function: values`, and of PQAP `function, function code: response codes`.
 
 mod drive;
 

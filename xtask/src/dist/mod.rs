@@ -106,6 +106,7 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
         .collect::<Result<Vec<_>, _>>()?;
     for machine in &machines {
         check_tools(machine, &options.toolchain)?;
+        check_emulator(machine)?;
     }
     let folder = root.join("target/dist");
     fs::create_dir_all(&folder).map_err(|e| Failure::file("creating", &folder, &e))?;
@@ -163,7 +164,12 @@ fn check_tools(machine: &Machine, toolchain: &str) -> Result<(), Failure> {
             );
         }
     }
-    if process::output_of(machine.emulator, &["--version"]).is_none() {
+    Ok(())
+}
+
+/// What is built is tried.
+fn check_emulator(machine: &Machine) -> Result<(), Failure> {
+    if !machine.is_here() && process::output_of(machine.emulator, &["--version"]).is_none() {
         return Err(
             Failure::new(format!("no emulator for {} programs", machine.arch))
                 .cause(format!("`{} --version` does not run", machine.emulator))

@@ -126,7 +126,18 @@ impl Guest {
         deadline: Duration,
         sink: Sink,
     ) -> Result<Ended, Failure> {
-        self.start(script, hardware, deadline, 4, Console::Lines(sink))
+        let ended = self.start(script, hardware, deadline, 4, Console::Lines(sink))?;
+        ended.ok_or_else(|| {
+            self.early()
+                .cause(format!("its console is in {}", self.log().display()))
+        })
+    }
+
+    fn early(&self) -> Failure {
+        Failure::new(format!(
+            "the guest of {} ended before its command did",
+            self.kernel.name
+        ))
     }
 
     /// The same on the terminal of this process; kernel messages stay in the log of the kernel.
@@ -136,19 +147,17 @@ impl Guest {
         hardware: &Hardware,
         deadline: Duration,
     ) -> Result<(), Failure> {
-        let ended = self.start(script, hardware, deadline, 1, Console::Terminal);
-        match ended {
-            // Ended from outside, with ctrl-a x.
-            Err(_) if !self.share.join("exit").exists() && self.has_begun() => Ok(()),
-            other => other.map(drop),
+        match self.start(script, hardware, deadline, 1, Console::Terminal)? {
+            Some(_) => Ok(()),
+            None if self.share.join("begun").exists() => {
+                println!("the machine was ended before its command ended");
+                Ok(())
+            }
+            None => Err(self.early().cause("what it said is above")),
         }
     }
 
-    /// Whether the script was begun by the last machine.
-    fn has_begun(&self) -> bool {
-        self.share.join("begun").exists()
-    }
-
+    /// Runs the machine. `None` if it ended in order, and the script had not: from outside, with ctrl-a x, or in a panic.
     fn start(
         &self,
         script: &str,
@@ -156,7 +165,7 @@ impl Guest {
         deadline: Duration,
         loglevel: u8,
         console: Console,
-    ) -> Result<Ended, Failure> {
+    ) -> Result<Option<Ended>, Failure> {
         let command = self.share.join("command.sh");
         fs::write(&command, script).map_err(|e| Failure::file("writing", &command, &e))?;
         let exit = self.share.join("exit");
@@ -184,11 +193,8 @@ impl Guest {
         };
         let took = machine.run(console)?;
         let code = fs::read_to_string(&exit).ok();
-        let Some(code) = code.and_then(|text| text.trim().parse().ok()) else {
-            return Err(Failure::new("the guest ended before its command did")
-                .cause(format!("its console is in {}", self.log().display())));
-        };
-        Ok(Ended { code, took })
+        let code = code.and_then(|text| text.trim().parse().ok());
+        Ok(code.map(|code| Ended { code, took }))
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Builds what is not there or older than its sources. `apscope` may be given.
+    /// Builds what is older than its sources. `apscope` may be given.
     pub fn build(root: &Path, apscope: Option<&Path>) -> Result<Self, Failure> {
         let folder = root.join("target/lab/bin");
         fs::create_dir_all(&folder).map_err(|e| Failure::file("creating", &folder, &e))?;

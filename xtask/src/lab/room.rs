@@ -1,5 +1,6 @@
 //! Who may use the processors: machines that run side by side, or one that is alone because its times are looked at.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Where machines run.
@@ -17,9 +18,15 @@ struct Inside {
     machines: usize,
     /// One of them, the only one, is to stay so.
     alone: bool,
-    /// Who waits until there are none. Nobody comes in before them.
-    waiting: usize,
+    /// Who waits, the first in front. Nobody passes them.
+    line: VecDeque<u64>,
+    /// The next number in the line.
+    next: u64,
 }
+
+/// A place in the line.
+#[derive(Debug)]
+pub struct Turn(u64);
 
 /// A machine's place, until the last copy goes.
 #[derive(Debug, Clone)]
@@ -29,26 +36,33 @@ pub struct Place(Arc<Held>);
 struct Held(Room);
 
 impl Room {
-    /// Waits until there is a place, or until nobody else has one.
-    pub fn enter(&self, alone: bool) -> Place {
-        let fits = |inside: &Inside| {
-            let others = if alone {
-                inside.machines
-            } else {
-                inside.waiting
-            };
-            !inside.alone && others == 0
-        };
+    /// Goes to the end of the line. Who does that must enter.
+    pub fn line_up(&self) -> Turn {
         let mut inside = self.lock();
-        inside.waiting += usize::from(alone);
-        inside = self
+        let turn = inside.next;
+        inside.next += 1;
+        inside.line.push_back(turn);
+        Turn(turn)
+    }
+
+    /// Waits until it is this turn and there is a place, or until nobody else has one.
+    pub fn enter(&self, turn: &Turn, alone: bool) -> Place {
+        let fits = |inside: &Inside| {
+            let first = inside.line.front() == Some(&turn.0);
+            first && !inside.alone && (!alone || inside.machines == 0)
+        };
+        let inside = self.lock();
+        let mut inside = self
             .0
             .changed
             .wait_while(inside, |inside| !fits(inside))
             .unwrap_or_else(PoisonError::into_inner);
-        inside.waiting -= usize::from(alone);
+        inside.line.pop_front();
         inside.machines += 1;
         inside.alone = alone;
+        drop(inside);
+        // It is the next one's turn.
+        self.0.changed.notify_all();
         Place(Arc::new(Held(self.clone())))
     }
 
@@ -86,15 +100,19 @@ mod tests {
 
     use super::*;
 
+    fn enter(room: &Room, alone: bool) -> Place {
+        room.enter(&room.line_up(), alone)
+    }
+
     #[test]
     fn who_is_alone_shares_or_goes_before_others_come() {
         let room = Room::default();
         let (said, heard) = mpsc::channel();
-        let alone = room.enter(true);
+        let alone = enter(&room, true);
         let other = {
             let (room, said) = (room.clone(), said.clone());
             thread::spawn(move || {
-                let place = room.enter(false);
+                let place = enter(&room, false);
                 said.send("in").unwrap();
                 place
             })
@@ -112,42 +130,28 @@ mod tests {
     }
 
     #[test]
-    fn who_is_to_be_alone_waits_for_all() {
+    fn who_is_to_be_alone_waits_for_all_and_is_not_passed() {
         let room = Room::default();
-        let places = [room.enter(false), room.enter(false)];
-        let waiting = {
+        let places = [enter(&room, false), enter(&room, false)];
+        let (alone, late) = (room.line_up(), room.line_up());
+        let later = |turn: Turn, alone| {
             let room = room.clone();
             thread::spawn(move || {
-                let place = room.enter(true);
+                let place = room.enter(&turn, alone);
                 (room.lock().machines, place)
             })
         };
+        let late = later(late, false);
+        let alone = later(alone, true);
         for place in places {
-            assert!(!waiting.is_finished());
+            assert!(!alone.is_finished() && !late.is_finished());
             drop(place);
         }
-        assert_eq!(waiting.join().unwrap().0, 1);
-        drop(room.enter(true));
-    }
-
-    #[test]
-    fn who_is_to_be_alone_is_not_passed_over() {
-        let room = Room::default();
-        let first = room.enter(false);
-        let enter = |alone| {
-            let room = room.clone();
-            thread::spawn(move || room.enter(alone))
-        };
-        let alone = enter(true);
-        while room.lock().waiting == 0 {
-            thread::yield_now();
-        }
-        let late = enter(false);
-        drop(first);
-        let alone = alone.join().unwrap();
-        assert_eq!(room.lock().machines, 1);
+        let (machines, place) = alone.join().unwrap();
+        assert_eq!(machines, 1);
         assert!(room.lock().alone && !late.is_finished());
-        drop(alone);
-        drop(late.join().unwrap());
+        drop(place);
+        assert_eq!(late.join().unwrap().0, 1);
+        drop(enter(&room, true));
     }
 }

@@ -17,7 +17,7 @@ use super::console::Sink;
 use super::guest::{Guest, Hardware};
 use super::kernels::{self, Kernel};
 use super::programs::Programs;
-use super::room::Room;
+use super::room::{Place, Room, Turn};
 use super::{doctor, find, qemu, runs};
 use crate::apscope;
 use crate::failure::Failure;
@@ -35,13 +35,13 @@ pub struct Options {
     /// Folder of ready kernels, instead of those that `lab build` made
     #[arg(long, value_name = "DIR")]
     kernels: Option<PathBuf>,
-    /// How often counts are compared with the truth, each time with another seed, and whatever --only names
+    /// How often trace, each time with another seed, and lockdep are repeated; with --only, what it names
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
     /// Machines that run at the same time; each has two CPUs, and waits a good deal. [default: the CPUs here]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     jobs: Option<u32>,
-    /// Only these
+    /// Only these tests
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = clap::builder::PossibleValuesParser::new(BOOTS.map(|boot| boot.name)))]
     only: Vec<String>,
     /// This apscope for s390x instead of building one
@@ -212,11 +212,17 @@ impl Tester<'_> {
         queue.sort_by_key(|(_, job)| job.precedence());
         let (all, ended) = (queue.len(), AtomicUsize::new(0));
         let queue = Mutex::new(queue);
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // Who takes a job is in the line for a machine before the next job is taken.
+        let next = || {
+            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue
+                .pop()
+                .map(|(number, job)| (number, job, self.room.line_up()))
+        };
         let work = || {
             let mut done = Vec::new();
-            while let Some((number, job)) = next() {
-                done.push((number, self.one(&job)));
+            while let Some((number, job, turn)) = next() {
+                done.push((number, self.one(&job, &turn)));
                 let ended = ended.fetch_add(1, Ordering::Relaxed) + 1;
                 println!("{}[{ended}/{all}]", spell(&job, &done[done.len() - 1].1));
             }
@@ -237,7 +243,9 @@ impl Tester<'_> {
     }
 
     /// One start of a guest, and what is to say of it.
-    fn one(&self, job: &Job<'_>) -> Row {
+    fn one(&self, job: &Job<'_>, turn: &Turn) -> Row {
+        let alone = job.alone();
+        let place = self.room.enter(turn, alone != Alone::Never);
         let mut row = Row {
             kernel: job.kernel.name.clone(),
             boot: job.boot.name,
@@ -248,19 +256,23 @@ impl Tester<'_> {
         let folder = row.folder(self.root);
         let seconds = folder.join("seconds");
         let mut is_over = false;
+        // The folder is this guest's until it is judged.
+        let mut guest = None;
         if let Some(programs) = self.programs {
             let mut findings = Findings::default();
             match Guest::new(&folder, job.kernel.clone(), programs) {
-                Ok(guest) => self.start(&guest, job, &mut row.took, &mut findings),
+                Ok(made) => {
+                    start(&made, job, &place, &mut row.took, &mut findings);
+                    // For who judges again; without it, it is not known.
+                    let _ = fs::write(&seconds, row.took.as_secs_f64().to_string());
+                    guest = Some(made);
+                }
                 Err(failure) => findings.add("the guest", false, one_line(&failure)),
             }
             is_over = !findings.lines.is_empty() && row.took == Duration::ZERO;
-            // For who judges again; without it, it is not known.
-            let _ = fs::write(&seconds, row.took.as_secs_f64().to_string());
             row.lines
                 .extend(findings.lines.into_iter().map(|line| ("guest", line)));
-        }
-        if self.programs.is_none() {
+        } else {
             let known = fs::read_to_string(&seconds).ok();
             let known = known.and_then(|text| text.trim().parse().ok());
             row.took = Duration::try_from_secs_f64(known.unwrap_or(0.0)).unwrap_or_default();
@@ -272,46 +284,55 @@ impl Tester<'_> {
                 apscope: self.host.into(),
                 root: self.root.into(),
             };
+            // To judge takes processors too; a machine need not be waited for if it is not measured.
+            if alone != Alone::Always {
+                drop(place);
+            }
             judge(&evidence, job.boot, &mut row);
         }
+        drop(guest);
         row
     }
+}
 
-    /// Runs the script; how long the machine lived, if it ended by itself, and what went wrong.
-    fn start(&self, guest: &Guest, job: &Job<'_>, took: &mut Duration, findings: &mut Findings) {
-        let (boot, alone) = (job.boot, job.alone());
-        let hardware = Hardware {
-            shim: boot.shim.iter().map(|&option| option.into()).collect(),
-            expedited: boot.expedited,
-            ..Hardware::default()
-        };
-        let script = format!("SEED={}\n{LIBRARY}\n{}", job.run, boot.script);
-        let place = self.room.enter(alone != Alone::Never);
-        let share = {
-            let place = place.clone();
-            move |line: &str| {
-                if let Alone::Until(mark) = alone
-                    && line.contains(mark)
-                {
-                    place.share();
-                }
+/// Runs the script; how long the machine lived, if it ended by itself, and what went wrong.
+fn start(
+    guest: &Guest,
+    job: &Job<'_>,
+    place: &Place,
+    took: &mut Duration,
+    findings: &mut Findings,
+) {
+    let (boot, alone) = (job.boot, job.alone());
+    let hardware = Hardware {
+        shim: boot.shim.iter().map(|&option| option.into()).collect(),
+        expedited: boot.expedited,
+        ..Hardware::default()
+    };
+    let script = format!("SEED={}\n{LIBRARY}\n{}", job.run, boot.script);
+    let share = {
+        let place = place.clone();
+        move |line: &str| {
+            if let Alone::Until(mark) = alone
+                && line.contains(mark)
+            {
+                place.share();
             }
-        };
-        println!("{}: started", job.name());
-        let ended = Sink::new(&guest.log(), false).and_then(|sink| {
-            guest.run_with(&script, &hardware, boot.deadline, sink.watched(share))
-        });
-        match ended {
-            Ok(ended) => {
-                *took = ended.took;
-                if ended.code != 0 {
-                    let log = guest.log();
-                    let measured = format!("exit code {}, see {}", ended.code, log.display());
-                    findings.add("the script", false, measured);
-                }
-            }
-            Err(failure) => findings.add("the machine", false, one_line(&failure)),
         }
+    };
+    println!("{}: started", job.name());
+    let ended = Sink::new(&guest.log(), false)
+        .and_then(|sink| guest.run_with(&script, &hardware, boot.deadline, sink.watched(share)));
+    match ended {
+        Ok(ended) => {
+            *took = ended.took;
+            if ended.code != 0 {
+                let log = guest.log();
+                let measured = format!("exit code {}, see {}", ended.code, log.display());
+                findings.add("the script", false, measured);
+            }
+        }
+        Err(failure) => findings.add("the machine", false, one_line(&failure)),
     }
 }
 

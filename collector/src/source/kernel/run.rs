@@ -49,6 +49,7 @@ const BETWEEN_READINGS: Duration = Duration::from_millis(100);
 
 /// How long the last frame waits for the misses to be read once more.
 const LAST_READING: Duration = Duration::from_secs(1);
+
 /// Whether whoever reads frames has taken all that were sent.
 fn all_taken<T>(frames: &mpsc::Sender<T>) -> bool {
     frames.capacity() == frames.max_capacity()
@@ -146,7 +147,11 @@ impl KernelSource {
                 command = commands.recv() => match command {
                     Some(Command::Interval(other)) => {
                         interval = other;
-                        ticks = ticker(interval);
+                        ticks = ticker(if readings > READINGS_BEFORE {
+                            interval
+                        } else {
+                            interval.min(BETWEEN_READINGS)
+                        });
                         continue;
                     }
                     Some(Command::Stop) => {
@@ -166,6 +171,10 @@ impl KernelSource {
             if readings == READINGS_BEFORE {
                 let since: &mut Instant = read_before.get_or_insert_with(Instant::now);
                 if !all_taken(frames) && since.elapsed() < TAKEN_WITHIN {
+                    if let Some((how, detail)) = self.each_second() {
+                        self.finish(frames, how, detail).await;
+                        return Ok(());
+                    }
                     continue;
                 }
                 self.try_out()?;

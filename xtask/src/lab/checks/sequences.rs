@@ -1,7 +1,7 @@
 //! The emulated driver against the genuine one. Its lock sequences are written down, one file for each generation
 //! (`collector/src/emulator/sequences`); here they are compared with what was traced on the kernel that has this
-//! generation: which locks each entry point takes, in which order, and what it returns. What is traced and not written, and
-//! what is written, was exercised, and is not traced, are both wrong.
+//! generation: which locks each entry point takes, and in which order. What is traced and not written, and what is
+//! written, was exercised, and is not traced, are both wrong. Values that were returned must be among those of the emulated driver.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
