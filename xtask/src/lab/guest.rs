@@ -14,6 +14,9 @@ use super::programs::Programs;
 use super::qemu::{Console, Machine};
 use crate::failure::Failure;
 
+/// What a dashboard that was ended with its machine has not undone: the mouse, the second screen, the hidden cursor, colours.
+const LEAVE: &str = "\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1049l\x1b[?25h\x1b[0m";
+
 /// Options of the machine.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Hardware {
@@ -150,7 +153,7 @@ impl Guest {
         match self.start(script, hardware, deadline, 1, Console::Terminal)? {
             Some(_) => Ok(()),
             None if self.share.join("begun").exists() => {
-                println!("the machine was ended before its command ended");
+                println!("{LEAVE}the machine was ended before its command ended");
                 Ok(())
             }
             None => Err(self.early().cause("what it said is above")),
