@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use apscope_collector::model::query;
 use apscope_collector::recording::Reader;
 use probe_ebpf::abi::SPAN_ENTRY;
-use probe_ebpf::names::{ENTRY_POINTS, PQAP_FUNCTIONS};
+use probe_ebpf::names::ENTRY_POINTS;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let Some(file) = std::env::args_os().nth(1) else {
@@ -35,9 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .iter()
         .map(|((entry, apqn, function), count)| {
             let [adapter, domain] = apqn.to_be_bytes();
-            let name = PQAP_FUNCTIONS
-                .get(usize::from(*function))
-                .map_or_else(|| function.to_string(), |name| (*name).to_owned());
+            let name = query::pqap_function(*function);
             format!(
                 "{{\"entry_point\":\"{entry}\",\"apqn\":\"{adapter:02x}.{domain:04x}\",\"function\":\"{name}\",\"count\":{count}}}"
             )

@@ -136,13 +136,13 @@ pub fn require(when: Use) -> Result<(), Failure> {
 /// Linux 7.2.13 writes to a CPU's variable 4 GiB off, LARL reaching farther than 2 GiB there; with 10.0.2 it does not.
 /// Older kernels ran with both.
 pub fn require_for(series: &str) -> Result<(), Failure> {
-    let version = process::output_of(qemu::PROGRAM, &["--version"]).unwrap_or_default();
+    let version = qemu::version().unwrap_or_default();
     if series != "7.2" || !is_too_old(&version) {
         return Ok(());
     }
     Err(
         Failure::new("this QEMU is too old for Linux 7.2: kvm crashes in it")
-            .cause(version.lines().next().unwrap_or_default())
+            .cause(version)
             .hint("a QEMU from 8.0 on; for Debian 12, apt-get install -t bookworm-backports qemu-system-misc"),
     )
 }
@@ -178,8 +178,8 @@ pub fn run(toolchain: &str) -> Result<(), Failure> {
         Ok((rustc, _)) => println!("  ok {rustc:<48} apscope for s390x"),
         Err(failure) => println!("  NO a nightly Rust with its sources: {failure}"),
     }
-    if let Some(version) = process::output_of(qemu::PROGRAM, &["--version"]) {
-        println!("\n{}", version.lines().next().unwrap_or_default());
+    if let Some(version) = qemu::version() {
+        println!("\n{version}");
     }
     process::nightly_sysroot(toolchain)?;
     require(Use::Build)

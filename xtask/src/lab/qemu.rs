@@ -9,11 +9,18 @@ use std::time::{Duration, Instant};
 
 use super::console::{self, Sink};
 use crate::failure::Failure;
+use crate::process;
 
 /// The emulator.
 pub const PROGRAM: &str = "qemu-system-s390x";
 /// Ends a child when its parent ends (util-linux).
 pub const LEASH: &str = "setpriv";
+
+/// What the emulator says of its version, where it is here.
+pub fn version() -> Option<String> {
+    let text = process::output_of(PROGRAM, &["--version"])?;
+    text.lines().next().map(str::to_owned)
+}
 
 /// Who has the serial console.
 #[derive(Debug)]

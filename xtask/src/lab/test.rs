@@ -116,13 +116,10 @@ pub fn run(root: &Path, options: &Options) -> Result<(), Failure> {
         fs::write(output, document(&rows, &table, took))
             .map_err(|e| Failure::file("writing", output, &e))?;
     }
-    let failed = rows
-        .iter()
-        .flat_map(|row| &row.lines)
-        .filter(|(_, line)| !line.passed)
-        .count();
+    let mut failed = 0;
     for row in &rows {
         for (subject, line) in row.lines.iter().filter(|(_, line)| !line.passed) {
+            failed += 1;
             println!(
                 "FAIL {} {}, run {}: {subject}: {}: {}",
                 row.kernel, row.boot, row.run, line.what, line.measured
@@ -390,8 +387,7 @@ fn table(rows: &[Row]) -> String {
 }
 
 fn document(rows: &[Row], table: &str, took: Option<Duration>) -> String {
-    let emulator = process::output_of(qemu::PROGRAM, &["--version"]).unwrap_or_default();
-    let emulator = emulator.lines().next().unwrap_or_default();
+    let emulator = qemu::version().unwrap_or_default();
     let took = took.map_or_else(
         || "judged again".to_owned(),
         |took| format!("{} s", took.as_secs()),

@@ -34,12 +34,7 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         runs > 0 && time > 0,
         format!("{runs} runs of {} ns", time / runs.max(1)),
     );
-    findings.equal(
-        "events and processes left behind",
-        &evidence.text("cost.left")?.trim(),
-        &"0 0",
-    );
-    Ok(())
+    evidence.nothing_left("cost.left", "left behind", findings)
 }
 
 /// Seconds of the rounds of a kind: lines `KIND BEGIN END`.

@@ -49,9 +49,7 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         );
     }
     leaks(&trace, findings);
-    let left = evidence.text("trace.left")?;
-    findings.equal("events and processes left behind", &left.trim(), &"0 0");
-    Ok(())
+    evidence.nothing_left("trace.left", "left behind", findings)
 }
 
 /// Whether everything was seen.

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use super::Findings;
 use crate::failure::Failure;
 use crate::lab::kernels::Kernel;
 use crate::process;
@@ -64,6 +65,18 @@ impl Evidence<'_> {
     /// A JSON document.
     pub fn json(&self, name: &str) -> Result<Value, Failure> {
         parse(name, &self.text(name)?)
+    }
+
+    /// Whether nothing of apscope was left: `gone` of the scripts has written how many events and how many processes are.
+    pub fn nothing_left(
+        &self,
+        file: &str,
+        what: &str,
+        findings: &mut Findings,
+    ) -> Result<(), Failure> {
+        let left = self.text(file)?;
+        findings.equal(format!("events and processes {what}"), &left.trim(), &"0 0");
+        Ok(())
     }
 
     /// The export of a recording.

@@ -150,12 +150,7 @@ fn afterwards(
     tasks: &BTreeSet<u64>,
     findings: &mut Findings,
 ) -> Result<(), Failure> {
-    nothing_left(
-        evidence,
-        "hang.left",
-        "left behind after the hang",
-        findings,
-    )?;
+    evidence.nothing_left("hang.left", "left behind after the hang", findings)?;
     first_look(evidence, tasks, findings)?;
     if !evidence.kernel.has_lockdep() {
         attached_late(evidence, findings)?;
@@ -182,7 +177,7 @@ fn attached_late(evidence: &Evidence, findings: &mut Findings) -> Result<(), Fai
             "left behind after SIGKILL on a guest that hangs",
         ),
     ] {
-        nothing_left(evidence, file, what, findings)?;
+        evidence.nothing_left(file, what, findings)?;
     }
     let verdict = evidence.json("late.out")?;
     let verdict = text(&verdict, "verdict");
@@ -191,17 +186,6 @@ fn attached_late(evidence: &Evidence, findings: &mut Findings) -> Result<(), Fai
         evidence.code("late.code")? == 1 && verdict.starts_with("DEADLOCK"),
         verdict,
     );
-    Ok(())
-}
-
-fn nothing_left(
-    evidence: &Evidence,
-    file: &str,
-    what: &str,
-    findings: &mut Findings,
-) -> Result<(), Failure> {
-    let left = evidence.text(file)?;
-    findings.equal(format!("events and processes {what}"), &left.trim(), &"0 0");
     Ok(())
 }
 
@@ -228,7 +212,7 @@ fn first_look(
         Some(deadlock) => named(deadlock, tasks, findings),
         None => findings.add("AP001 without a probe", false, "not found"),
     }
-    nothing_left(evidence, "first.left", "left behind by it", findings)
+    evidence.nothing_left("first.left", "left behind by it", findings)
 }
 
 /// `hung: monotonic_ns=N tasks=A,B,C` of the workload.

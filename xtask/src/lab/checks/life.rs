@@ -88,8 +88,7 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
             "left behind after guests and the driver have gone",
         ),
     ] {
-        let left = evidence.text(file)?;
-        findings.equal(format!("events and processes {what}"), &left.trim(), &"0 0");
+        evidence.nothing_left(file, what, findings)?;
     }
     matrices(evidence, findings)?;
     findings.equal(

@@ -58,7 +58,5 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         contended >= piled.saturating_sub(1),
         contended.to_string(),
     );
-    let left = evidence.text("pile.left")?;
-    findings.equal("events and processes left behind", &left.trim(), &"0 0");
-    Ok(())
+    evidence.nothing_left("pile.left", "left behind", findings)
 }

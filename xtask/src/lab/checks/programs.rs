@@ -36,10 +36,5 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
     );
     let (compared, differing) = complexity::against_the_table(&evidence.root, &report)?;
     findings.none("as probe-ebpf/complexity.md has it", compared, &differing);
-    findings.equal(
-        "events and processes left behind",
-        &evidence.text("programs.left")?.trim().to_owned(),
-        &"0 0".to_owned(),
-    );
-    Ok(())
+    evidence.nothing_left("programs.left", "left behind", findings)
 }

@@ -1,7 +1,7 @@
 //! The queues that guests name: the spans of PQAP have the APQN and the function code that the workload has put into the
 //! guests' registers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -29,10 +29,7 @@ fn compare(truth: &Value, seen: &Value, findings: &mut Findings) {
     let of = |entry: &'static str| {
         count(items(seen, "pqap").filter(move |pqap| text(pqap, "entry_point") == entry))
     };
-    let queues = done
-        .keys()
-        .map(|(apqn, _)| apqn)
-        .collect::<std::collections::BTreeSet<_>>();
+    let queues = done.keys().map(|(apqn, _)| apqn).collect::<BTreeSet<_>>();
     findings.add(
         "spans of PQAP have the queues and functions that guests have executed",
         done == of("handle_pqap [kvm]") && queues.len() > 1,

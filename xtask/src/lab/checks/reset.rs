@@ -71,12 +71,7 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         &evidence.code("late.code")?,
         &1,
     );
-    findings.equal(
-        "events and processes left behind",
-        &evidence.text("reset.left")?.trim(),
-        &"0 0",
-    );
-    Ok(())
+    evidence.nothing_left("reset.left", "left behind", findings)
 }
 
 /// The first guest has the first adapter, with the two domains that its mdev shares with no other (`mdev_setup` in

@@ -125,7 +125,8 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         let (case, operations) = BACKPORT_6_1;
         written.insert(case.into(), sequence(operations));
     }
-    let traced = traced(&evidence.export("trace.apscope")?);
+    let export = evidence.export("trace.apscope")?;
+    let traced = traced(&export);
     let (compared, wrong) = compare(&written, &traced);
     let of = format!(
         "{}: {} functions, {compared} locks and edges",
@@ -142,7 +143,7 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         .join("collector/src/emulator/sequences/returns")
         .join(format!("{}.txt", evidence.generation()));
     let text = fs::read_to_string(&path).map_err(|e| Failure::file("reading", &path, &e))?;
-    let returned = returned(&evidence.export("trace.apscope")?, evidence.has_one_lock());
+    let returned = returned(&export, evidence.has_one_lock());
     let refused = if evidence.has_one_lock() {
         "-EBUSY"
     } else {

@@ -51,7 +51,7 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
             contradicted == 0
                 && seen >= FACTS
                 && by_chance < seen
-                && between <= (seen / 50).max(1),
+                && between <= seen / 50,
             format!(
                 "{seen} were, {between} just before or after, {contradicted} were not {}; at another time {by_chance} would \
                  have been",
@@ -64,7 +64,5 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
         &number(&compared, "two_owners"),
         &0,
     );
-    let left = evidence.text("traced.left")?;
-    findings.equal("events and processes left behind", &left.trim(), &"0 0");
-    Ok(())
+    evidence.nothing_left("traced.left", "left behind", findings)
 }
