@@ -1,7 +1,9 @@
 //! Running other programs: is it there, what did it say, did it succeed.
 
+use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
 
@@ -42,6 +44,61 @@ pub fn run(command: &mut Command, what: &str) -> Result<(), Failure> {
     } else {
         Err(Failure::new(what).cause(format!("{}: {status}", command.get_program().display())))
     }
+}
+
+/// Runs a command that prints a line for each of its steps, and says how far it is: in a line that changes where there is a
+/// terminal, else in one line every half minute.
+pub fn run_counting(command: &mut Command, what: &str) -> Result<(), Failure> {
+    let failed = |command: &Command, cause: &dyn std::fmt::Display| {
+        Failure::new(what).cause(format!("{}: {cause}", command.get_program().display()))
+    };
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| failed(command, &e))?;
+    let terminal = io::stderr().is_terminal();
+    let pause = Duration::from_millis(if terminal { 200 } else { 30_000 });
+    let begun = Instant::now();
+    let mut said = begun;
+    let steps = child.stdout.take().into_iter().flat_map(|out| {
+        let lines = BufReader::new(out).split(b'\n');
+        lines.map_while(Result::ok)
+    });
+    for (number, step) in (1..).zip(steps) {
+        if said.elapsed() < pause {
+            continue;
+        }
+        said = Instant::now();
+        let text = progress(what, number, begun.elapsed(), &step);
+        if terminal {
+            eprint!("\r\x1b[K{text}");
+        } else {
+            println!("{text}");
+        }
+    }
+    if terminal {
+        eprint!("\r\x1b[K");
+    }
+    let status = child.wait().map_err(|e| failed(command, &e))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(failed(command, &status))
+    }
+}
+
+/// How far something is, in a line that has room on a terminal.
+fn progress(what: &str, steps: u64, since: Duration, step: &[u8]) -> String {
+    let step = String::from_utf8_lossy(step);
+    let words: Vec<&str> = step.split_whitespace().collect();
+    let seconds = since.as_secs();
+    let text = format!(
+        "{what}: {steps} steps in {}:{:02}, {}",
+        seconds / 60,
+        seconds % 60,
+        words.join(" ")
+    );
+    text.chars().take(79).collect()
 }
 
 /// `cargo +TOOLCHAIN` without what the cargo that started us has put into the environment.
@@ -91,6 +148,38 @@ pub fn nightly_sysroot(name: &str) -> Result<(String, PathBuf), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_far_something_is_stands_in_one_line() {
+        let text = progress(
+            "building 6.12",
+            1204,
+            Duration::from_secs(65),
+            b"  CC      drivers/s390/crypto/vfio_ap_ops.o",
+        );
+        assert_eq!(
+            text,
+            "building 6.12: 1204 steps in 1:05, CC drivers/s390/crypto/vfio_ap_ops.o"
+        );
+        let long = progress("x", 1, Duration::ZERO, &[b'y'; 200]);
+        assert_eq!(long.len(), 79);
+    }
+
+    #[test]
+    fn a_counted_command_fails_with_its_name() {
+        let sh = |script| run_counting(Command::new("sh").args(["-c", script]), "counting");
+        assert!(sh("echo one; printf '\\377\\n'; true").is_ok());
+        let Err(failure) = sh("echo one; exit 3") else {
+            panic!("it has failed");
+        };
+        let text = failure.to_string();
+        assert!(
+            text.contains("counting") && text.contains("sh: exit status: 3"),
+            "{text}"
+        );
+        let nothing = run_counting(&mut Command::new("/no/such/program"), "counting");
+        assert!(nothing.is_err());
+    }
 
     #[test]
     fn a_missing_toolchain_is_said_with_the_way_to_get_it() {

@@ -416,7 +416,7 @@ impl Job<'_> {
     fn make(&self, folder: &Path, targets: &[String]) -> Result<(), Failure> {
         let jobs = thread::available_parallelism().map_or(1, usize::from);
         let mut make = Command::new("make");
-        make.arg("-s")
+        make.arg("--no-print-directory")
             .arg("-C")
             .arg(folder)
             .arg(format!("-j{jobs}"))
@@ -424,6 +424,6 @@ impl Job<'_> {
             .args(targets)
             // A `make` around us is not theirs.
             .env_remove("MAKEFLAGS");
-        process::run(&mut make, &format!("building {}", self.source.kernel))
+        process::run_counting(&mut make, &format!("building {}", self.source.kernel))
     }
 }

@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 use std::fs;
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -139,7 +140,8 @@ impl Archive {
                 Command::new("apt-get")
                     .current_dir(&debs)
                     .args(&self.options)
-                    .args(["-qq", "download", package]),
+                    .args(["download", package])
+                    .args((!io::stdout().is_terminal()).then_some("-qq")),
                 &format!("downloading {package}"),
             )?;
         }

@@ -2,7 +2,8 @@
 //!
 //! A holder on record that the lock word confirms has both for evidence. An owner that no record has (the lock was
 //! taken before anything was attached, or at a level that does not see holds) is shown with the lock word for evidence.
-//! A record that the lock word contradicts in two readings is counted, and taken out of the frame.
+//! The word is read after the record, so a record that it contradicts is over: it is taken out of the frame, and counted if
+//! the word contradicts it in a second reading too.
 
 use std::collections::{HashMap, HashSet};
 
@@ -291,20 +292,22 @@ impl Verifier {
             for task in &mut live.tasks {
                 let owns = task.tid == tid;
                 task.holds.retain_mut(|holding| {
-                    let this = holding.lock == lock.address && holding.evidence == "probe";
-                    // A reader is not named by the word.
-                    if !this || holding.series != u32::from(series(lock.class, Mode::Write)) {
+                    if holding.lock != lock.address || holding.evidence != "probe" {
                         return true;
                     }
-                    if owns {
+                    let alone = holding.series == u32::from(series(lock.class, Mode::Write));
+                    if owns && alone {
                         holding.evidence = "probe,lock word".into();
+                    }
+                    // The word does not name readers, but there is none beside a writer.
+                    if owns || !alone && tid == 0 {
                         return true;
                     }
                     let key = (task.tid, holding.serial);
                     let times = self.doubted.get(&key).copied().unwrap_or(0) + 1;
                     doubted.insert(key, times);
                     contradicted += u64::from(times == 2);
-                    times < 2
+                    false
                 });
             }
             if tid == 0 {
@@ -540,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_contradicted_by_two_readings_not_by_one() {
+    fn a_contradicted_record_is_over_and_counts_the_second_time() {
         let memory = Words(BTreeMap::from([(LOCK, 0)]));
         let mut verifier = Verifier::default();
         let mut live = recorded(42);
@@ -548,13 +551,53 @@ mod tests {
             verifier.check(&memory, &PLACES, &locks(), &asked(&nobody), &mut live, 5),
             0
         );
-        assert_eq!(live.tasks[0].holds.len(), 1);
+        assert!(live.tasks[0].holds.is_empty());
         let mut live = recorded(42);
         assert_eq!(
             verifier.check(&memory, &PLACES, &locks(), &asked(&nobody), &mut live, 6),
             1
         );
         assert!(live.tasks[0].holds.is_empty());
+    }
+
+    /// The lock went from one to another between the reading of the records and that of the word.
+    #[test]
+    fn a_lock_has_one_owner() {
+        let memory = Words(BTreeMap::from([(LOCK, TASK), (TASK + 8, 43)]));
+        let mut live = recorded(42);
+        Verifier::default().check(&memory, &PLACES, &locks(), &asked(&nobody), &mut live, 5);
+        let owners: Vec<(u32, &str)> = live
+            .tasks
+            .iter()
+            .flat_map(|task| task.holds.iter().map(|hold| (task.tid, &*hold.evidence)))
+            .collect();
+        assert_eq!(owners, [(43, "lock word")]);
+    }
+
+    #[test]
+    fn there_are_no_readers_beside_a_writer() {
+        const COUNT: u64 = LOCK + 8;
+        let places = Places {
+            rwsem: Some((8, 0)),
+            ..PLACES
+        };
+        let locks = [Watched {
+            kind: LockKind::Rwsem,
+            ..locks()[0]
+        }];
+        let holders = |words: &[(u64, u64)]| {
+            let memory = Words(words.iter().copied().collect());
+            let mut live = recorded(42);
+            live.tasks[0].holds[0].series = u32::from(series(0, Mode::Read));
+            Verifier::default().check(&memory, &places, &locks, &asked(&nobody), &mut live, 5);
+            let holders = live.tasks.iter().filter(|task| !task.holds.is_empty());
+            holders.map(|task| task.tid).collect::<Vec<u32>>()
+        };
+        let other = (TASK + 8, 43);
+        assert_eq!(holders(&[(COUNT, 0x100), (LOCK, TASK | 1), other]), [42]);
+        assert_eq!(holders(&[(COUNT, 1), (LOCK, TASK), other]), [43]);
+        // It has just become a reader, by `downgrade_write`.
+        assert_eq!(holders(&[(COUNT, 1), (LOCK, TASK), (TASK + 8, 42)]), [42]);
     }
 
     #[test]

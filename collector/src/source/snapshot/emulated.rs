@@ -10,7 +10,9 @@ use probe_ebpf::names::{CLASSES, ENTRY_POINTS};
 
 use super::queues::{Queue, Shapes, readers};
 use super::stacks::Slept;
-use super::{Scene, clear_flags, evidence, show_waiter, show_worker, unseen_readers};
+use super::{
+    Scene, clear_flags, evidence, owners_wait_no_more, show_waiter, show_worker, unseen_readers,
+};
 use crate::attach::generation::{Generation, Generations};
 use crate::diagnose::stacks::text::{self, Task};
 use crate::emulator::protocol::{Hello, TaskLayout};
@@ -131,6 +133,9 @@ impl Emulated {
                 };
                 show_waiter(&scene, lock, seen.address, mode, live);
             }
+        }
+        for lock in scene.watched {
+            owners_wait_no_more(lock, live);
         }
         let queues = self.queues();
         for lock in scene.watched.iter().filter(|w| w.kind == LockKind::Work) {

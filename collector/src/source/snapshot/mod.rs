@@ -136,7 +136,7 @@ impl Snapshot {
 
     /// Adds to live state.
     pub fn look(&mut self, scene: &Scene<'_, impl Memory>, live: &mut frame::Live) -> Found {
-        self.read_queues(scene);
+        self.read_queues(scene, live);
         for lock in scene.watched {
             let Some(queue) = self.queues.get(&lock.address) else {
                 continue;
@@ -147,6 +147,9 @@ impl Snapshot {
             if let Some(first) = queue.waiters.first() {
                 held_since(scene, lock, first.task, live);
             }
+            if queue.whole {
+                owners_wait_no_more(lock, live);
+            }
         }
         let mut found = Found::default();
         self.read_works(scene, live, &mut found);
@@ -156,7 +159,9 @@ impl Snapshot {
         found
     }
 
-    fn read_queues(&mut self, scene: &Scene<'_, impl Memory>) {
+    fn read_queues(&mut self, scene: &Scene<'_, impl Memory>, live: &frame::Live) {
+        let waits = live.tasks.iter().flat_map(|task| &task.waits);
+        let awaited: HashSet<u64> = waits.map(|wait| wait.lock).collect();
         let count = scene.watched.len();
         let turn: HashSet<u64> = (0..count.min(A_TICK))
             .map(|n| scene.watched[(self.next + n) % count].address)
@@ -168,6 +173,7 @@ impl Snapshot {
         for lock in scene.watched {
             let before = self.queues.remove(&lock.address);
             let busy = lock.kind == LockKind::Flag
+                || awaited.contains(&lock.address)
                 || before
                     .as_ref()
                     .is_some_and(|queue| !queue.waiters.is_empty());
@@ -310,6 +316,13 @@ fn show_worker(
     let Some(task) = task_mut(scene, worker, live) else {
         return;
     };
+    let tid = task.tid;
+    // Whoever else was at it when the records were read has come to its end.
+    let others = live.tasks.iter_mut().filter(|task| task.tid != tid);
+    others.for_each(|task| task.holds.retain(|hold| hold.lock != lock.address));
+    let Some(task) = live.tasks.iter_mut().find(|task| task.tid == tid) else {
+        return;
+    };
     match task.holds.iter_mut().find(|hold| hold.lock == lock.address) {
         Some(hold) => evidence::name(&mut hold.evidence, "lock word"),
         None => task.holds.push(lock.holding(
@@ -371,6 +384,17 @@ fn held_since(scene: &Scene<'_, impl Memory>, lock: &Watched, first: u64, live: 
         if since_ns < hold.since_ns {
             hold.since_ns = since_ns;
             hold.serial = lock.address ^ key.unwrap_or(since_ns);
+        }
+    }
+}
+
+/// A task that was on record as waiting for a lock, owns it by the lock's word, and is not in its queue any more, has waited.
+fn owners_wait_no_more(lock: &Watched, live: &mut frame::Live) {
+    for task in &mut live.tasks {
+        let mut holds = task.holds.iter();
+        if holds.any(|hold| hold.lock == lock.address && hold.evidence == "lock word") {
+            task.waits
+                .retain(|wait| wait.lock != lock.address || wait.evidence != "probe");
         }
     }
 }

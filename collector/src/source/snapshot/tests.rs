@@ -332,3 +332,69 @@ fn an_owner_holds_for_as_long_as_the_first_in_the_queue_sleeps() {
     snapshot().look(&scene(&words, &places, &watched), &mut live);
     assert_eq!(live.tasks[0].holds[0].since_ns, NOW - 5_000_000_000);
 }
+
+/// The words of locks are read after the records of probes: it has got meanwhile what it had waited for.
+#[test]
+fn who_owns_a_lock_by_its_word_waits_for_it_no_more() {
+    let (words, places, watched) = (hang(), places(), watched());
+    let owner = |tid, evidence: &str| frame::TaskState {
+        tid,
+        holds: vec![frame::Holding {
+            lock: MATRIX_DEV,
+            evidence: evidence.into(),
+            ..frame::Holding::default()
+        }],
+        waits: vec![frame::Waiting {
+            lock: MATRIX_DEV,
+            evidence: "probe".into(),
+            ..frame::Waiting::default()
+        }],
+        ..frame::TaskState::default()
+    };
+    let waits = |tid, evidence| {
+        let mut live = frame::Live {
+            tasks: vec![owner(tid, evidence)],
+            ..frame::Live::default()
+        };
+        snapshot().look(&scene(&words, &places, &watched), &mut live);
+        let waits = live.tasks[0].waits.iter();
+        let evidence = waits
+            .filter(|wait| wait.lock == MATRIX_DEV)
+            .map(|wait| wait.evidence.clone());
+        evidence.collect::<Vec<String>>()
+    };
+    assert!(waits(53, "lock word").is_empty());
+    // Those that wait for what they have are in the queue, or had it before they began to wait.
+    assert_eq!(waits(51, "lock word"), ["probe,lock word"]);
+    assert_eq!(waits(53, "probe,lock word"), ["probe"]);
+}
+
+/// Records say that one worker is at a work item, and the kernel's memory, read after them, that another is.
+#[test]
+fn a_work_item_has_the_worker_that_is_read_last() {
+    let (words, places) = (hang(), places());
+    let watched = [Watched {
+        address: 0x5000,
+        class: class_id::RESET_WORK,
+        kind: LockKind::Work,
+        slot: 1,
+        tgid: 0,
+    }];
+    let mut live = frame::Live {
+        tasks: vec![frame::TaskState {
+            tid: 52,
+            holds: vec![watched[0].holding(Mode::Exclusive, 1, 1, "probe")],
+            ..frame::TaskState::default()
+        }],
+        ..frame::Live::default()
+    };
+    let scene = scene(&words, &places, &watched);
+    show_worker(&scene, &watched[0], STOP_TASK, NOW, &mut live);
+    let holders: Vec<u32> = live
+        .tasks
+        .iter()
+        .filter(|task| !task.holds.is_empty())
+        .map(|task| task.tid)
+        .collect();
+    assert_eq!(holders, [53]);
+}

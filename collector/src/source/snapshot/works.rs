@@ -92,17 +92,13 @@ impl Shapes {
             .links
             .into_iter();
         let tasks = tasks.map(|at| at.wrapping_sub(link));
-        tasks
-            .filter_map(|task| self.read(memory, task, polls))
-            .collect()
+        latest(tasks.filter_map(|task| self.read(memory, task, polls)))
     }
 
     /// Those of them that were found before.
     pub fn again(&self, memory: &impl Memory, known: &[Polling], polls: &Polls) -> Vec<Executing> {
         let known = known.iter();
-        known
-            .filter_map(|known| self.read(memory, known.task, polls))
-            .collect()
+        latest(known.filter_map(|known| self.read(memory, known.task, polls)))
     }
 
     /// What the worker with this `task_struct` executes; `None` where it is no worker, or is at something else.
@@ -138,6 +134,18 @@ impl Shapes {
     }
 }
 
+/// What was read, in that order, with one worker for each work item. The kernel lets no two execute the same one at a time
+/// (`find_worker_executing_work`, kernel/workqueue.c, v5.10 to v7.2): if it was found at two, the first had come to its end
+/// before the second was read.
+fn latest(read: impl Iterator<Item = Executing>) -> Vec<Executing> {
+    let mut executing: Vec<Executing> = Vec::new();
+    for one in read {
+        executing.retain(|before| before.work != one.work);
+        executing.push(one);
+    }
+    executing
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fake::Words;
@@ -163,7 +171,9 @@ mod tests {
     };
     const INIT: u64 = 0x800;
     const TASK: u64 = 0x1000;
+    const OTHER: u64 = 0x1100;
     const WORKER: u64 = 0x3000;
+    const OTHER_WORKER: u64 = 0x3100;
     const FUNCTION: u64 = 0x9000;
 
     fn link(words: &mut Words, one: u64, other: u64) {
@@ -222,6 +232,36 @@ mod tests {
         assert!(SHAPES.executing(&words, &POLLS).is_empty());
         words.put(TASK, 0);
         assert!(SHAPES.executing(&words, &POLLS).is_empty());
+    }
+
+    /// Queued again when its first worker was at its end, it went to the second, which is read later.
+    #[test]
+    fn a_work_item_has_one_worker() {
+        let mut words = words();
+        link(&mut words, TASK + 16, OTHER + 16);
+        words.put(OTHER + 16, INIT + 16);
+        words.put(INIT + 24, OTHER + 16);
+        words.put(TASK + 24, INIT + 16);
+        words.put(OTHER, 0x2100);
+        words.put(0x2108, OTHER_WORKER);
+        words.put(OTHER_WORKER + 16, 0x5000);
+        words.put(OTHER_WORKER + 40, OTHER);
+        words.put(OTHER_WORKER + 48, FUNCTION);
+        let expected = [Executing {
+            task: OTHER,
+            work: 0x5000,
+            flushers: Vec::new(),
+        }];
+        assert_eq!(SHAPES.executing(&words, &POLLS), expected);
+        let known = [TASK, OTHER].map(|task| Polling {
+            task,
+            work: 0x5000,
+            since_ns: 1,
+        });
+        assert_eq!(SHAPES.again(&words, &known, &POLLS), expected);
+        // Another work item has its own.
+        words.put(OTHER_WORKER + 16, 0x5100);
+        assert_eq!(SHAPES.executing(&words, &POLLS).len(), 2);
     }
 
     #[test]

@@ -54,6 +54,17 @@ impl Evidence<'_> {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
+    /// Names of the recordings that begin so, sorted.
+    pub fn recordings(&self, prefix: &str) -> Result<Vec<String>, Failure> {
+        let mut names: Vec<String> = fs::read_dir(&self.folder)
+            .map_err(|e| Failure::file("reading", &self.folder, &e))?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.starts_with(prefix) && name.ends_with(".apscope"))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
     /// The exit code of something, from the file of that name.
     pub fn code(&self, name: &str) -> Result<i64, Failure> {
         let text = self.text(name)?;
