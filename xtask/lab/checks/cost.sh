@@ -6,9 +6,13 @@ work() {
 }
 work warm
 work bare
+work bare
 measure cost record -o $O/cost.apscope
+work traced
+work traced
 work traced
 work traced
 finish cost INT
 gone 60 >$O/cost.left
+work bare
 work bare

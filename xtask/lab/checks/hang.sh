@@ -1,7 +1,7 @@
 # The deadlock of 2021: a vCPU in PQAP, a conversion to a protected guest, and the release of its device. Afterwards three
 # tasks never come back, and apscope has to do with that.
 measure hang diagnose --json --duration 20s
-workload deadlock --truth $O/truth.json >$O/workload.out 2>&1
+workload deadlock --duration 15000 --truth $O/truth.json >$O/workload.out 2>&1
 echo $? >$O/workload.code
 dmesg >$O/dmesg.hung
 sleep 2
@@ -45,6 +45,7 @@ case $(uname -r) in
 	gone 60 >$O/kill.left
 	;;
 esac
+until_true 60 only_three
 # State and waiting place of the tasks that hang.
 for t in /proc/[0-9]*/task/*; do
 	read -r comm 2>/dev/null <$t/comm || continue

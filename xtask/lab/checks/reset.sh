@@ -1,7 +1,7 @@
 # A reset that the hardware does not finish for seconds, with vCPUs, writers and readers behind it. The recording ends
 # while it lasts.
 measure reset record -o $O/reset.apscope
-workload reset --reset-ms 40000 --vcpus 2 --writers 1 --readers 1 --ready /tmp/ready --until /tmp/stop >$O/workload.out 2>&1 &
+workload reset --reset-ms 600000 --vcpus 2 --writers 1 --readers 1 --ready /tmp/ready --until /tmp/stop >$O/workload.out 2>&1 &
 until_true 60 [ -e /tmp/ready ]
 sleep 4
 # Who comes when it lasts already, and attaches nothing.

@@ -14,15 +14,20 @@ done
 md=$(cut -d' ' -f1 $O/matrix_dev)
 echo "p:lab/pqap vfio_ap:handle_pqap vcpu=%r2:x64 matrix_dev=@0x$md:x64" >>$T/kprobe_events
 
-# The bus is not scanned meanwhile: that would take the driver's locks at times that nobody counts.
-echo 120 >/sys/bus/ap/config_time
-
-measure trace record -o $O/trace.apscope
-echo 1 >$I/events/lab/enable
-workload run --vms 2 --vcpus 2 --writers 2 --readers 1 --resetters 1 --iterations ${ITERATIONS:-50} --seed ${SEED:-1} --truth $O/truth.json
-echo $? >$O/workload.code
-echo 0 >$I/events/lab/enable
-finish trace INT
+# Linux 7.2 may skip programs of kprobes. Then apscope says "at least", and it is done once more.
+for attempt in 1 2 3; do
+	measure trace record -o $O/trace.apscope
+	# The bus is not scanned meanwhile: that would take the driver's locks at times that nobody counts.
+	echo 120 >/sys/bus/ap/config_time
+	echo >$I/trace
+	echo 1 >$I/events/lab/enable
+	workload run --vms 2 --vcpus 2 --writers 2 --readers 1 --resetters 1 --iterations ${ITERATIONS:-50} --seed ${SEED:-1} --truth $O/truth.json
+	echo $? >$O/workload.code
+	echo 0 >$I/events/lab/enable
+	finish trace INT
+	grep -q 'skipped by the kernel' $O/trace.err || break
+	echo "lab: programs were skipped in attempt $attempt"
+done
 cat $I/trace >$O/events
 for c in $I/per_cpu/cpu*/stats; do cat $c; done >$O/events.stats
 rmdir $I

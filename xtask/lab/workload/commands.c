@@ -203,7 +203,8 @@ int command_deadlock(void)
 	tasks[0] = actor_start("vcpu", act_run_once, &vms[0], &vms[0].vcpus[0], 0);
 	sleep_ms(opt.settle_ms);
 	tasks[1] = actor_start("pv", act_convert, &vms[0], NULL, 0);
-	sleep_ms(opt.settle_ms);
+	if (actors_blocked(&tasks[1], 1, 3000, &since))
+		say("the conversion does not wait");
 	tasks[2] = actor_start("close", act_close, &vms[0], NULL, 0);
 	if (!actors_blocked(tasks, 3, opt.duration_ms ? opt.duration_ms : 3000, &since)) {
 		say("hung: monotonic_ns=%llu tasks=%d,%d,%d", (unsigned long long)since, tasks[0]->tid, tasks[1]->tid, tasks[2]->tid);
@@ -289,15 +290,15 @@ int command_reset(void)
 	shim_set("reset_ms", opt.reset_ms);
 	say("reset: monotonic_ns=%llu", (unsigned long long)now_ns());
 	reset = actor_start("reset", act_reset_once, &vms[0], NULL, 0);
-	sleep_ms(opt.settle_ms);
+	/* Who comes earlier does not have to wait. */
+	if (!actors_blocked(&reset, 1, 30000, &since))
+		say("resetting: monotonic_ns=%llu task=%d", (unsigned long long)since, reset->tid);
 	for (i = 0; i < opt.vcpus; i++)
 		actor_start("vcpu", act_vcpu, &vms[0], &vms[0].vcpus[i], i);
 	for (i = 0; i < opt.writers; i++)
 		actor_start("writer", act_writer, NULL, NULL, i);
 	for (i = 0; i < opt.readers; i++)
 		actor_start("reader", act_reader, NULL, NULL, i);
-	if (!actors_blocked(&reset, 1, 500, &since))
-		say("resetting: monotonic_ns=%llu task=%d", (unsigned long long)since, reset->tid);
 	tell_ready();
 	wait_for_end();
 	shim_set("reset_ms", 0);

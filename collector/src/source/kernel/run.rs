@@ -42,7 +42,8 @@ const DETACH_DEADLINE: Duration = Duration::from_secs(30);
 /// Readings of the kernel's memory before anything is attached. A finding needs two, and three where stacks are read; who
 /// has taken the fourth has had the time to say that what the third found is enough.
 const READINGS_BEFORE: u32 = 4;
-/// How long it is waited for that all of them are taken: whoever reads frames has a slow machine, or does not read any more.
+/// How long it is waited for that all of them have their stacks, and that all are taken: whoever reads has a slow machine, or
+/// does not read any more.
 const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 /// Time between them, at most.
 const BETWEEN_READINGS: Duration = Duration::from_millis(100);
@@ -140,6 +141,7 @@ impl KernelSource {
         let mut losses = Losses::default();
         let mut readings: u32 = 0;
         let mut read_before = None;
+        let begun = Instant::now();
         loop {
             tokio::select! {
                 // Who has seen enough by now wants nothing to be attached.
@@ -200,7 +202,11 @@ impl KernelSource {
             if frames.send(Arc::new(frame)).await.is_err() {
                 return Ok(());
             }
-            readings = readings.saturating_add(1);
+            // Before anything is attached, one without its stacks is not whole.
+            let whole = self.places.is_none() || self.snapshot.has_stacks();
+            if whole || readings >= READINGS_BEFORE || begun.elapsed() >= TAKEN_WITHIN {
+                readings = readings.saturating_add(1);
+            }
         }
     }
 

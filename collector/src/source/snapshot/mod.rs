@@ -125,6 +125,11 @@ impl Snapshot {
         self.shapes.knows(LockKind::Mutex) && self.shapes.knows(LockKind::Rwsem)
     }
 
+    /// Whether the last look has had an answer of who reads stacks, if anybody does.
+    pub fn has_stacks(&self) -> bool {
+        self.stacks.as_ref().is_none_or(Stacks::is_fresh)
+    }
+
     /// Locks that somebody waits for, as of the last look.
     pub fn waited_for(&self) -> HashSet<u64> {
         let queues = self.queues.iter();

@@ -64,6 +64,8 @@ pub struct Stacks {
     searched: Option<Instant>,
     /// When something was asked last.
     question_at: Option<Instant>,
+    /// The last look has had an answer.
+    fresh: bool,
     said: bool,
 }
 
@@ -95,8 +97,14 @@ impl Stacks {
             asked: None,
             searched: None,
             question_at: None,
+            fresh: false,
             said: false,
         })
+    }
+
+    /// The last look has had an answer that no look before it had.
+    pub const fn is_fresh(&self) -> bool {
+        self.fresh
     }
 
     /// Stacks of these threads, of the threads of these processes, and (once a second) of all that sleep. Those of the look
@@ -107,11 +115,12 @@ impl Stacks {
         processes: Vec<u32>,
     ) -> (&Answer, Option<String>) {
         let now = Instant::now();
+        self.fresh = false;
         while let Ok(answer) = self.answers.try_recv() {
             // What comes so late is of another moment.
             let late = self.asked.is_some_and(|at| now.duration_since(at) >= STUCK);
             self.last = if late { Answer::new() } else { answer };
-            (self.asked, self.said) = (None, false);
+            (self.asked, self.said, self.fresh) = (None, false, true);
         }
         let due = self
             .question_at
@@ -133,6 +142,7 @@ impl Stacks {
             }
             if let Ok(answer) = self.answers.recv_timeout(PATIENCE) {
                 (self.last, self.asked, self.said) = (answer, None, false);
+                self.fresh = true;
             }
         }
         let stuck = self.asked.is_some_and(|at| now.duration_since(at) >= STUCK);
@@ -296,7 +306,10 @@ mod tests {
         tids.sort_unstable();
         assert_eq!(tids, [8, 9]);
         assert_eq!(note, None);
-        let slept = &found[&8];
+        let slept = found[&8].clone();
+        assert!(stacks.is_fresh());
+        stacks.look(Vec::new(), Vec::new());
+        assert!(!stacks.is_fresh(), "too early to ask again");
         assert_eq!((slept.pid, slept.switches, slept.task.tid), (7, 3, 8));
         assert_eq!(slept.task.comm, "worker");
         assert_eq!(slept.task.frames[1].symbol, "assign_adapter_store");

@@ -11,16 +11,12 @@ const MOST: f64 = 5.0;
 /// Judges the times.
 pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
     let times = evidence.text("times")?;
-    let (bare, traced) = (total(&times, "bare"), total(&times, "traced"));
-    let ratio = if bare > 0.0 {
-        traced / bare
-    } else {
-        f64::INFINITY
-    };
+    let (bare, traced) = (fastest(&times, "bare"), fastest(&times, "traced"));
+    let ratio = traced / bare;
     findings.add(
         format!("work takes at most {MOST} times as long"),
-        ratio <= MOST && traced > 0.0,
-        format!("{ratio:.2} ({bare:.1} s bare, {traced:.1} s traced)"),
+        bare > 0.0 && ratio <= MOST,
+        format!("{ratio:.2} (at best {bare:.2} s bare, {traced:.2} s traced)"),
     );
     let trace = evidence.export("cost.apscope")?;
     let sum = |name: &str| -> u64 {
@@ -37,8 +33,9 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
     evidence.nothing_left("cost.left", "left behind", findings)
 }
 
-/// Seconds of the rounds of a kind: lines `KIND BEGIN END`.
-fn total(times: &str, kind: &str) -> f64 {
+/// Seconds of the fastest round of a kind, infinite where there is none: lines `KIND BEGIN END`. Whatever else the machine
+/// does makes rounds longer.
+fn fastest(times: &str, kind: &str) -> f64 {
     times
         .lines()
         .filter_map(|line| {
@@ -48,7 +45,7 @@ fn total(times: &str, kind: &str) -> f64 {
             let end: f64 = words.next()?.parse().ok()?;
             is_it.then_some(end - begin)
         })
-        .sum()
+        .fold(f64::INFINITY, f64::min)
 }
 
 #[cfg(test)]
@@ -56,10 +53,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rounds_are_added() {
+    fn the_fastest_round_counts() {
         let times = "warm 1.0 2.0\nbare 2.0 3.0\ntraced 4.0 6.5\nbare 7.0 7.5\n";
-        assert!((total(times, "bare") - 1.5).abs() < 1e-9);
-        assert!((total(times, "traced") - 2.5).abs() < 1e-9);
-        assert!(total("nonsense\n", "bare").abs() < 1e-9);
+        assert!((fastest(times, "bare") - 0.5).abs() < 1e-9);
+        assert!((fastest(times, "traced") - 2.5).abs() < 1e-9);
+        assert!(fastest("nonsense\n", "bare").is_infinite());
     }
 }

@@ -68,6 +68,21 @@ pub fn exact(trace: &Value, findings: &mut Findings) {
     );
 }
 
+/// Whether everything was seen, or the right thing is said. Linux 7.2 preempts whoever reads maps, and skips programs of
+/// kprobes meanwhile.
+pub fn exact_or_said(evidence: &Evidence, trace: &Value, findings: &mut Findings) {
+    if evidence.kernel.series() != "7.2" {
+        exact(trace, findings);
+        return;
+    }
+    let missed = number(trace, "missed");
+    findings.add(
+        "exact, or what was missed is said",
+        trace["exact"] == (missed == 0),
+        format!("exact {}, {missed} missed", trace["exact"]),
+    );
+}
+
 /// Compares every entry point of a truth with an export: the same calls, the same returned values, the same answers. Where
 /// the status of AQIC cannot be used (ap_aqic() of 5.10 returns the wrong half of its register), answers are only counted.
 pub fn entry_points(trace: &Value, truth: &Value, status_unusable: bool, findings: &mut Findings) {

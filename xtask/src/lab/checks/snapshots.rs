@@ -14,17 +14,7 @@ const FACTS: u64 = 20;
 pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
     findings.equal("workload: exit code", &evidence.code("workload.code")?, &0);
     let traced = evidence.export("traced.apscope")?;
-    if evidence.kernel.series() == "5.10" {
-        super::counts::exact(&traced, findings);
-    } else {
-        // Linux 7.2 preempts whoever reads maps, and skips programs of kprobes meanwhile.
-        let missed = number(&traced, "missed");
-        findings.add(
-            "exact, or what was missed is said",
-            traced["exact"] == (missed == 0),
-            format!("exact {}, {missed} missed", traced["exact"]),
-        );
-    }
+    super::counts::exact_or_said(evidence, &traced, findings);
     let taken = evidence.recordings("snapshots-")?;
     let mut recordings = vec!["traced.apscope"];
     recordings.extend(taken.iter().map(String::as_str));
