@@ -6,7 +6,7 @@ busy=$!
 sleep 1
 readings=0
 for n in 1 2 3 4 5 6 7 8 9 10; do
-	apscope $btf --level 0 --interval 10ms --duration 25s record -o $O/snapshots-$n.apscope \
+	apscope $btf --level 0 --interval 10ms --duration 20s record -o $O/snapshots-$n.apscope \
 		>$O/snapshots-$n.out 2>$O/snapshots-$n.err
 	echo $? >$O/snapshots-$n.code
 	more=$(sed -n 's/^recorded \([0-9]*\) frames.*/\1/p' $O/snapshots-$n.err)

@@ -32,7 +32,7 @@
  *	--group-first		the group is taken out of the VM before the device is closed: until v5.18 that calls the notifier
  *	--pqap LIST		the guest's loop, of aqic+ aqic- tapq rapq zapq qact (aqic+,tapq,aqic-)
  *	--loop N		rounds of it in one KVM_RUN (1; deadlock: 100000000)
- *	--reset-ms N		ap_shim's reset_ms during the run: resets that last (0; reset: 3000; pile: 60000, or until all
+ *	--reset-ms N		ap_shim's reset_ms during the run: resets that last (0; reset: 3000; pile: 10000, or until all
  *				tasks are blocked). 0 again at the end, which also ends resets that never would
  *	--op-us N		ap_shim's op_us: each AP instruction takes that long, under the driver's lock (0)
  *	--tasks N		of pile (200)
@@ -363,7 +363,7 @@ static void complete(void)
 	if (deadlock && !opt.vcpus)
 		usage("deadlock needs", "--vcpus 1");
 	if (!opt.reset_ms)
-		opt.reset_ms = !strcmp(opt.command, "pile") ? 60000 : !strcmp(opt.command, "reset") ? 3000 : 0;
+		opt.reset_ms = !strcmp(opt.command, "pile") ? 10000 : !strcmp(opt.command, "reset") ? 3000 : 0;
 	if (opt.group_late && !kernel_before(5, 19))
 		usage("--group-late needs", "a kernel before v5.19");
 }
