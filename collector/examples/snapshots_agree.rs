@@ -222,7 +222,7 @@ impl Snapshots {
 
     /// How many facts are not seen if all were read later by a part of the time from the first snapshot to the last, whose
     /// end goes on at its beginning.
-    fn unseen(&self, traced: &Traced, part: u64) -> usize {
+    fn unseen(&self, traced: &Traced, part: u64, only_waits: bool) -> usize {
         let windows = || self.facts.iter().map(|fact| fact.window);
         let from_ns = windows().map(|(from, _)| from).min().unwrap_or(0);
         let to_ns = windows().map(|(_, to)| to).max().unwrap_or(0);
@@ -232,25 +232,33 @@ impl Snapshots {
             let moved = from_ns + (begin - from_ns + later_ns) % length_ns;
             (moved, moved + (end - begin))
         };
-        let unseen = self
-            .facts
-            .iter()
-            .filter(|fact| !fact.is_seen(traced, moved(fact.window)));
+        let unseen = self.facts.iter().filter(|fact| {
+            (fact.waits || !only_waits) && !fact.is_seen(traced, moved(fact.window))
+        });
         unseen.count()
     }
 
     fn json(&self, traced: &Traced) -> String {
-        let elsewhen = (1..=OTHER_TIMES).map(|part| self.unseen(traced, part));
         format!(
-            "{{\"compared\":{},\"holds\":{},\"waits\":{},\"unseen\":{},\"unseen_elsewhen\":{},\"two_owners\":{:?},\
+            "{{\"compared\":{},\"holds\":{{{}}},\"waits\":{{{},{}}},{},\"two_owners\":{:?},\
              \"elsewhere\":{}}}",
             self.number,
             self.kind(traced, false),
             self.kind(traced, true),
-            self.unseen(traced, 0),
-            elsewhen.min().unwrap_or(0),
+            self.chance(traced, true),
+            self.chance(traced, false),
             self.two_owners,
             self.elsewhere
+        )
+    }
+
+    /// How many facts are not seen at their time, and at the best of the other times.
+    fn chance(&self, traced: &Traced, only_waits: bool) -> String {
+        let elsewhen = (1..=OTHER_TIMES).map(|part| self.unseen(traced, part, only_waits));
+        format!(
+            "\"unseen\":{},\"unseen_elsewhen\":{}",
+            self.unseen(traced, 0, only_waits),
+            elsewhen.min().unwrap_or(0)
         )
     }
 
@@ -274,7 +282,7 @@ impl Snapshots {
         // The first few are enough to look further.
         let first = &contradicted[..contradicted.len().min(5)];
         format!(
-            "{{\"seen\":{seen},\"between\":{between},\"contradicted\":{},\"first\":{first:?}}}",
+            "\"seen\":{seen},\"between\":{between},\"contradicted\":{},\"first\":{first:?}",
             contradicted.len()
         )
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, IsTerminal};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
@@ -36,26 +36,27 @@ pub fn provenance() -> String {
 
 /// Runs a command to its end, with our own standard output and error.
 pub fn run(command: &mut Command, what: &str) -> Result<(), Failure> {
-    let status = command.status().map_err(|e| {
-        Failure::new(what).cause(format!("{}: {e}", command.get_program().display()))
-    })?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(Failure::new(what).cause(format!("{}: {status}", command.get_program().display())))
-    }
+    let status = command.status();
+    ended(command, what, status)
+}
+
+/// Whether a command has succeeded.
+fn ended(command: &Command, what: &str, status: io::Result<ExitStatus>) -> Result<(), Failure> {
+    let cause = match status {
+        Ok(status) if status.success() => return Ok(()),
+        Ok(status) => status.to_string(),
+        Err(e) => e.to_string(),
+    };
+    Err(Failure::new(what).cause(format!("{}: {cause}", command.get_program().display())))
 }
 
 /// Runs a command that prints a line for each of its steps, and says how far it is: in a line that changes where there is a
 /// terminal, else in one line every half minute.
 pub fn run_counting(command: &mut Command, what: &str) -> Result<(), Failure> {
-    let failed = |command: &Command, cause: &dyn std::fmt::Display| {
-        Failure::new(what).cause(format!("{}: {cause}", command.get_program().display()))
+    let mut child = match command.stdout(Stdio::piped()).spawn() {
+        Ok(child) => child,
+        Err(e) => return ended(command, what, Err(e)),
     };
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|e| failed(command, &e))?;
     let terminal = io::stderr().is_terminal();
     let pause = Duration::from_millis(if terminal { 200 } else { 30_000 });
     let begun = Instant::now();
@@ -79,12 +80,8 @@ pub fn run_counting(command: &mut Command, what: &str) -> Result<(), Failure> {
     if terminal {
         eprint!("\r\x1b[K");
     }
-    let status = child.wait().map_err(|e| failed(command, &e))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(failed(command, &status))
-    }
+    let status = child.wait();
+    ended(command, what, status)
 }
 
 /// How far something is, in a line that has room on a terminal.

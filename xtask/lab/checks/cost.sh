@@ -1,7 +1,7 @@
 # The same work with and without tracing, in turns.
 work() {
 	begin=$(awk '{ print $1 }' /proc/uptime)
-	workload run --vcpus 1 --iterations 300 >/dev/null
+	workload run --vcpus 1 --iterations 300 >/dev/null || exit 1
 	echo "$1 $begin $(awk '{ print $1 }' /proc/uptime)" >>$O/times
 }
 work warm

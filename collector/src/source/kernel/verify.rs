@@ -2,8 +2,8 @@
 //!
 //! A holder on record that the lock word confirms has both for evidence. An owner that no record has (the lock was
 //! taken before anything was attached, or at a level that does not see holds) is shown with the lock word for evidence.
-//! The word is read after the record, so a record that it contradicts is over: it is taken out of the frame, and counted if
-//! the word contradicts it in a second reading too.
+//! The word is read after the record, so a record that it contradicts is over (or has not begun, where an acquisition is
+//! recorded when it is tried): it is taken out of the frame, and counted if the word contradicts it in a second reading too.
 
 use std::collections::{HashMap, HashSet};
 
@@ -267,10 +267,18 @@ impl Verifier {
         let a_tick = if asked.all { locks.len() } else { A_TICK };
         // Locks may have gone since.
         let first = self.next.checked_rem(locks.len()).unwrap_or(0);
+        let recorded: HashSet<(u64, u32)> = live
+            .tasks
+            .iter()
+            .flat_map(|task| task.holds.iter().map(|hold| (hold.lock, task.tid)))
+            .collect();
+        let held: HashSet<u64> = recorded.iter().map(|(lock, _)| *lock).collect();
         for (n, lock) in locks.iter().enumerate() {
-            // Those whose turn it is, those that somebody waits for, and those with an owner on record from its word alone.
+            // Those whose turn it is, those that somebody holds on record or waits for, and those with an owner that only the
+            // word has named.
             let turn = (n + locks.len() - first) % locks.len() < a_tick;
             if !turn
+                && !held.contains(&lock.address)
                 && !asked.waited_for.contains(&lock.address)
                 && !self.owners.contains_key(&lock.address)
             {
@@ -280,9 +288,11 @@ impl Verifier {
                 continue;
             };
             let before = self.read.get(&lock.address).copied();
+            // The task_struct of a thread that has ended with the lock may be another's before it is known to have ended.
+            let still = |tid| (asked.ended)(tid) || recorded.contains(&(lock.address, tid));
             let tid = match (owner, before) {
                 (0, _) => 0,
-                (task, Some((same, tid))) if task == same && (asked.ended)(tid) => tid,
+                (task, Some((same, tid))) if task == same && still(tid) => tid,
                 (task, _) => match places.tid(memory, task) {
                     Some(tid) => tid,
                     None => continue,
@@ -368,13 +378,17 @@ impl Verifier {
     }
 }
 
-/// The `task_struct` of a lock's exclusive owner; 0 where it has none, `None` where that cannot be told.
+/// The `task_struct` of a lock's exclusive owner; 0 where it has none, or is given to one that has not taken it yet; `None`
+/// where that cannot be told.
 fn owner_of(memory: &impl Memory, places: &Places, lock: &Watched) -> Option<u64> {
     match lock.kind {
         LockKind::Mutex => {
             let word = memory.u64(lock.address.wrapping_add(u64::from(places.mutex_owner)))?;
-            // Given to a task that has not picked it up yet.
-            (word & MUTEX_PICKUP == 0).then_some(word & !OWNER_FLAGS)
+            Some(if word & MUTEX_PICKUP == 0 {
+                word & !OWNER_FLAGS
+            } else {
+                0
+            })
         }
         LockKind::Rwsem => {
             let (count, owner) = places.rwsem?;
@@ -614,6 +628,32 @@ mod tests {
         }
     }
 
+    /// Its owner has released it, and the next one sleeps yet.
+    #[test]
+    fn a_mutex_that_is_handed_over_has_no_owner() {
+        let memory = Words(BTreeMap::from([
+            (LOCK, TASK | MUTEX_PICKUP),
+            (TASK + 8, 43),
+        ]));
+        let mut live = recorded(42);
+        Verifier::default().check(&memory, &PLACES, &locks(), &asked(&nobody), &mut live, 5);
+        assert!(live.tasks.iter().all(|task| task.holds.is_empty()));
+    }
+
+    /// A thread has ended with the lock, which nobody knows yet, and its task_struct is another's.
+    #[test]
+    fn a_record_outlives_its_task_struct() {
+        let mut memory = Words(BTreeMap::from([(LOCK, TASK), (TASK + 8, 42)]));
+        let mut verifier = Verifier::default();
+        for _ in 0..3 {
+            let mut live = recorded(42);
+            verifier.check(&memory, &PLACES, &locks(), &asked(&nobody), &mut live, 5);
+            assert_eq!(live.tasks.len(), 1);
+            assert_eq!(live.tasks[0].holds[0].evidence, "probe,lock word");
+            memory.0.insert(TASK + 8, 43);
+        }
+    }
+
     /// A hold counts in two readings: who has been seen to own a lock is looked at in each.
     #[test]
     fn of_many_locks_owners_and_what_is_waited_for_are_read_in_every_tick() {
@@ -644,6 +684,13 @@ mod tests {
         for now in 3..6 {
             assert_eq!(owners(&mut verifier, &none, now), 1);
         }
+        // What is on record is looked at in each, too.
+        memory.0.insert(last, 0);
+        let mut live = recorded(42);
+        live.tasks[0].holds[0].lock = last;
+        let mut verifier = Verifier::default();
+        verifier.check(&memory, &PLACES, &many, &asked(&nobody), &mut live, 6);
+        assert!(live.tasks[0].holds.is_empty());
     }
 
     /// Guests end while the locks of others are looked at in turn.

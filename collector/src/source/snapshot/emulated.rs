@@ -122,7 +122,7 @@ impl Emulated {
             live,
             now_ns,
         );
-        let tasks = self.tasks();
+        let (tasks, whole) = self.tasks();
         let locks: HashMap<u64, &Watched> = self.watched.iter().map(|w| (w.address, w)).collect();
         for seen in &tasks {
             if let Some(lock) = locks.get(&seen.blocker) {
@@ -134,8 +134,10 @@ impl Emulated {
                 show_waiter(&scene, lock, seen.address, mode, live);
             }
         }
-        for lock in scene.watched {
-            owners_wait_no_more(lock, live);
+        if whole {
+            for lock in scene.watched {
+                owners_wait_no_more(lock, live);
+            }
         }
         let queues = self.queues();
         for lock in scene.watched.iter().filter(|w| w.kind == LockKind::Work) {
@@ -154,8 +156,8 @@ impl Emulated {
         live.clear_flags = clear_flags(&self.watched, &queues);
     }
 
-    /// Tasks that are at something, from the newest on.
-    fn tasks(&self) -> Vec<Seen> {
+    /// Tasks that are at something, from the newest on, and whether these are all.
+    fn tasks(&self) -> (Vec<Seen>, bool) {
         let mut found = Vec::new();
         let mut been = HashSet::new();
         let mut at = self.process.u64(self.layout.newest).unwrap_or(0);
@@ -190,7 +192,7 @@ impl Emulated {
             }
             at = next;
         }
-        found
+        (found, at == 0)
     }
 
     fn queues(&self) -> HashMap<u64, Queue> {

@@ -318,16 +318,13 @@ fn show_worker(
         let of_work = waits.iter().filter(|wait| wait.lock == lock.address);
         since_ns = of_work.map(|wait| wait.since_ns).fold(since_ns, u64::min);
     }
-    let Some(task) = task_mut(scene, worker, live) else {
+    let Some(tid) = scene.places.tid(scene.memory, worker) else {
         return;
     };
-    let tid = task.tid;
     // Whoever else was at it when the records were read has come to its end.
     let others = live.tasks.iter_mut().filter(|task| task.tid != tid);
     others.for_each(|task| task.holds.retain(|hold| hold.lock != lock.address));
-    let Some(task) = live.tasks.iter_mut().find(|task| task.tid == tid) else {
-        return;
-    };
+    let task = scene.places.record(scene.memory, worker, tid, live);
     match task.holds.iter_mut().find(|hold| hold.lock == lock.address) {
         Some(hold) => evidence::name(&mut hold.evidence, "lock word"),
         None => task.holds.push(lock.holding(

@@ -120,7 +120,7 @@ impl Stacks {
             // What comes so late is of another moment.
             let late = self.asked.is_some_and(|at| now.duration_since(at) >= STUCK);
             self.last = if late { Answer::new() } else { answer };
-            (self.asked, self.said, self.fresh) = (None, false, true);
+            (self.asked, self.said, self.fresh) = (None, false, !late);
         }
         let due = self
             .question_at

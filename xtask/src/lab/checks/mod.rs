@@ -125,7 +125,8 @@ pub struct Boot {
 /// What all scripts begin with.
 pub const LIBRARY: &str = include_str!("../../../lab/checks/lib.sh");
 
-/// Longest life of a machine. The longest takes two minutes and a half, beside another on two processors.
+/// Longest life of a machine. The longest takes two minutes, beside another on two processors; on a slow machine `snapshots`
+/// makes more recordings, and takes up to six.
 const DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// All starts, in the order of the results.
