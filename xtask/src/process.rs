@@ -87,7 +87,14 @@ pub fn run_counting(command: &mut Command, what: &str) -> Result<(), Failure> {
 /// How far something is, in a line that has room on a terminal.
 fn progress(what: &str, steps: u64, since: Duration, step: &[u8]) -> String {
     let step = String::from_utf8_lossy(step);
-    let words: Vec<&str> = step.split_whitespace().collect();
+    // A path from the root on is mostly that of a folder which is known.
+    let words: Vec<&str> = step
+        .split_whitespace()
+        .map(|word| match word.strip_prefix('/') {
+            Some(path) => path.rsplit('/').next().unwrap_or(path),
+            None => word,
+        })
+        .collect();
     let seconds = since.as_secs();
     let text = format!(
         "{what}: {steps} steps in {}:{:02}, {}",
@@ -158,6 +165,13 @@ mod tests {
             text,
             "building 6.12: 1204 steps in 1:05, CC drivers/s390/crypto/vfio_ap_ops.o"
         );
+        let built = progress(
+            "building 6.12",
+            3,
+            Duration::ZERO,
+            b"  LD [M]  /home/x/target/lab/build/vfio_ap.ko",
+        );
+        assert_eq!(built, "building 6.12: 3 steps in 0:00, LD [M] vfio_ap.ko");
         let long = progress("x", 1, Duration::ZERO, &[b'y'; 200]);
         assert_eq!(long.len(), 79);
     }
