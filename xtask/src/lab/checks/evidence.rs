@@ -54,12 +54,11 @@ impl Evidence<'_> {
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Names of the recordings that begin so, sorted.
-    pub fn recordings(&self, prefix: &str) -> Result<Vec<String>, Failure> {
+    /// Names of everything that the script has left, sorted.
+    pub fn names(&self) -> Result<Vec<String>, Failure> {
         let mut names: Vec<String> = fs::read_dir(&self.folder)
             .map_err(|e| Failure::file("reading", &self.folder, &e))?
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| name.starts_with(prefix) && name.ends_with(".apscope"))
             .collect();
         names.sort();
         Ok(names)

@@ -1,7 +1,5 @@
 //! Every apscope that ran inside ended as it should, and the kernel has nothing to say about it.
 
-use std::fs;
-
 use super::{Evidence, Findings};
 use crate::failure::Failure;
 
@@ -22,11 +20,7 @@ const LOCKDEP: &str = "WARNING: possible circular locking dependency detected";
 
 /// Looks at the exit codes of all recordings, at what was printed to the standard errors, and at the kernel's log.
 pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure> {
-    let mut names: Vec<String> = fs::read_dir(&evidence.folder)
-        .map_err(|e| Failure::file("reading", &evidence.folder, &e))?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
-    names.sort();
+    let names = evidence.names()?;
     let (mut ended, mut wrong) = (0, Vec::new());
     for name in &names {
         if let Some(recording) = name.strip_suffix(".apscope") {

@@ -15,9 +15,14 @@ pub fn judge(evidence: &Evidence, findings: &mut Findings) -> Result<(), Failure
     findings.equal("workload: exit code", &evidence.code("workload.code")?, &0);
     let traced = evidence.export("traced.apscope")?;
     super::counts::exact_or_said(evidence, &traced, findings);
-    let taken = evidence.recordings("snapshots-")?;
+    let names = evidence.names()?;
     let mut recordings = vec!["traced.apscope"];
-    recordings.extend(taken.iter().map(String::as_str));
+    recordings.extend(
+        names
+            .iter()
+            .map(String::as_str)
+            .filter(|name| name.starts_with("snapshots-") && name.ends_with(".apscope")),
+    );
     let compared = evidence.example("snapshots_agree", &recordings)?;
     let snapshots = number(&compared, "compared");
     findings.add(
